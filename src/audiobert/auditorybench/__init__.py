@@ -1,0 +1,1 @@
+"""AuditoryBench: rows, protocols, models to test, statistics, tables, audit."""

@@ -1,0 +1,1 @@
+"""How AuditoryBench is made from audio with metadata."""

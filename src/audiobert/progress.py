@@ -1,0 +1,40 @@
+"""Progress bars: on stderr, and only when a person is looking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Item = TypeVar("Item")
+
+stderr = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def progress(unit: str = "") -> Iterator[Progress]:
+    """A rich `Progress` on stderr with counts, `unit` a second and time left; silent when stderr is no terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
+        bar.unit = unit  # type: ignore[attr-defined]
+        yield bar
+
+
+def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
+    """Iterate over `items` with a progress bar on stderr."""
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    with progress() as bar:
+        task = bar.add_task(description, total=total, note="")
+        for item in items:
+            yield item
+            bar.advance(task)

@@ -1,0 +1,1 @@
+"""How each trained part is trained: one file a part."""
