@@ -1,0 +1,202 @@
+"""From a sound file to numbers: decode, mix down, resample, log-mel spectrogram, measured attributes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import scipy.fft
+import soundfile
+import soxr
+
+from audiobert.errors import InputError
+
+SAMPLE_RATE_HZ = 16_000
+HOP_LENGTH = 160  # 10 ms between spectrogram frames
+FRAME_LENGTH = 400  # 25 ms heard by one spectrogram frame
+FFT_LENGTH = 512  # the next power of two
+FRAMES_PER_SECOND = SAMPLE_RATE_HZ // HOP_LENGTH
+MEL_BINS = 128
+MEL_MIN_HZ = 20.0
+MEL_FLOOR = 1.192092955078125e-07  # Kaldi's: the smallest step of a float32 at 1.0
+PREEMPHASIS = 0.97
+
+# The resampler looks a little past the end; with this much more decoded, a cut clip equals the start of the whole one.
+_RESAMPLER_MARGIN_S = 0.05
+# Frames turned into spectra at once: small enough to stay in the cache of the processor.
+_SPECTROGRAM_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A decoded sound file.
+
+    Attributes
+    ----------
+    waveform
+        `(samples,)` float32, mono, at `sample_rate_hz`; only the seconds that were asked for.
+    sample_rate_hz
+        Rate of `waveform`.
+    native_sample_rate_hz
+        Rate of the file.
+    channels
+        Channels of the file, mixed down to one.
+    duration_s
+        Length of the whole file in seconds, decoded or not.
+    """
+
+    waveform: np.ndarray
+    sample_rate_hz: int
+    native_sample_rate_hz: int
+    channels: int
+    duration_s: float
+
+
+def seconds_heard(frames: int) -> float:
+    """Seconds of sound that a spectrogram of `frames` frames is made from.
+
+    >>> seconds_heard(1024)
+    10.255
+    """
+    return ((frames - 1) * HOP_LENGTH + FRAME_LENGTH) / SAMPLE_RATE_HZ
+
+
+def read_recording(
+    source: str | Path | BinaryIO,
+    *,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
+    max_seconds: float | None = None,
+    name: str | None = None,
+) -> Recording:
+    """Decode a sound file that libsndfile reads (WAV, FLAC, OGG, Opus, MP3, AIFF, ...), mixed down and resampled.
+
+    Parameters
+    ----------
+    source
+        A path, or a seekable binary file.
+    sample_rate_hz
+        Rate of the result; resampled with soxr when the file has another.
+    max_seconds
+        Decode only the first so many seconds; all when None.
+    name
+        What the error messages call the source; its path by default.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, is no sound file, is damaged, holds no samples, or holds values that are no numbers.
+    """
+    name = name or str(getattr(source, "name", source))
+    if max_seconds is not None and not max_seconds > 0:
+        raise InputError(f"max_seconds is {max_seconds}; it must be greater than 0")
+    if isinstance(source, str | Path) and not Path(source).is_file():
+        what = "is a folder" if Path(source).is_dir() else "does not exist"
+        raise InputError(f"{name} {what}; give the path of a sound file")
+    try:
+        with soundfile.SoundFile(str(source) if isinstance(source, Path) else source) as file:
+            native_rate_hz, channels, frames = file.samplerate, file.channels, file.frames
+            wanted = -1
+            if max_seconds is not None:
+                wanted = int(np.ceil((max_seconds + _RESAMPLER_MARGIN_S) * native_rate_hz))
+            samples = file.read(wanted, dtype="float32", always_2d=True)  # (samples, channels)
+    except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError, OSError) as error:
+        reason = getattr(error, "error_string", None) or str(error)
+        raise InputError(f"{name} cannot be decoded ({reason.strip().rstrip('.')}); give a sound file") from None
+    if not len(samples):
+        raise InputError(f"{name} holds no samples; give a sound file that is not empty")
+    if wanted >= 0 and len(samples) < wanted:
+        frames = len(samples)  # the header of a cut-off file promises more than there is
+    waveform = samples[:, 0] if channels == 1 else samples.mean(axis=1)
+    if not np.isfinite(waveform).all():
+        raise InputError(f"{name} holds samples that are no numbers (NaN or infinity); give an undamaged sound file")
+    if native_rate_hz != sample_rate_hz:
+        waveform = soxr.resample(waveform, native_rate_hz, sample_rate_hz)
+    if max_seconds is not None:
+        waveform = waveform[: round(max_seconds * sample_rate_hz)]
+    waveform = np.ascontiguousarray(waveform, dtype=np.float32)
+    return Recording(waveform, sample_rate_hz, native_rate_hz, channels, max(frames, len(samples)) / native_rate_hz)
+
+
+def load_audio(
+    path: str | Path | BinaryIO, *, sample_rate_hz: int = SAMPLE_RATE_HZ, max_seconds: float | None = None
+) -> np.ndarray:
+    """Decode a sound file to a mono waveform, `(samples,)` float32 within [-1, 1].
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read; see `read_recording`, which also tells the file's own rate and length.
+    """
+    return read_recording(path, sample_rate_hz=sample_rate_hz, max_seconds=max_seconds).waveform
+
+
+def _to_mel(frequency_hz: np.ndarray | float) -> np.ndarray:
+    return 1127.0 * np.log(1.0 + np.asarray(frequency_hz) / 700.0)  # Kaldi's mel scale
+
+
+@cache
+def _mel_filters() -> np.ndarray:
+    """Kaldi's triangles in mel space, `(FFT_LENGTH // 2 + 1, MEL_BINS)` float32."""
+    corners = np.linspace(_to_mel(MEL_MIN_HZ), _to_mel(SAMPLE_RATE_HZ / 2), MEL_BINS + 2)
+    left, center, right = corners[:-2], corners[1:-1], corners[2:]
+    bins = _to_mel(np.arange(FFT_LENGTH // 2 + 1) * SAMPLE_RATE_HZ / FFT_LENGTH)[:, None]
+    triangles = np.minimum((bins - left) / (center - left), (right - bins) / (right - center))
+    return np.maximum(triangles, 0.0).astype(np.float32)
+
+
+@cache
+def _window() -> np.ndarray:
+    return np.hanning(FRAME_LENGTH).astype(np.float32)
+
+
+def spectrogram_frames(samples: int) -> int:
+    """Number of frames that `log_mel_spectrogram` makes of so many samples; at least one."""
+    return max(1, 1 + (samples - FRAME_LENGTH) // HOP_LENGTH)
+
+
+def log_mel_spectrogram(waveform: np.ndarray) -> np.ndarray:
+    """Kaldi's log-mel filter bank energies, as the Audio Spectrogram Transformer wants them, not normalised.
+
+    Each frame of 25 ms (10 ms apart) loses its mean, is pre-emphasised and windowed (Hann); the power spectrum is
+    summed under 128 mel triangles from 20 Hz to 8 kHz; natural logarithm. The numbers are those of transformers'
+    `ASTFeatureExtractor` before it pads and normalises.
+
+    Parameters
+    ----------
+    waveform
+        `(samples,)` at 16 kHz. One that is shorter than a frame is extended with silence to one frame.
+
+    Returns
+    -------
+    np.ndarray
+        `(frames, 128)` float32, `frames = 1 + (samples - 400) // 160`.
+
+    Raises
+    ------
+    InputError
+        When the waveform is empty or has more than one axis.
+    """
+    waveform = np.asarray(waveform, dtype=np.float32)
+    if waveform.ndim != 1 or not waveform.size:
+        raise InputError(f"the waveform has shape {waveform.shape}; give one axis of samples, at least one")
+    if waveform.size < FRAME_LENGTH:
+        waveform = np.pad(waveform, (0, FRAME_LENGTH - waveform.size))
+    frames = np.lib.stride_tricks.sliding_window_view(waveform, FRAME_LENGTH)[::HOP_LENGTH]  # (frames, 400), a view
+    log_mel = np.empty((len(frames), MEL_BINS), dtype=np.float32)
+    for start in range(0, len(frames), _SPECTROGRAM_BLOCK):
+        block = frames[start : start + _SPECTROGRAM_BLOCK]
+        block = block - block.mean(axis=1, keepdims=True)
+        emphasised = np.empty_like(block)
+        np.multiply(block[:, :-1], -PREEMPHASIS, out=emphasised[:, 1:])
+        emphasised[:, 1:] += block[:, 1:]
+        emphasised[:, 0] = block[:, 0] * (1.0 - PREEMPHASIS)
+        emphasised *= _window()
+        spectrum = scipy.fft.rfft(emphasised, FFT_LENGTH, axis=1, overwrite_x=True)
+        power = spectrum.real**2 + spectrum.imag**2  # (block, 257)
+        mel = power @ _mel_filters()
+        np.maximum(mel, MEL_FLOOR, out=mel)
+        np.log(mel, out=log_mel[start : start + _SPECTROGRAM_BLOCK])
+    return log_mel
