@@ -1,0 +1,50 @@
+"""Settings of a training run: a pydantic model a part, filled from a YAML file and the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from audiobert.errors import InputError
+
+
+class TrainingConfig(BaseModel):
+    """What every part has; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = 0
+    precision: Literal["bf16", "fp32"] = "bf16"
+
+    @classmethod
+    def load(cls, path: Path | None, **overrides: Any) -> Self:
+        """Settings from a YAML file (or the defaults), with `overrides` that are not None on top.
+
+        Raises
+        ------
+        InputError
+            The file is missing, is no YAML mapping, or has an unknown key or a value that does not fit.
+        """
+        values: Any = {}
+        if path is not None:
+            try:
+                values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            except FileNotFoundError:
+                raise InputError(f"{path} does not exist; --config wants a YAML file") from None
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+            if not isinstance(values, dict):
+                raise InputError(f"{path} holds {type(values).__name__}; a mapping of settings is wanted")
+        values |= {key: value for key, value in overrides.items() if value is not None}
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            where = path or "the settings"
+            if first["type"] == "extra_forbidden":
+                raise InputError(f"{where} has the unknown key {key!r}; known are: {', '.join(cls.model_fields)}") from None
+            raise InputError(f"{where}: {key} is {first['input']!r}: {first['msg']}") from None
