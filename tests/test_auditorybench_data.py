@@ -1,0 +1,201 @@
+"""Rows of AuditoryBench: layouts, spellings, alignment, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from audiobert.auditorybench import data
+from audiobert.auditorybench.align import align_spans
+from audiobert.auditorybench.published import published_file
+from audiobert.auditorybench.tasks import find_task
+from audiobert.errors import InputError
+
+ANIMAL_DEV = "animal,description,sentence\ncat,meow,Meow is the sound a [MASK] makes.\n"
+PITCH_DEV = (
+    "sentence,answer,span1,span2\n"
+    '"The sound of a street in Brela, Croatia has a [MASK] pitch than a bell.",lower,'
+    "sound of a street in Brela Croatia,bell\n"
+)
+
+
+def write(folder: Path, name: str, text: str | bytes) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_both_layouts_and_spellings_give_the_same_rows(tmp_path: Path) -> None:
+    write(tmp_path / "flat", "animal_sound_recognition_dev.csv", ANIMAL_DEV)
+    folders = "animal,span,sentence,A,B,C,D,Answer\ncat,meow,Meow is the sound a [MASK] makes.,dog,rabbit,cat,mouse,C\n"
+    write(tmp_path / "folders", "dataset/animal_sound_recognition/dev.csv", folders)
+    (flat,) = data.load_split(tmp_path / "flat", "animal", "dev")
+    (nested,) = data.load_split(tmp_path / "folders", "animal", "dev")
+    assert (flat.text, flat.answer, flat.spans) == (nested.text, nested.answer, nested.spans)
+    assert flat.span_offsets == ((0, 4),)
+    assert flat.choices is None
+    assert nested.choices == ("dog", "rabbit", "cat", "mouse")
+    assert data.rows_sha256([flat]) == data.rows_sha256([nested])
+
+
+def test_byte_order_mark_line_ends_and_quotes_change_nothing(tmp_path: Path) -> None:
+    write(tmp_path, "sound_pitch_comparsion_dev.csv", PITCH_DEV)
+    write(tmp_path, "sound_pitch_comparsion_wiki.csv", b"\xef\xbb\xbf" + PITCH_DEV.replace("\n", "\r\n").encode())
+    plain, marked = (data.load_split(tmp_path, "pitch", split) for split in ("dev", "wiki"))
+    assert data.rows_sha256(plain) == data.rows_sha256(marked)
+    start, end = plain[0].span_offsets[0] or (0, 0)
+    assert plain[0].text[start:end] == "sound of a street in Brela, Croatia"
+
+
+@pytest.mark.parametrize(
+    ("text", "spans", "found", "methods"),
+    [
+        ("Whining is the sound a [MASK] makes.", ["whining"], ["Whining"], ["case"]),
+        ("A [MASK] makes a sound to protect its eggs.", ["protecting their eggs"], ["protect its eggs"], ["tolerant"]),
+        ("The sound of a [MASK] is heard in May.", ["cicadas"], [None], ["none"]),
+        ("The sound of a [MASK] is heard in May.", [""], [None], ["none"]),
+        (
+            "The sound of double bass is [MASK] than the sound of bass",
+            ["double bass", "bass"],
+            None,
+            ["exact", "exact"],
+        ),
+        ("The sound of bass is [MASK] than the sound of bass drum", ["bass", "bass drum"], None, ["exact", "exact"]),
+        ("A human hum is what a [MASK] makes.", ["hum"], ["hum"], ["exact"]),
+    ],
+)
+def test_alignment(text: str, spans: list[str], found: list[str | None] | None, methods: list[str]) -> None:
+    alignments = align_spans(text, spans)
+    words = [text[slice(*a.offsets)] if a.offsets else None for a in alignments]
+    assert words == (found if found is not None else spans)
+    assert [a.method for a in alignments] == methods
+    mask = text.index("[MASK]")
+    if len(spans) == 2:
+        assert alignments[0].offsets < (mask, mask) < alignments[1].offsets  # type: ignore[operator]
+
+
+def test_a_word_is_not_found_inside_another() -> None:
+    text = "A human hum is what a [MASK] makes."
+    assert align_spans(text, ["hum"])[0].offsets == (8, 11)
+
+
+def test_empty_span_is_kept_and_unaligned(tmp_path: Path) -> None:
+    write(tmp_path, "sound_pitch_comparsion_dev.csv", PITCH_DEV.replace(",bell\n", ",\n"))
+    (row,) = data.load_split(tmp_path, "pitch", "dev")
+    assert row.spans[1] == ""
+    assert row.span_offsets[1] is None
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "is empty"),
+        ("animal,description,sentence\n", "no rows"),
+        ("animal,sound,sentence\ncat,meow,A [MASK].\n", "no column 'span / description'"),
+        ("pet,description,sentence\ncat,meow,A [MASK].\n", "no column 'animal'"),
+        ("animal,description,sentence\ncat,meow\n", "line 2: 2 fields, but the header has 3"),
+        ("animal,description,sentence\ncat,meow,A cat meows.\n", "line 2: the sentence has no [MASK]"),
+        ("animal,description,sentence\n,meow,A [MASK] meows.\n", "line 2: the answer is empty"),
+        ('animal,description,sentence\ncat,meow,"A [MASK] meows.\n', "not CSV"),
+        (b"animal,description,sentence\ncat,miau\xff,A [MASK].\n", "not UTF-8"),
+    ],
+)
+def test_bad_files_are_refused_with_their_name(tmp_path: Path, content: str | bytes, says: str) -> None:
+    path = write(tmp_path, "animal_sound_recognition_dev.csv", content)
+    with pytest.raises(InputError) as error:
+        data.load_split(tmp_path, "animal", "dev")
+    assert says in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_file_and_folder_say_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"animal_sound_recognition_wiki\.csv or animal_sound_recognition/wiki\.csv"):
+        data.load_split(tmp_path, "animal", "wiki")
+    with pytest.raises(InputError, match="no folder"):
+        data.load_split(tmp_path / "nowhere", "animal", "wiki")
+    with pytest.raises(InputError, match="lacks"):
+        data.load_benchmark(tmp_path)
+
+
+def test_train_that_holds_the_test_rows_is_refused(tmp_path: Path) -> None:
+    rows = [f"cat,meow {i},Meow {i} is the sound a [MASK] makes." for i in range(10)]
+    header = "animal,span,sentence\n"
+    write(tmp_path, "animal_sound_recognition_test.csv", header + "\n".join(rows[:4]) + "\n")
+    train = write(tmp_path, "animal_sound_recognition_train.csv", header + "\n".join(rows[4:]) + "\n")
+    assert len(data.load_split(tmp_path, "animal", "train")) == 6
+    train.write_text(header + "\n".join(rows) + "\n")
+    with pytest.raises(InputError, match="contains 4 of the 4 test rows"):
+        data.load_split(tmp_path, "animal", "train")
+
+
+def test_train_with_the_test_split_s_checksum_or_size_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "animal_sound_recognition_train.csv", ANIMAL_DEV)
+    test = published_file("animal", "test")
+    assert test is not None
+    rows = data.load_split(tmp_path, "animal", "train")
+    with pytest.raises(InputError, match="the test split's number"):
+        data.refuse_test_as_train(tmp_path, "animal", path, rows * test.captions)
+    object.__setattr__(test, "sha256", hashlib.sha256(ANIMAL_DEV.encode()).hexdigest())
+    try:
+        with pytest.raises(InputError, match="byte for byte"):
+            data.load_split(tmp_path, "animal", "train")
+    finally:
+        object.__setattr__(test, "sha256", "97ac96eb193210a8f784499c0730fc9cc3a9b226a699d2e16c5f1ad7d3568721")
+
+
+def test_a_task_of_one_s_own_needs_no_code(tmp_path: Path) -> None:
+    yaml = """
+name: brightness
+title: Brightness
+benchmark: mine
+kind: comparison
+files: {dev: [brightness.csv]}
+columns: {text: [sentence], answer: [answer], spans: [[a], [b]]}
+candidates: [brighter, darker]
+prompt: "{blank}"
+chat: "{blank}"
+"""
+    path = write(tmp_path, "brightness.yaml", yaml)
+    write(tmp_path, "brightness.csv", "sentence,answer,a,b\nA bell is [MASK] than a gong.,brighter,bell,gong\n")
+    (row,) = data.load_split(tmp_path, str(path), "dev")
+    assert (row.task, row.answer, row.span_offsets) == ("brightness", "brighter", ((2, 6), (24, 28)))
+    write(tmp_path, "brightness.csv", "sentence,answer,a,b\nA bell is [MASK] than a gong.,louder,bell,gong\n")
+    with pytest.raises(InputError, match="line 2: the answer 'louder' is none of brighter, darker"):
+        data.load_split(tmp_path, str(path), "dev")
+    with pytest.raises(InputError, match="there are animal"):
+        find_task("colour")
+    path.write_text(yaml.replace("kind: comparison", "kind: guess"))
+    with pytest.raises(InputError, match="kind"):
+        find_task(str(path))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("B", "magpie"), ("(b)", "magpie"), ("Magpie", "magpie"), ("B. magpie", "magpie"), ("1", "magpie"), ("E", None)],
+)
+def test_answers_by_letter_number_or_text(value: str, expected: str | None) -> None:
+    assert data.resolve_choice(value, ["owl", "magpie", "eagle"]) == expected
+
+
+def test_the_published_files(shared: Path) -> None:
+    """Counts as the benchmark's README and the paper's Table I give them."""
+    loaded = data.load_benchmark(shared / "auditorybench")
+    for (task, split), rows in loaded.items():
+        file = published_file(task, split)
+        assert file is not None
+        assert len(rows) == file.captions
+        if file.rows_sha256:
+            assert data.rows_sha256(rows) == file.rows_sha256
+    assert ("animal", "test") not in loaded
+    # About 8% of the animal spans are not in the sentence as written (case aside); few cannot be aligned at all.
+    for split, unaligned in (("train", 279), ("dev", 43), ("wiki", 0)):
+        assert sum(row.span_offsets[0] is None for row in loaded["animal", split]) <= unaligned
+    for split in ("train", "dev", "wiki"):
+        for row in loaded["pitch", split]:
+            places = [place for place in row.span_offsets if place]
+            assert all(row.text[start:end] == row.text[start:end].strip() for start, end in places)
+            assert len(places) < 2 or places[0][1] <= places[1][0] or places[1][1] <= places[0][0]
