@@ -14,6 +14,7 @@ from audiobert.audio import (
     SAMPLE_RATE_HZ,
     load_audio,
     log_mel_spectrogram,
+    measure,
     read_recording,
     seconds_heard,
     spectrogram_frames,
@@ -135,3 +136,21 @@ def test_silence_and_very_short_sounds_have_a_spectrogram() -> None:
 def test_a_waveform_of_the_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="shape"):
         log_mel_spectrogram(np.zeros(shape))
+
+
+def test_measured_attributes_of_a_tone_and_of_noise() -> None:
+    a440 = measure(tone(440, 2.0), SAMPLE_RATE_HZ)
+    assert a440.pitch_hz == pytest.approx(440, rel=0.01) and a440.voiced_ratio > 0.9
+    assert a440.loudness_dbfs == pytest.approx(-9.03, abs=0.05) and a440.peak_dbfs == pytest.approx(-6.02, abs=0.05)
+    assert a440.spectral_centroid_hz == pytest.approx(440, rel=0.05) and a440.spectral_flatness < 0.01
+    assert a440.duration_s == 2.0 and not a440.silent
+
+    noise = measure(np.random.default_rng(0).uniform(-0.5, 0.5, 32_000).astype(np.float32), SAMPLE_RATE_HZ)
+    assert noise.pitch_hz is None and noise.spectral_flatness > 0.5
+    assert noise.spectral_centroid_hz == pytest.approx(4000, rel=0.05)
+
+
+def test_silence_has_attributes_too() -> None:
+    silence = measure(np.zeros(800, np.float32), SAMPLE_RATE_HZ, duration_s=7.0)
+    assert silence.silent and silence.pitch_hz is None and silence.loudness_dbfs == -120.0
+    assert silence.duration_s == 7.0 and silence.spectral_centroid_hz == 0.0

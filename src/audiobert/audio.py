@@ -13,6 +13,7 @@ import soundfile
 import soxr
 
 from audiobert.errors import InputError
+from audiobert.pitch import Estimator, measure_pitch
 
 SAMPLE_RATE_HZ = 16_000
 HOP_LENGTH = 160  # 10 ms between spectrogram frames
@@ -23,6 +24,8 @@ MEL_BINS = 128
 MEL_MIN_HZ = 20.0
 MEL_FLOOR = 1.192092955078125e-07  # Kaldi's: the smallest step of a float32 at 1.0
 PREEMPHASIS = 0.97
+
+SILENCE_DBFS = -80.0  # a level below this is called silence
 
 # The resampler looks a little past the end; with this much more decoded, a cut clip equals the start of the whole one.
 _RESAMPLER_MARGIN_S = 0.05
@@ -131,6 +134,85 @@ def load_audio(
         When the file cannot be read; see `read_recording`, which also tells the file's own rate and length.
     """
     return read_recording(path, sample_rate_hz=sample_rate_hz, max_seconds=max_seconds).waveform
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What is measured of a clip, beside its vectors.
+
+    Attributes
+    ----------
+    duration_s
+        Length in seconds (of the whole recording, where only its start was decoded).
+    loudness_dbfs, peak_dbfs
+        Root mean square and highest sample, in dB below full scale; at least -120.
+    pitch_hz, pitch_mean_hz
+        Median and mean over the voiced frames; None when the clip has no pitch.
+    voiced_ratio
+        Share of the frames that have a pitch.
+    spectral_centroid_hz
+        Where the middle of the spectrum's energy lies: how bright it sounds. 0 for digital silence.
+    spectral_flatness
+        Geometric over arithmetic mean of the power spectrum: near 0 for a tone, near 1 for white noise.
+    """
+
+    duration_s: float
+    loudness_dbfs: float
+    peak_dbfs: float
+    pitch_hz: float | None
+    pitch_mean_hz: float | None
+    voiced_ratio: float
+    spectral_centroid_hz: float
+    spectral_flatness: float
+
+    @property
+    def silent(self) -> bool:
+        """Whether no sample reaches -80 dBFS."""
+        return self.peak_dbfs < SILENCE_DBFS
+
+
+def _dbfs(amplitude: float) -> float:
+    return 20.0 * float(np.log10(max(amplitude, 1e-6)))
+
+
+def measure(
+    waveform: np.ndarray, sample_rate_hz: int, *, duration_s: float | None = None, estimator: Estimator = "swiftf0"
+) -> Attributes:
+    """Measure pitch, loudness, duration and colour of a waveform.
+
+    Parameters
+    ----------
+    waveform
+        `(samples,)` float32, mono.
+    sample_rate_hz
+        Its rate.
+    duration_s
+        Length of the whole recording when the waveform is only its start.
+    estimator
+        How the pitch is measured; see `audiobert.pitch.measure_pitch`.
+
+    Raises
+    ------
+    InputError
+        When the waveform is empty or has more than one axis.
+    """
+    pitch = measure_pitch(waveform, sample_rate_hz, estimator=estimator)
+    padded = np.pad(waveform, (0, max(0, FFT_LENGTH - waveform.size)))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, FFT_LENGTH)[:: FFT_LENGTH // 2]
+    spectrum = scipy.fft.rfft(frames * np.hanning(FFT_LENGTH).astype(np.float32), axis=1)
+    power = (spectrum.real**2 + spectrum.imag**2).mean(axis=0, dtype=np.float64)[1:]  # without the direct current
+    bins_hz = np.arange(1, len(power) + 1) * sample_rate_hz / FFT_LENGTH
+    energy = power.sum()
+    return Attributes(
+        duration_s=waveform.size / sample_rate_hz if duration_s is None else duration_s,
+        loudness_dbfs=_dbfs(float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64))))),
+        peak_dbfs=_dbfs(float(np.abs(waveform).max())),
+        pitch_hz=pitch.median_hz,
+        pitch_mean_hz=pitch.mean_hz,
+        voiced_ratio=pitch.voiced_ratio,
+        spectral_centroid_hz=float((bins_hz * power).sum() / energy) if energy > 0 else 0.0,
+        spectral_flatness=float(np.exp(np.log(power + 1e-12).mean()) / (power.mean() + 1e-12)),
+    )
 
 
 def _to_mel(frequency_hz: np.ndarray | float) -> np.ndarray:
