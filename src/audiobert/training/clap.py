@@ -1,0 +1,263 @@
+"""`train clap`: the audio tower and both projections, on clips with captions (equations (1) to (3))."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
+from audiobert.backbone import load_backbone
+from audiobert.clap import AudioTowerConfig, ClapProjections, mean_pooled, normalise, tower_settings
+from audiobert.progress import stderr
+from audiobert.training.clips import Spectrograms, TrainingClip, held_out, read_clips
+from audiobert.training.config import TrainingConfig
+from audiobert.training.loop import Recipe, fit
+
+TEMPLATES = ("{caption}", "{caption}", "{label}", "the sound of a {label}", "{label} sound")
+
+
+class ClapConfig(TrainingConfig):
+    """Settings of `train clap`."""
+
+    steps: int = 2400
+    pairs: int = 48
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    clap_dim: int = 256
+    window_frames: int = 256
+    hidden_size: int = 192
+    layers: int = 4
+    heads: int = 3
+    patch_size: int = 16
+    dropout: float = 0.1
+    gain: float = 0.4
+    noise: float = 0.1
+    time_masks: int = 2
+    frequency_masks: int = 2
+    mix: float = 0.3
+    average_from: float = 0.75
+    test_every: int = 400
+
+    def tower(self) -> AudioTowerConfig:
+        return AudioTowerConfig(
+            window_frames=self.window_frames,
+            hidden_size=self.hidden_size,
+            layers=self.layers,
+            heads=self.heads,
+            patch_size=self.patch_size,
+        )
+
+
+class Pairs:
+    """Batches of one clip a class, so that no other text of a batch fits a clip as well as its own."""
+
+    def __init__(
+        self,
+        clips: list[TrainingClip],
+        spectrograms: Spectrograms,
+        chosen: np.ndarray,
+        sentence_vectors: dict[str, Tensor],
+        config: ClapConfig,
+    ) -> None:
+        self.clips, self.spectrograms, self.config = clips, spectrograms, config
+        self.sentence_vectors = sentence_vectors
+        self.by_label: dict[str, list[int]] = {}
+        for index in np.flatnonzero(chosen):
+            self.by_label.setdefault(clips[index].label, []).append(int(index))
+        self.labels = sorted(self.by_label)
+        # Between one vote a class and one a clip: rare classes are heard more often than they occur, but not as often
+        # as the common ones, of which there is more to learn.
+        weights = np.array([len(self.by_label[label]) for label in self.labels]) ** 0.5
+        self.weights = weights / weights.sum()
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Normalised windows `(pairs, window_frames, 128)` and sentence vectors `(pairs, text_size)` of a step."""
+        random = np.random.default_rng((self.config.seed, step))
+        count = min(self.config.pairs, len(self.labels))
+        labels = random.choice(len(self.labels), size=count, replace=False, p=self.weights)
+        windows, vectors = [], []
+        for label in labels:
+            members = self.by_label[self.labels[label]]
+            clip = self.clips[index := members[random.integers(len(members))]]
+            window = self._window(index, random)
+            if random.random() < self.config.mix:  # the same class again, more quietly, in the background
+                other = self._window(members[random.integers(len(members))], random)
+                window = np.logaddexp(window, other - random.uniform(0.5, 3.0))
+            windows.append(self._augment(window, random))
+            template = TEMPLATES[random.integers(len(TEMPLATES))]
+            vectors.append(self.sentence_vectors[template.format(caption=clip.caption, label=clip.label)])
+        return torch.from_numpy(np.stack(windows)).float(), torch.stack(vectors)
+
+    def _window(self, index: int, random: np.random.Generator) -> np.ndarray:
+        spectrogram, size = self.spectrograms[index], self.config.window_frames
+        if len(spectrogram) <= size:
+            spectrogram = np.resize(spectrogram, (size, spectrogram.shape[1]))
+            return np.roll(spectrogram, random.integers(size), axis=0)
+        start = random.integers(len(spectrogram) - size + 1)
+        return spectrogram[start : start + size]
+
+    def _augment(self, window: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Gain, noise, and SpecAugment's masks of time and frequency, on the normalised window."""
+        window = normalise(window) + random.normal(0.0, self.config.gain)
+        window = window + random.normal(0.0, self.config.noise, window.shape)
+        for axis, masks, widest in ((0, self.config.time_masks, 48), (1, self.config.frequency_masks, 24)):
+            for _ in range(masks):
+                width = random.integers(widest)
+                start = random.integers(window.shape[axis] - width)
+                window[(slice(start, start + width), slice(None)) if axis == 0 else (slice(None), slice(start, start + width))] = 0.0
+        return window
+
+
+class ClapObjective(nn.Module):
+    """The loss of a batch as a sum over its pairs."""
+
+    def __init__(self, projections: ClapProjections) -> None:
+        super().__init__()
+        self.projections = projections
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        windows, sentence_vectors = batch
+        pairs = torch.tensor(float(len(windows)))
+        return self.projections(windows, sentence_vectors) * pairs, pairs
+
+
+def ranking_metrics(
+    audio_vectors: np.ndarray, labels: list[str], caption_vectors: dict[str, np.ndarray]
+) -> dict[str, float]:
+    """Text-to-audio retrieval and zero-shot classes on clips that training did not hear.
+
+    A text asks for the clips of its class: R@k is the share of classes with a right clip among the k nearest, `mAP` the
+    mean over classes of the average precision, and `zero_shot` the share of clips whose nearest caption is their own
+    class's. `chance_*` is the expectation for a random order.
+    """
+    classes = sorted(set(labels))
+    truth = np.array([[label == name for label in labels] for name in classes])  # (classes, clips)
+    texts = np.stack([caption_vectors[name] for name in classes])
+    scores = texts @ audio_vectors.T  # (classes, clips)
+    ranked = np.take_along_axis(truth, np.argsort(-scores, axis=1), axis=1)
+    positions = np.arange(1, ranked.shape[1] + 1)
+    precision = np.cumsum(ranked, axis=1) / positions
+    counts = ranked.sum(axis=1)
+    total = ranked.shape[1]
+    return {
+        "R@1": float(ranked[:, 0].mean()),
+        "R@5": float(ranked[:, :5].any(axis=1).mean()),
+        "mAP": float(((precision * ranked).sum(axis=1) / counts).mean()),
+        "zero_shot": float((truth.argmax(axis=0) == scores.argmax(axis=0)).mean()),
+        "chance_R@1": float((counts / total).mean()),
+        "chance_R@5": float((1 - np.prod([(total - counts - i) / (total - i) for i in range(5)], axis=0)).mean()),
+        "chance_mAP": float((counts / total).mean()),
+        "chance_zero_shot": 1 / len(classes),
+        "classes": float(len(classes)),
+        "clips": float(total),
+    }
+
+
+@torch.no_grad()
+def measure_clap(
+    projections: ClapProjections,
+    clips: list[TrainingClip],
+    spectrograms: Spectrograms,
+    chosen: np.ndarray,
+    sentence_vectors: dict[str, Tensor],
+) -> dict[str, dict[str, float]]:
+    """`ranking_metrics` on the chosen clips: all of them, and ESC-10's alone."""
+    projections.eval()
+    indices = np.flatnonzero(chosen)
+    features = projections.audio_tower.encode([spectrograms[index] for index in indices])
+    audio = projections.audio_vectors(features).numpy()
+    captions = {
+        clip.label: projections.text_vectors(sentence_vectors[clip.caption][None])[0].numpy() for clip in clips
+    }
+    labels = [clips[index].label for index in indices]
+    esc_10 = [row for row, index in enumerate(indices) if clips[index].source == "ESC-10"]
+    measured = {"all": ranking_metrics(audio, labels, captions)}
+    if esc_10:
+        measured["ESC-10"] = ranking_metrics(audio[esc_10], [labels[row] for row in esc_10], captions)
+    return measured
+
+
+def train_clap(data: Path, out: Path, config: ClapConfig, *, resume: bool = False) -> dict[str, Any]:
+    """Train CLAP on `data/audio` and write `clap.safetensors` with its JSON.
+
+    Returns
+    -------
+    dict
+        The record beside the weights, with retrieval and zero-shot figures on held-out recordings.
+    """
+    clips = read_clips(data / "audio")
+    spectrograms = Spectrograms(data / "audio", clips, out / "cache")
+    test = held_out(clips)
+    backbone = load_backbone("mini", attention="eager")
+    texts = sorted({t.format(caption=c.caption, label=c.label) for c in clips for t in TEMPLATES})
+    with torch.no_grad():
+        backbone.model.eval()
+        pooled = torch.cat(
+            [mean_pooled(backbone.model.base_model, backbone.tokenizer, texts[i : i + 128]) for i in range(0, len(texts), 128)]
+        )
+    sentence_vectors = dict(zip(texts, pooled, strict=True))
+    torch.manual_seed(config.seed)
+    projections = ClapProjections(config.tower(), pooled.shape[1], config.clap_dim, config.dropout)
+    pairs = Pairs(clips, spectrograms, ~test, sentence_vectors, config)
+    epochs = max(1, config.steps // config.test_every)
+
+    class Loaded:
+        """The batches of an epoch, made when they are asked for."""
+
+        def __init__(self, epoch: int) -> None:
+            self.first = epoch * config.test_every
+
+        def __len__(self) -> int:
+            return config.test_every
+
+        def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+            if index >= len(self):
+                raise IndexError(index)
+            return pairs.batch(self.first + index)
+
+    def figures(_: int) -> dict[str, float]:
+        measured = measure_clap(projections, clips, spectrograms, test, sentence_vectors)["all"]
+        return {key: round(measured[key], 4) for key in ("R@1", "R@5", "mAP", "zero_shot")}
+
+    log = fit(
+        ClapObjective(projections),
+        Loaded,
+        epochs,
+        Recipe(
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            average_from=config.average_from,
+            seed=config.seed,
+            precision=config.precision,
+        ),
+        out,
+        settings=config.model_dump(),
+        resume=resume,
+        description="clap",
+        after_epoch=figures,
+    )
+    with whole_file(out / "clap.safetensors") as part:
+        save_file({name: tensor.detach().half().contiguous() for name, tensor in projections.state_dict().items()}, part)
+    record = dict(
+        provenance(
+            part="clap",
+            backbone=backbone.identity.to_json(),
+            settings=config.model_dump(),
+            tower=tower_settings(config.tower()),
+            text_size=pooled.shape[1],
+            clap_dim=config.clap_dim,
+            data={"clips.csv": sha256_of(data / "audio" / "clips.csv")},
+            clips_heard=int((~test).sum()),
+            held_out=measure_clap(projections, clips, spectrograms, test, sentence_vectors),
+            log=log,
+            sha256=sha256_of(out / "clap.safetensors"),
+        )
+    )
+    write_json(out / "clap.json", record)
+    stderr.print(f"clap: held-out {record['held_out']['all']}; wrote {out}")
+    return record

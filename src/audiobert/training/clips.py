@@ -1,0 +1,109 @@
+"""The clips that training listens to: a manifest, spectrograms cached on disk, and a split that keeps recordings apart."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from audiobert.artefacts import sha256_of, whole_file
+from audiobert.audio import MEL_BINS, load_audio, log_mel_spectrogram
+from audiobert.errors import InputError
+from audiobert.progress import track
+
+MAX_SECONDS = 10.3
+
+
+@dataclass(frozen=True)
+class TrainingClip:
+    """A clip of the manifest. `recording` is the same for clips that were cut from one recording."""
+
+    path: str
+    label: str
+    caption: str
+    source: str
+    fold: int
+    recording: str
+
+
+def read_clips(folder: Path) -> list[TrainingClip]:
+    """The rows of `clips.csv` in a folder of audio.
+
+    Raises
+    ------
+    InputError
+        The manifest is missing or lacks a column.
+    """
+    manifest = folder / "clips.csv"
+    if not manifest.is_file():
+        raise InputError(f"{manifest} does not exist; --data wants a folder with audio/clips.csv")
+    with manifest.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    wanted = {"path", "label", "caption", "source", "fold"}
+    if not rows or not wanted <= set(rows[0]):
+        raise InputError(f"{manifest} needs the columns {', '.join(sorted(wanted))} and at least one row")
+    return [
+        TrainingClip(
+            row["path"],
+            row["label"].replace("_", " "),
+            row["caption"],
+            row["source"],
+            int(row["fold"] or 0),
+            row.get("freesound_id") or row["path"],
+        )
+        for row in rows
+    ]
+
+
+def held_out(clips: list[TrainingClip], share: int = 5) -> np.ndarray:
+    """Which clips training does not hear, `(clips,)` bool: one recording in `share` of each class, chosen by its name.
+
+    ESC-10 keeps its published fold 4 apart. All clips of one recording stand on one side.
+    """
+    by_label: dict[str, list[str]] = {}
+    for clip in clips:
+        if not clip.source.startswith("ESC-10") and clip.recording not in by_label.setdefault(clip.label, []):
+            by_label[clip.label].append(clip.recording)
+    chosen: set[str] = set()
+    for recordings in by_label.values():
+        ranked = sorted(recordings, key=lambda name: hashlib.sha256(name.encode()).digest())
+        chosen.update(ranked[: round(len(ranked) / share)])
+    fold_4 = {clip.recording for clip in clips if clip.source == "ESC-10" and clip.fold == 4}
+    return np.array([clip.recording in chosen or clip.recording in fold_4 for clip in clips])
+
+
+class Spectrograms:
+    """Log-mel spectrograms of all clips in one memory-mapped float16 file, made on first use."""
+
+    def __init__(self, folder: Path, clips: list[TrainingClip], cache: Path) -> None:
+        key = hashlib.sha256("\n".join(clip.path for clip in clips).encode() + sha256_of(folder / "clips.csv").encode())
+        self.frames_path = cache / f"spectrograms-{key.hexdigest()[:16]}.npy"
+        self.lengths_path = self.frames_path.with_suffix(".lengths.npy")
+        if not (self.frames_path.exists() and self.lengths_path.exists()):
+            self._make(folder, clips)
+        self.frames = np.load(self.frames_path, mmap_mode="r")
+        self.lengths = np.load(self.lengths_path)
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
+
+    def _make(self, folder: Path, clips: list[TrainingClip]) -> None:
+        parts = [
+            log_mel_spectrogram(load_audio(folder / clip.path, max_seconds=MAX_SECONDS)).astype(np.float16)
+            for clip in track(clips, "spectrograms")
+        ]
+        for path, array in (
+            (self.frames_path, np.concatenate(parts)),
+            (self.lengths_path, np.array([len(part) for part in parts])),
+        ):
+            with whole_file(path) as part, part.open("wb") as file:
+                np.save(file, array)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Log-mel spectrogram of a clip, `(frames, 128)` float32."""
+        start = self.starts[index]
+        return np.asarray(self.frames[start : start + self.lengths[index]], dtype=np.float32).reshape(-1, MEL_BINS)
