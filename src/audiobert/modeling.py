@@ -2,33 +2,233 @@
 
 from __future__ import annotations
 
-from peft import PeftModel
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
 
-# LoRA adapters by what they are for; all of them live on one backbone and are switched, never merged.
-LANGUAGE_ADAPTER = "language"  # with the masked-LM head it makes the plain language model of `mini`
-AUDIO_ADAPTER = "audio"  # on only where a span was found
-DETECTOR_ADAPTER = "detector"
+from audiobert.audio import Attributes
+from audiobert.clap import AudioTower
 
-# Module names of BERT's layers, as regular expressions that peft matches against the whole dotted name.
-ALL_LINEAR = r".*encoder\.layer\.\d+\..*(query|key|value|dense)"
-QUERY_KEY_VALUE = r".*encoder\.layer\.\d+\..*(query|key|value)"
-
-
-def adapter_state(model: PeftModel, adapter: str) -> dict[str, Tensor]:
-    """LoRA matrices of one adapter, named without peft's prefixes, as float16 tensors ready to be saved."""
-    marker = f".{adapter}.weight"
-    return {
-        name.removeprefix("base_model.model.").replace(marker, ".weight"): parameter.detach().half().contiguous()
-        for name, parameter in model.named_parameters()
-        if "lora_" in name and name.endswith(marker)
-    }
+IGNORED = -100
+ATTRIBUTE_FEATURES = ("pitch", "pitched", "voiced", "loudness", "duration", "centroid", "flatness")
 
 
-def head_state(language_model: nn.Module) -> dict[str, Tensor]:
-    """The masked-LM head without the decoder, which is tied to the word embeddings."""
-    return {
-        f"cls.predictions.{name}": parameter.detach().half().contiguous()
-        for name, parameter in language_model.cls.predictions.named_parameters()  # type: ignore[union-attr, operator]
-        if not name.startswith("decoder.weight") and not name.startswith("decoder.bias")
-    }
+@dataclass(frozen=True)
+class InjectionSettings:
+    """How knowledge vectors enter the language model.
+
+    Attributes
+    ----------
+    mode
+        `add` the knowledge to the embedding of a span's first token (the paper), or `replace` it (the published code).
+    clips_per_span
+        How many retrieved clips speak for a span; their knowledge vectors are averaged with weights that grow with the
+        CLAP score.
+    gate
+        Scale the knowledge by a learned function of the best clip's CLAP score, so that clips that do not fit add
+        little.
+    attributes
+        Let measured attributes (pitch, loudness, ...) of a clip be part of its knowledge vector.
+    comparison
+        Score each span with one shared head and add the difference of the first two to the mask's hidden state.
+    """
+
+    mode: Literal["add", "replace"] = "add"
+    clips_per_span: int = 4
+    gate: bool = True
+    attributes: bool = True
+    comparison: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class Injection:
+    """What is injected into a batch of sentences; spans are padded to the largest number in the batch.
+
+    Attributes
+    ----------
+    starts, ends
+        `(rows, spans)` int64, first token of each span and the token behind its last; -1 where there is no span.
+    knowledge
+        `(rows, spans, clips, hidden_size)` knowledge vectors of the retrieved clips; None to inject nothing.
+    scores
+        `(rows, spans, clips)` their CLAP scores.
+    """
+
+    starts: Tensor
+    ends: Tensor
+    knowledge: Tensor | None = None
+    scores: Tensor | None = None
+
+
+def attribute_features(attributes: Sequence[Attributes]) -> np.ndarray:
+    """Measured attributes on scales of about one, `(clips, 7)` float32: octaves for frequencies and durations."""
+    rows = [
+        (
+            math.log2(a.pitch_hz / 440.0) if a.pitch_hz else 0.0,
+            float(a.pitch_hz is not None),
+            a.voiced_ratio,
+            (a.loudness_dbfs + 25.0) / 15.0,
+            math.log2(max(a.duration_s, 0.05) / 3.0),
+            math.log2(max(a.spectral_centroid_hz, 20.0) / 1500.0),
+            a.spectral_flatness,
+        )
+        for a in attributes
+    ]
+    return np.array(rows, dtype=np.float32).reshape(-1, len(ATTRIBUTE_FEATURES))
+
+
+class KnowledgeEncoder(nn.Module):
+    """From a clip to its knowledge vector: audio encoder, measured attributes, projection to the model's width.
+
+    The last layer starts at zero: an untrained encoder injects nothing.
+    """
+
+    def __init__(self, tower: AudioTower, hidden_size: int, *, attributes: bool = True) -> None:
+        super().__init__()
+        self.tower = tower
+        self.use_attributes = attributes
+        width = tower.config.hidden_size
+        self.norm = nn.LayerNorm(width)
+        self.inner = nn.Linear(width + attributes * len(ATTRIBUTE_FEATURES), hidden_size)
+        self.outer = nn.Linear(hidden_size, hidden_size)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    @property
+    def hidden_size(self) -> int:
+        return self.outer.out_features
+
+    def project(self, features: Tensor, attributes: Tensor) -> Tensor:
+        """Knowledge vectors `(clips, hidden_size)` from tower features `(clips, width)` and attribute features."""
+        parts = [self.norm(features), attributes] if self.use_attributes else [self.norm(features)]
+        return self.outer(functional.gelu(self.inner(torch.cat(parts, dim=-1))))
+
+    @torch.no_grad()
+    def encode(self, spectrograms: Sequence[np.ndarray], attributes: Sequence[Attributes]) -> np.ndarray:
+        """Knowledge vectors `(clips, hidden_size)` float32 of log-mel spectrograms and what was measured."""
+        features = self.tower.encode(spectrograms)
+        device = self.outer.weight.device
+        measured = torch.from_numpy(attribute_features(attributes)).to(device)
+        return self.project(features.to(device), measured).float().cpu().numpy()
+
+
+def masked_lm_head(language_model: Any) -> Callable[[Tensor], Tensor]:
+    """The part of a masked language model from hidden states to logits, so that it can run at the masks alone.
+
+    Raises
+    ------
+    TypeError
+        The model's head is of no known form.
+    """
+    for name in ("cls", "lm_head"):  # BERT, DeBERTa; RoBERTa, XLM-R, Camembert
+        head = getattr(language_model, name, None)
+        if isinstance(head, nn.Module) and not isinstance(head, nn.Linear):
+            return head
+    if hasattr(language_model, "head") and hasattr(language_model, "decoder"):  # ModernBERT
+        return lambda hidden: language_model.decoder(language_model.head(hidden))
+    if hasattr(language_model, "vocab_transform"):  # DistilBERT
+        return lambda hidden: language_model.vocab_projector(
+            language_model.vocab_layer_norm(language_model.activation(language_model.vocab_transform(hidden)))
+        )
+    raise TypeError(f"{type(language_model).__name__} has no masked-LM head that is known")
+
+
+class AudioBertForMaskedLM(nn.Module):
+    """A masked language model that takes knowledge vectors at the first token of each span.
+
+    The language model comes with its adapters; which of them are on is the caller's business (`audiobert.adapters`).
+    Positions, token types and LayerNorm are applied once: what is injected goes into the word embeddings, before the
+    model's own embedding layer adds the rest.
+    """
+
+    def __init__(self, language_model: PreTrainedModel, settings: InjectionSettings) -> None:
+        super().__init__()
+        self.language_model = language_model
+        self.settings = settings
+        hidden_size = language_model.config.hidden_size
+        self.score_sharpness = nn.Parameter(torch.tensor(10.0))
+        self.gate_slope = nn.Parameter(torch.tensor(4.0))
+        self.gate_offset = nn.Parameter(torch.tensor(0.3))
+        self.span_scorer = nn.Sequential(
+            nn.Linear(hidden_size, hidden_size // 2), nn.GELU(), nn.Linear(hidden_size // 2, 1)
+        )
+        self.comparison_direction = nn.Parameter(torch.zeros(hidden_size))
+
+    def own_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters beside the language model's, by name."""
+        return {k: p for k, p in self.named_parameters() if not k.startswith("language_model.")}
+
+    def pooled_knowledge(self, injection: Injection) -> Tensor:
+        """One knowledge vector a span, `(rows, spans, hidden_size)`: the clips' weighted mean, times the gate."""
+        assert injection.knowledge is not None and injection.scores is not None
+        weights = (injection.scores * self.score_sharpness).softmax(dim=-1)  # (rows, spans, clips)
+        pooled = (weights.unsqueeze(-1) * injection.knowledge).sum(dim=2)
+        if self.settings.gate:
+            best = injection.scores.amax(dim=-1, keepdim=True)
+            pooled = pooled * torch.sigmoid(self.gate_slope * (best - self.gate_offset))
+        return pooled
+
+    def embeddings(self, input_ids: Tensor, injection: Injection | None) -> Tensor:
+        """Word embeddings `(rows, tokens, hidden_size)` with knowledge at the spans' first tokens."""
+        words = self.language_model.get_input_embeddings()(input_ids)
+        if injection is None or injection.knowledge is None:
+            return words
+        rows, spans = (injection.starts >= 0).nonzero(as_tuple=True)
+        knowledge = self.pooled_knowledge(injection)[rows, spans].to(words.dtype)
+        at = injection.starts[rows, spans]
+        if self.settings.mode == "replace":
+            return words.index_put((rows, at), knowledge)
+        return words.index_put((rows, at), knowledge, accumulate=True)
+
+    def compared(self, hidden: Tensor, injection: Injection) -> Tensor:
+        """Score difference of the first two spans, `(rows,)`; zero where a row has fewer than two."""
+        if injection.starts.shape[1] < 2:
+            return hidden.new_zeros(len(hidden))
+        positions = torch.arange(hidden.shape[1], device=hidden.device)
+        inside = (positions >= injection.starts[:, :2, None]) & (positions < injection.ends[:, :2, None])
+        weights = inside.to(hidden.dtype)  # (rows, 2, tokens)
+        pooled = weights @ hidden / weights.sum(dim=-1, keepdim=True).clamp(min=1.0)
+        scores = self.span_scorer(pooled).squeeze(-1)  # (rows, 2)
+        both = (injection.starts[:, :2] >= 0).all(dim=1)
+        return torch.where(both, scores[:, 0] - scores[:, 1], torch.zeros_like(scores[:, 0]))
+
+    def mask_hidden(
+        self, input_ids: Tensor, attention_mask: Tensor, masks: Tensor, injection: Injection | None = None
+    ) -> Tensor:
+        """Hidden states `(masks, hidden_size)` at the positions where `masks` (rows, tokens) is true."""
+        encoder = self.language_model.base_model
+        if injection is None:
+            return encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state[masks]
+        embeddings = self.embeddings(input_ids, injection)
+        hidden = encoder(inputs_embeds=embeddings, attention_mask=attention_mask).last_hidden_state
+        at_masks = hidden[masks]
+        if self.settings.comparison:
+            difference = self.compared(hidden, injection)[masks.nonzero(as_tuple=True)[0]]
+            at_masks = at_masks + difference.unsqueeze(-1) * self.comparison_direction.to(hidden.dtype)
+        return at_masks
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, masks: Tensor, injection: Injection | None = None
+    ) -> Tensor:
+        """Logits `(masks, vocabulary)` at the marked tokens, row by row from left to right.
+
+        Parameters
+        ----------
+        input_ids, attention_mask : Tensor
+            `(rows, tokens)`.
+        masks : Tensor
+            `(rows, tokens)` bool, where to predict.
+        injection : Injection, optional
+            Without it this is the language model as it is.
+        """
+        return masked_lm_head(self.language_model)(self.mask_hidden(input_ids, attention_mask, masks, injection))

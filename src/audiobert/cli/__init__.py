@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> int:
         if debug:
             traceback.print_exc()
         return _fail(str(error), error.exit_code)
-    except (KeyboardInterrupt, click_exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted; what was done so far is kept where the command can resume", 1)
     except BrokenPipeError:
         sys.stderr.close()

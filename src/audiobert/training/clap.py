@@ -16,7 +16,7 @@ from audiobert.clap import AudioTowerConfig, ClapProjections, mean_pooled, norma
 from audiobert.progress import stderr
 from audiobert.training.clips import Spectrograms, TrainingClip, held_out, read_clips
 from audiobert.training.config import TrainingConfig
-from audiobert.training.loop import Recipe, fit
+from audiobert.training.loop import Batches, Recipe, fit
 
 TEMPLATES = ("{caption}", "{caption}", "{label}", "the sound of a {label}", "{label} sound")
 
@@ -109,7 +109,11 @@ class Pairs:
             for _ in range(masks):
                 width = random.integers(widest)
                 start = random.integers(window.shape[axis] - width)
-                window[(slice(start, start + width), slice(None)) if axis == 0 else (slice(None), slice(start, start + width))] = 0.0
+                window[
+                    (slice(start, start + width), slice(None))
+                    if axis == 0
+                    else (slice(None), slice(start, start + width))
+                ] = 0.0
         return window
 
 
@@ -169,11 +173,9 @@ def measure_clap(
     """`ranking_metrics` on the chosen clips: all of them, and ESC-10's alone."""
     projections.eval()
     indices = np.flatnonzero(chosen)
-    features = projections.audio_tower.encode([spectrograms[index] for index in indices])
+    features = projections.audio_tower.encode([spectrograms[int(index)] for index in indices])
     audio = projections.audio_vectors(features).numpy()
-    captions = {
-        clip.label: projections.text_vectors(sentence_vectors[clip.caption][None])[0].numpy() for clip in clips
-    }
+    captions = {clip.label: projections.text_vectors(sentence_vectors[clip.caption][None])[0].numpy() for clip in clips}
     labels = [clips[index].label for index in indices]
     esc_10 = [row for row, index in enumerate(indices) if clips[index].source == "ESC-10"]
     measured = {"all": ranking_metrics(audio, labels, captions)}
@@ -198,7 +200,10 @@ def train_clap(data: Path, out: Path, config: ClapConfig, *, resume: bool = Fals
     with torch.no_grad():
         backbone.model.eval()
         pooled = torch.cat(
-            [mean_pooled(backbone.model.base_model, backbone.tokenizer, texts[i : i + 128]) for i in range(0, len(texts), 128)]
+            [
+                mean_pooled(backbone.model.base_model, backbone.tokenizer, texts[i : i + 128])
+                for i in range(0, len(texts), 128)
+            ]
         )
     sentence_vectors = dict(zip(texts, pooled, strict=True))
     torch.manual_seed(config.seed)
@@ -206,19 +211,8 @@ def train_clap(data: Path, out: Path, config: ClapConfig, *, resume: bool = Fals
     pairs = Pairs(clips, spectrograms, ~test, sentence_vectors, config)
     epochs = max(1, config.steps // config.test_every)
 
-    class Loaded:
-        """The batches of an epoch, made when they are asked for."""
-
-        def __init__(self, epoch: int) -> None:
-            self.first = epoch * config.test_every
-
-        def __len__(self) -> int:
-            return config.test_every
-
-        def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-            if index >= len(self):
-                raise IndexError(index)
-            return pairs.batch(self.first + index)
+    def batches(epoch: int) -> Batches:
+        return Batches(config.test_every, lambda index: pairs.batch(epoch * config.test_every + index))
 
     def figures(_: int) -> dict[str, float]:
         measured = measure_clap(projections, clips, spectrograms, test, sentence_vectors)["all"]
@@ -226,7 +220,7 @@ def train_clap(data: Path, out: Path, config: ClapConfig, *, resume: bool = Fals
 
     log = fit(
         ClapObjective(projections),
-        Loaded,
+        batches,
         epochs,
         Recipe(
             learning_rate=config.learning_rate,
@@ -242,7 +236,9 @@ def train_clap(data: Path, out: Path, config: ClapConfig, *, resume: bool = Fals
         after_epoch=figures,
     )
     with whole_file(out / "clap.safetensors") as part:
-        save_file({name: tensor.detach().half().contiguous() for name, tensor in projections.state_dict().items()}, part)
+        save_file(
+            {name: tensor.detach().half().contiguous() for name, tensor in projections.state_dict().items()}, part
+        )
     record = dict(
         provenance(
             part="clap",

@@ -1,4 +1,4 @@
-"""The clips that training listens to: a manifest, spectrograms cached on disk, and a split that keeps recordings apart."""
+"""The clips that training hears: manifest, spectrograms cached on disk, a split that keeps recordings apart."""
 
 from __future__ import annotations
 

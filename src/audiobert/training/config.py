@@ -46,5 +46,7 @@ class TrainingConfig(BaseModel):
             key = ".".join(str(part) for part in first["loc"])
             where = path or "the settings"
             if first["type"] == "extra_forbidden":
-                raise InputError(f"{where} has the unknown key {key!r}; known are: {', '.join(cls.model_fields)}") from None
+                raise InputError(
+                    f"{where} has the unknown key {key!r}; known are: {', '.join(cls.model_fields)}"
+                ) from None
             raise InputError(f"{where}: {key} is {first['input']!r}: {first['msg']}") from None

@@ -1,15 +1,15 @@
-"""`train detector`: a LoRA and a token-classification head, cross entropy (section II-B1), on both tasks and on plain text."""
+"""`train detector`: LoRA and token-classification head, cross entropy (section II-B1), on both tasks and plain text."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from audiobert.adapters import ALL_LINEAR, DETECTOR, Adapters, LoraSettings
 from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
@@ -58,9 +58,7 @@ def fill_mask_with(text: str, spans: list[tuple[int, int]], answer: str) -> Exam
     """The text with its mask replaced by the answer, spans moved along."""
     at = text.index(MASK)
     shift = len(answer) - len(MASK)
-    moved = [
-        (start + shift * (start > at), end + shift * (end > at)) for start, end in spans
-    ]
+    moved = [(start + shift * (start > at), end + shift * (end > at)) for start, end in spans]
     return text.replace(MASK, answer, 1), moved
 
 
@@ -178,14 +176,14 @@ def train_detector(data: Path, out: Path, config: DetectorConfig, *, resume: boo
     benchmark = data / "auditorybench"
     rows, aligned = [], {}
     for task in config.tasks:
-        split = load_split(benchmark, task, "train")
-        answers = {row.text: row.answer for row in split}
-        examples, left_out = align(split)
+        train_rows = load_split(benchmark, task, "train")
+        answers = {row.text: row.answer for row in train_rows}
+        examples, left_out = align(train_rows)
         aligned[task] = {"aligned": len(examples), "left_out": left_out}
         rows += [(text, spans, answers[text]) for text, spans in examples]
     backbone = load_backbone("mini", attention="eager")
     torch.manual_seed(config.seed)
-    encoder = backbone.model.base_model
+    encoder = cast(PreTrainedModel, backbone.model.base_model)
     backbone.model.requires_grad_(False)
     adapters = Adapters(encoder)
     adapters.add(DETECTOR, LoraSettings(config.lora_rank, config.lora_alpha, 0.0, ALL_LINEAR))

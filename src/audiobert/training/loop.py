@@ -22,6 +22,21 @@ from audiobert.progress import progress, stderr
 Batch = Any
 
 
+class Batches(Sequence[Batch]):
+    """The batches of an epoch, each made when it is asked for."""
+
+    def __init__(self, count: int, make: Callable[[int], Batch]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Batch:
+        if index >= self._count:
+            raise IndexError(index)
+        return self._make(index)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How the weights move: AdamW, cosine schedule with linear warm-up, gradient clipping.
@@ -97,6 +112,7 @@ def fit(
     description: str = "training",
     groups: dict[str, float] | None = None,
     after_epoch: Callable[[int], dict[str, float]] | None = None,
+    buffers: dict[str, Tensor] | None = None,
 ) -> list[dict[str, float]]:
     """Train the parameters of `objective` that want gradients.
 
@@ -112,6 +128,8 @@ def fit(
         From a parameter-name prefix to a factor of the learning rate.
     after_epoch : callable, optional
         Called on the main process after each epoch; what it returns goes into `log.jsonl`.
+    buffers : dict, optional
+        Tensors that the objective changes in place while it trains; kept in checkpoints beside the weights.
 
     Returns
     -------
@@ -131,7 +149,7 @@ def fit(
     checkpoint, log_path = Checkpoint(folder, settings), folder / "log.jsonl"
     first, log = 0, []
     if checkpoint.begin(resume):
-        first = _restore(checkpoint, parameters, optimizer, averages)
+        first = _restore(checkpoint, parameters, optimizer, averages, buffers or {})
         log = [json.loads(line) for line in log_path.read_text().splitlines()] if log_path.exists() else []
         log = log[: first // per_epoch[0]]
     peak = {id(group): group["lr"] for group in optimizer.param_groups}
@@ -158,7 +176,7 @@ def fit(
                         averages[name].lerp_(parameter.detach(), 1.0 / (step - average_start))
                 bar.update(task, completed=step, note=f"loss {loss / max(terms, 1):.3f}")
                 if accelerator.is_main_process and time.monotonic() - saved_at > recipe.checkpoint_seconds:
-                    checkpoint.save(_state(parameters, optimizer, averages), step)
+                    checkpoint.save(_state(parameters, optimizer, averages, buffers or {}), step)
                     saved_at = time.monotonic()
             entry = {"epoch": epoch, "loss": total / max(count, 1), "seconds": time.monotonic() - began}
             if accelerator.is_main_process:
@@ -219,14 +237,20 @@ def _step(
     return float(total), float(count)
 
 
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
+
+
 class _nothing:  # noqa: N801 - reads as a context manager
     def __enter__(self) -> None: ...
 
     def __exit__(self, *_: object) -> None: ...
 
 
-def _state(parameters: dict[str, nn.Parameter], optimizer: Any, averages: dict[str, Tensor]) -> dict[str, Tensor]:
-    state = {f"weight:{name}": parameter for name, parameter in parameters.items()}
+def _state(
+    parameters: dict[str, nn.Parameter], optimizer: Any, averages: dict[str, Tensor], buffers: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {f"weight:{name}": parameter for name, parameter in parameters.items()}
+    state |= {f"buffer:{name}": tensor for name, tensor in buffers.items()}
     state |= {f"average:{name}": tensor for name, tensor in averages.items()}
     for name, parameter in parameters.items():
         for moment, value in optimizer.state.get(parameter, {}).items():
@@ -235,15 +259,23 @@ def _state(parameters: dict[str, nn.Parameter], optimizer: Any, averages: dict[s
 
 
 def _restore(
-    checkpoint: Checkpoint, parameters: dict[str, nn.Parameter], optimizer: Any, averages: dict[str, Tensor]
+    checkpoint: Checkpoint,
+    parameters: dict[str, nn.Parameter],
+    optimizer: Any,
+    averages: dict[str, Tensor],
+    buffers: dict[str, Tensor],
 ) -> int:
     tensors, step = checkpoint.load()
     with torch.no_grad():
+        for name, tensor in buffers.items():
+            tensor.copy_(tensors[f"buffer:{name}"])
         for name, parameter in parameters.items():
             parameter.copy_(tensors[f"weight:{name}"])
             if name in averages:
                 averages[name].copy_(tensors[f"average:{name}"])
-            moments = {m: tensors.get(f"{m}:{name}") for m in ("step", "exp_avg", "exp_avg_sq")}
-            if all(value is not None for value in moments.values()):
-                optimizer.state[parameter] = {m: v.to(parameter.device) if m != "step" else v for m, v in moments.items()}
+            moments = {m: tensors[f"{m}:{name}"] for m in _MOMENTS if f"{m}:{name}" in tensors}
+            if moments:
+                optimizer.state[parameter] = {
+                    m: v.to(parameter.device) if m != "step" else v for m, v in moments.items()
+                }
     return step

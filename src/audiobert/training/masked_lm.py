@@ -6,22 +6,21 @@ import csv
 import gzip
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import BertForMaskedLM, PreTrainedTokenizerBase
 
+from audiobert.adapters import ALL_LINEAR, LANGUAGE, Adapters, LoraSettings
 from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
 from audiobert.backbone import load_backbone
 from audiobert.errors import InputError
-from audiobert.modeling import ALL_LINEAR, LANGUAGE_ADAPTER, adapter_state, head_state
 from audiobert.progress import stderr
 from audiobert.training.config import TrainingConfig
-from audiobert.training.loop import Recipe, fit
+from audiobert.training.loop import Batches, Recipe, fit
 
 IGNORED = -100
 
@@ -97,16 +96,15 @@ class Lines:
 class MaskedLmObjective(nn.Module):
     """Summed cross entropy at the masked tokens; the decoder runs at those alone."""
 
-    def __init__(self, model: PeftModel) -> None:
+    def __init__(self, language_model: BertForMaskedLM) -> None:
         super().__init__()
-        self.model = model
+        self.language_model = language_model
 
     def forward(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         ids, attention, labels = batch
-        language_model = self.model.get_base_model()
-        hidden = language_model.base_model(input_ids=ids, attention_mask=attention).last_hidden_state
+        hidden = self.language_model.bert(input_ids=ids, attention_mask=attention).last_hidden_state
         chosen = labels != IGNORED
-        logits = language_model.cls(hidden[chosen])  # (masked tokens, vocabulary)
+        logits = self.language_model.cls(hidden[chosen])  # (masked tokens, vocabulary)
         loss = nn.functional.cross_entropy(logits.float(), labels[chosen], reduction="sum")
         return loss, chosen.sum()
 
@@ -132,13 +130,13 @@ def train_masked_lm(data: Path, out: Path, config: MaskedLmConfig, *, resume: bo
     evaluation = read_lines(data / "text" / "general_eval.txt.gz")
     backbone = load_backbone("mini", attention="eager")
     torch.manual_seed(config.seed)
-    lora = LoraConfig(
-        r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=0.0, target_modules=ALL_LINEAR, bias="none"
-    )
-    model = get_peft_model(backbone.model, lora, adapter_name=LANGUAGE_ADAPTER)
-    head = backbone.model.cls.predictions
-    head.transform.requires_grad_(True)
-    head.bias.requires_grad_(True)
+    model = cast(BertForMaskedLM, backbone.model).requires_grad_(False)
+    adapters = Adapters(model)
+    adapters.add(LANGUAGE, LoraSettings(config.lora_rank, config.lora_alpha, 0.0, ALL_LINEAR))
+    adapters.set(LANGUAGE, train=LANGUAGE)
+    head = {k: p for k, p in model.named_parameters() if k.startswith("cls.predictions.") and "decoder" not in k}
+    for parameter in head.values():
+        parameter.requires_grad_(True)
     for module in model.modules():  # the backbone's own dropout: 3.5 million tokens an epoch need none, and it is slow
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -146,22 +144,14 @@ def train_masked_lm(data: Path, out: Path, config: MaskedLmConfig, *, resume: bo
     corpus = Lines(lines, backbone.tokenizer, config)
     held_out = Lines(evaluation, backbone.tokenizer, config)
 
-    class Loaded:
-        """The batches of an epoch, made when they are asked for."""
-
-        def __init__(self, epoch: int) -> None:
-            self.plan = corpus.batches(epoch)
-
-        def __len__(self) -> int:
-            return len(self.plan)
-
-        def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-            return corpus.masked(*self.plan[index], config.mask_rate)
+    def batches(epoch: int) -> Batches:
+        plan = corpus.batches(epoch)
+        return Batches(len(plan), lambda index: corpus.masked(*plan[index], config.mask_rate))
 
     objective = MaskedLmObjective(model)
     log = fit(
         objective,
-        lambda epoch: Loaded(epoch),
+        batches,
         config.epochs,
         Recipe(
             learning_rate=config.learning_rate,
@@ -188,7 +178,8 @@ def train_masked_lm(data: Path, out: Path, config: MaskedLmConfig, *, resume: bo
         )
     )
     with whole_file(out / "language_model.safetensors") as part:
-        save_file(adapter_state(model, LANGUAGE_ADAPTER) | head_state(backbone.model), part)
+        saved_head = {name: parameter.detach().cpu().half().contiguous() for name, parameter in head.items()}
+        save_file(adapters.state(LANGUAGE) | saved_head, part)
     record["sha256"] = sha256_of(out / "language_model.safetensors")
     write_json(out / "language_model.json", record)
     stderr.print(f"masked-lm: perplexity {record['perplexity_general_eval']} on general_eval; wrote {out}")

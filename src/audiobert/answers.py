@@ -1,0 +1,97 @@
+"""What comes back for a sentence: its spans with their clips, and the predictions with and without sound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from audiobert.bank import Clip
+from audiobert.spans import Span
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A clip and its CLAP score: the cosine of query and clip, in [-1, 1]; `row` is where it stands in the bank."""
+
+    clip: Clip
+    score: float
+    row: int = -1
+
+    def to_json(self) -> dict[str, Any]:
+        clip = self.clip
+        return {
+            "id": clip.id,
+            "caption": clip.caption,
+            "score": round(self.score, 4),
+            "source": clip.source,
+            "license": clip.license,
+            "url": clip.url,
+            "path": clip.path,
+            "pitch_hz": clip.pitch_hz,
+            "loudness_dbfs": clip.loudness_dbfs,
+            "duration_s": clip.duration_s,
+        }
+
+
+@dataclass(frozen=True)
+class AuditorySpan(Span):
+    """A span with the clips that were retrieved for it, the best first."""
+
+    clips: tuple[Hit, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        return {**super().to_json(), "clips": [hit.to_json() for hit in self.clips]}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A token for a mask with its probability; `score` is not rounded, so that equal means equal."""
+
+    token: str
+    score: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"token": self.token, "score": self.score}
+
+
+@dataclass(frozen=True)
+class MaskPredictions:
+    """The best tokens for one mask: AudioBERT's, and those of the plain language model."""
+
+    predictions: tuple[Prediction, ...]
+    base_predictions: tuple[Prediction, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "predictions": [prediction.to_json() for prediction in self.predictions],
+            "base_predictions": [prediction.to_json() for prediction in self.base_predictions],
+        }
+
+
+@dataclass(frozen=True)
+class FillMask:
+    """The answer to one text; `to_json` gives the documented form."""
+
+    text: str
+    auditory: bool
+    spans: tuple[AuditorySpan, ...]
+    masks: tuple[MaskPredictions, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "text": self.text,
+            "auditory": self.auditory,
+            "spans": [span.to_json() for span in self.spans],
+            "masks": [mask.to_json() for mask in self.masks],
+        }
+
+
+@dataclass(frozen=True)
+class MaskScores:
+    """What an evaluation needs of one text: `log_probs` `(masks, vocabulary)` float32, and why they are so."""
+
+    log_probs: Tensor
+    auditory: bool
+    spans: tuple[AuditorySpan, ...] = field(default=())

@@ -1,0 +1,394 @@
+"""`train audiobert`: LoRA, knowledge encoder and injection on both tasks (section II-B3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
+
+from audiobert.adapters import ALL_LINEAR, AUDIO, LANGUAGE, QUERY_KEY_VALUE, Adapters, LoraSettings
+from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
+from audiobert.audio import load_audio, measure
+from audiobert.auditorybench.data import Row, load_split
+from audiobert.bank import build_bank
+from audiobert.clap import AudioTower, ClapModel
+from audiobert.clip_encoder import MiniClipEncoder
+from audiobert.inputs import Inputs, Offsets, encode_texts
+from audiobert.modeling import AudioBertForMaskedLM, Injection, InjectionSettings, KnowledgeEncoder, attribute_features
+from audiobert.parts import BANK_FOLDER, Parts, encoder_identity, load_parts, write_model_folder
+from audiobert.progress import stderr, track
+from audiobert.training.clips import MAX_SECONDS, Spectrograms, TrainingClip, read_clips
+from audiobert.training.config import TrainingConfig
+from audiobert.training.loop import Batches, Recipe, fit
+from audiobert.training.questions import Question, Retrieved, can_swap, make_question, replace_indices
+
+TASKS = ("animal", "pitch")
+MODEL_FOLDER = "model"  # below the output folder: all parts side by side and a bank, ready for `--model`
+
+
+class AudioBertConfig(TrainingConfig):
+    """Settings of `train audiobert`."""
+
+    epochs: int = 8
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    dropout: float = 0.1
+    lora_rank: int = 64
+    lora_alpha: int = 128
+    lora_dropout: float = 0.01
+    lora_targets: Literal["query-key-value", "all-linear"] = "query-key-value"
+    injection: Literal["add", "replace"] = "add"
+    loss_tokens: Literal["mask", "all"] = "mask"
+    audio: Literal["retrieved", "none", "random", "shuffled", "oracle"] = "retrieved"
+    clips_per_span: int = 4
+    gate: bool = True
+    attributes: bool = True
+    comparison: bool = True
+    query: str = "{span}"
+    train_audio_encoder: bool = True
+    audio_encoder_rate: float = 0.3
+    clips_per_step: int = 12
+    swap_share: float = 0.5
+    detected_share: float = 0.5
+    label_smoothing: float = 0.0
+    average_from: float = 0.6
+    tasks: tuple[str, ...] = TASKS
+
+    def lora(self) -> LoraSettings:
+        targets = ALL_LINEAR if self.lora_targets == "all-linear" else QUERY_KEY_VALUE
+        return LoraSettings(self.lora_rank, self.lora_alpha, self.lora_dropout, targets)
+
+    def settings(self) -> InjectionSettings:
+        return InjectionSettings(self.injection, self.clips_per_span, self.gate, self.attributes, self.comparison)
+
+
+@dataclass
+class Batch:
+    """Inputs with the answers' ids at the masks `(masks,)`, and the retrieved clips `(rows, spans, clips)`."""
+
+    inputs: Inputs
+    answers: Tensor
+    clips: Tensor
+    scores: Tensor
+    seed: int
+
+
+class Material:
+    """Rows with gold and detected spans, and the clips that CLAP retrieves for them."""
+
+    def __init__(self, rows: list[Row], parts: Parts, detected: Sequence[Sequence[Offsets]]) -> None:
+        self.rows, self.tokenizer = rows, parts.tokenizer
+        self.gold = [tuple(o for o in row.span_offsets if o is not None) for row in rows]
+        self.detected = [tuple(spans) for spans in detected]
+
+    def questions(self, random: np.random.Generator, config: AudioBertConfig) -> list[Question]:
+        """The questions of one epoch: gold or detected spans, comparisons either way round."""
+        questions = []
+        for row, gold, detected in zip(self.rows, self.gold, self.detected, strict=True):
+            spans = detected if detected and (not gold or random.random() < config.detected_share) else gold
+            swap = random.random() < config.swap_share and can_swap(row, spans)
+            if spans:
+                questions.append(make_question(self.tokenizer, row, spans, swap=swap))
+        return questions
+
+    def asked(self) -> list[Question]:
+        """The questions as a user's model is asked them: detected spans, none where none was found."""
+        return [make_question(self.tokenizer, row, spans) for row, spans in zip(self.rows, self.detected, strict=True)]
+
+    def span_texts(self) -> set[str]:
+        """Every text that is looked up, in lower case."""
+        return {
+            row.text[start:end].lower()
+            for row, *both in zip(self.rows, self.gold, self.detected, strict=True)
+            for spans in both
+            for start, end in spans
+        }
+
+
+class AudioBertObjective(nn.Module):
+    """Summed cross entropy at the masks.
+
+    The audio encoder's features of all clips are cached; each step encodes some of its batch's distinct clips anew,
+    with gradients, and the rest takes the cached features, which are at most about an epoch old. `clips_per_step=0`
+    encodes every distinct clip of the batch.
+    """
+
+    def __init__(
+        self,
+        model: AudioBertForMaskedLM,
+        knowledge_encoder: KnowledgeEncoder,
+        spectrograms: Spectrograms | None,
+        attributes: Tensor,
+        features: Tensor,
+        config: AudioBertConfig,
+    ) -> None:
+        super().__init__()
+        self.model, self.knowledge_encoder, self.config = model, knowledge_encoder, config
+        self.spectrograms = spectrograms
+        self.attributes, self.features = attributes, features
+
+    def knowledge(self, clips: Tensor, seed: int) -> Tensor:
+        """Knowledge vectors `(rows, spans, clips, hidden_size)` of clip indices."""
+        distinct, where = clips.unique(return_inverse=True)
+        features = self.features[distinct]
+        if self.config.train_audio_encoder and self.training and self.spectrograms is not None:
+            count = self.config.clips_per_step or len(distinct)
+            chosen = torch.from_numpy(np.random.default_rng(seed).permutation(len(distinct))[:count].copy())
+            tower = self.knowledge_encoder.tower
+            cut = [tower.windows(self.spectrograms[int(distinct[i])]) for i in chosen]
+            encoded = tower(torch.from_numpy(np.concatenate(cut)).float()).float()
+            fresh = torch.stack([part.mean(dim=0) for part in encoded.split([len(windows) for windows in cut])])
+            self.features[distinct[chosen]] = fresh.detach()
+            features = features.index_copy(0, chosen, fresh)
+        return self.knowledge_encoder.project(features, self.attributes[distinct])[where]
+
+    def injection(self, batch: Batch) -> Injection:
+        """What goes into the batch's sentences."""
+        if self.config.audio == "none":
+            return Injection(batch.inputs.starts, batch.inputs.ends)
+        knowledge = self.knowledge(batch.clips, batch.seed)
+        return Injection(batch.inputs.starts, batch.inputs.ends, knowledge, batch.scores)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        inputs = batch.inputs
+        logits = self.model(inputs.input_ids, inputs.attention_mask, inputs.masks, self.injection(batch)).float()
+        loss = functional.cross_entropy(
+            logits, batch.answers, reduction="sum", label_smoothing=self.config.label_smoothing
+        )
+        return loss, torch.tensor(float(len(batch.answers)))
+
+
+def make_batch(
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    retrieved: Retrieved | Callable[[Question], Retrieved],
+    clips_per_span: int,
+    seed: int,
+) -> Batch:
+    """Questions as tensors, with their clips."""
+    inputs = encode_texts(tokenizer, [q.text for q in questions], [q.spans for q in questions])
+    width = inputs.starts.shape[1]
+    lookup = retrieved if callable(retrieved) else lambda _: retrieved
+    pairs = [lookup(q).of(q, width, clips_per_span) for q in questions]
+    answers = torch.tensor([i for q in questions for i in q.answer_ids])
+    clips = torch.from_numpy(np.stack([indices for indices, _ in pairs]))
+    scores = torch.from_numpy(np.stack([scores for _, scores in pairs]))
+    return Batch(inputs, answers, clips, scores, seed)
+
+
+def by_length(questions: Sequence[Question], batch_size: int, random: np.random.Generator) -> list[list[Question]]:
+    """Questions in batches of about equal length, the batches in random order."""
+    lengths = np.array([len(q.text) for q in questions]) * random.uniform(0.85, 1.15, len(questions))
+    order = np.argsort(lengths, kind="stable")
+    groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return [[questions[i] for i in groups[g]] for g in random.permutation(len(groups))]
+
+
+@torch.no_grad()
+def paper_accuracy(
+    objective: AudioBertObjective,
+    adapters: Adapters,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    retrieved: Retrieved,
+) -> dict[str, float]:
+    """Accuracy by task under the paper's protocol, with the features at hand; plain where no span was found."""
+    objective.eval()
+    pair = [int(tokenizer.convert_tokens_to_ids(word)) for word in ("higher", "lower")]  # type: ignore[arg-type]
+    right: dict[str, list[bool]] = {}
+    for auditory in (True, False):
+        members = [q for q in questions if bool(q.spans) is auditory]
+        names = (LANGUAGE, AUDIO) if auditory else (LANGUAGE,)
+        for start in range(0, len(members), 128):
+            part = sorted(members, key=lambda q: len(q.text))[start : start + 128]
+            batch = make_batch(tokenizer, part, retrieved, objective.config.clips_per_span, 0)
+            with adapters.on(*names):
+                injection = objective.injection(batch) if auditory else None
+                inputs = batch.inputs
+                logits = objective.model(inputs.input_ids, inputs.attention_mask, inputs.masks, injection)
+            at = 0
+            for question in part:
+                own, at = logits[at : at + len(question.answer_ids)], at + len(question.answer_ids)
+                wanted = torch.tensor(question.answer_ids)
+                if question.task == "pitch":
+                    hit = pair[int(own[0, pair].argmax())] == question.answer_ids[0]
+                else:
+                    hit = bool((own.argmax(dim=-1) == wanted).all())
+                right.setdefault(question.task, []).append(bool(hit))
+    accuracy = {task: float(np.mean(hits)) for task, hits in sorted(right.items())}
+    accuracy["combined"] = float(np.mean([hit for hits in right.values() for hit in hits]))
+    return accuracy
+
+
+def retrieve(clap: ClapModel, clap_vectors: np.ndarray, texts: set[str], query: str, clips: int) -> Retrieved:
+    """The nearest clips of every span text by cosine of CLAP vectors."""
+    names = sorted(texts)
+    queries = clap.embed_text([query.format(span=name) for name in names])
+    indices, scores = {}, {}
+    for start in range(0, len(names), 4096):
+        cosines = queries[start : start + 4096] @ clap_vectors.T
+        top = np.argsort(-cosines, axis=1, kind="stable")[:, :clips]
+        for offset, row in enumerate(top):
+            indices[names[start + offset]] = row
+            scores[names[start + offset]] = cosines[offset, row]
+    return Retrieved(indices, scores)
+
+
+def oracle(
+    retrieved: Retrieved, rows: Sequence[Row], gold: Material, clips: list[TrainingClip], seed: int
+) -> Retrieved:
+    """For animal rows whose answer is a class of the clips: clips of that class, whatever the span says."""
+    random = np.random.default_rng(seed)
+    by_label: dict[str, list[int]] = {}
+    for index, clip in enumerate(clips):
+        by_label.setdefault(clip.label, []).append(index)
+    indices = dict(retrieved.indices)
+    for row, spans, detected in zip(rows, gold.gold, gold.detected, strict=True):
+        if members := by_label.get(row.answer.lower().rstrip("s")):
+            for start, end in {*spans, *detected}:
+                name = row.text[start:end].lower()
+                indices[name] = random.choice(
+                    members, size=len(indices[name]), replace=len(members) < len(indices[name])
+                )
+    return replace_indices(retrieved, indices)
+
+
+def measured_attributes(folder: Path, clips: list[TrainingClip], cache: Path) -> np.ndarray:
+    """Attribute features `(clips, 7)` of all clips, measured once and kept in a file."""
+    path = cache / f"attributes-{sha256_of(folder / 'clips.csv')[:16]}.npy"
+    if not path.exists():
+        waveforms = (load_audio(folder / clip.path, max_seconds=MAX_SECONDS) for clip in clips)
+        features = [measure(w, 16_000) for w in track(waveforms, "attributes", total=len(clips))]
+        with whole_file(path) as part, part.open("wb") as file:
+            np.save(file, attribute_features(features))
+    return np.load(path)
+
+
+def train_audiobert(
+    data: Path, out: Path, config: AudioBertConfig, *, parts_from: Path, resume: bool = False
+) -> dict[str, Any]:
+    """Train AudioBERT; write `audiobert.safetensors` and its JSON.
+
+    Parameters
+    ----------
+    data : Path
+        A folder with `auditorybench/` and `audio/` (with `clips.csv`).
+    parts_from : Path
+        A folder with the trained language model, detector and CLAP, each in it or in a folder of its own below it.
+
+    Returns
+    -------
+    dict
+        The record beside the weights. `out/model` is the whole model with a bank of the clips in `data/audio`.
+    """
+    parts = load_parts(parts_from, attention="eager")
+    clips = read_clips(data / "audio")
+    cache = out.parent / "cache"
+    spectrograms = Spectrograms(data / "audio", clips, cache)
+    attributes = torch.from_numpy(measured_attributes(data / "audio", clips, cache))
+    clap_vectors = parts.clap.embed_audio([spectrograms[i] for i in range(len(clips))])
+
+    rows = [row for task in config.tasks for row in load_split(data / "auditorybench", task, "train")]
+    dev = [row for task in config.tasks for row in load_split(data / "auditorybench", task, "dev")]
+    material, held_out = (
+        Material(
+            part, parts, [[(s.start, s.end) for s in found] for found in parts.detector.detect([r.text for r in part])]
+        )
+        for part in (rows, dev)
+    )
+    wanted = material.span_texts() | held_out.span_texts()
+    retrieved = retrieve(parts.clap, clap_vectors, wanted, config.query, config.clips_per_span)
+    train_clips, dev_clips = retrieved, retrieved
+    if config.audio == "random":
+        train_clips = dev_clips = retrieved.random(config.seed, len(clips))
+    elif config.audio == "shuffled":
+        train_clips = dev_clips = retrieved.shuffled(config.seed)
+    elif config.audio == "oracle":
+        train_clips = oracle(retrieved, rows, material, clips, config.seed)
+        dev_clips = oracle(retrieved, dev, held_out, clips, config.seed)
+
+    torch.manual_seed(config.seed)
+    tower = AudioTower(parts.clap.projections.audio_tower.config)
+    tower.load_state_dict(parts.clap.projections.audio_tower.state_dict())
+    parts.language_model.requires_grad_(False)
+    parts.adapters.add(AUDIO, config.lora())
+    parts.adapters.set(LANGUAGE, AUDIO, train=AUDIO)
+    for module in parts.language_model.modules():
+        if isinstance(module, nn.Dropout) and not isinstance(module, nn.Identity):
+            module.p = config.dropout if module.p != config.lora_dropout else module.p
+    model = AudioBertForMaskedLM(parts.language_model, config.settings())
+    encoder = KnowledgeEncoder(tower, parts.language_model.config.hidden_size, attributes=config.attributes)
+    encoder.tower.requires_grad_(config.train_audio_encoder)
+    features = tower.eval().encode([spectrograms[i] for i in range(len(clips))])
+    objective = AudioBertObjective(model, encoder, spectrograms, attributes, features, config)
+
+    def batches(epoch: int) -> Batches:
+        random = np.random.default_rng((config.seed, epoch))
+        groups = by_length(material.questions(random, config), config.batch_size, random)
+        seed = epoch * 1_000_003
+        return Batches(
+            len(groups),
+            lambda i: make_batch(parts.tokenizer, groups[i], train_clips, config.clips_per_span, seed + i),
+        )
+
+    dev_questions = held_out.asked()
+
+    def figures(_: int) -> dict[str, float]:
+        return paper_accuracy(objective, parts.adapters, parts.tokenizer, dev_questions, dev_clips)
+
+    log = fit(
+        objective,
+        batches,
+        config.epochs,
+        Recipe(
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            average_from=config.average_from,
+            seed=config.seed,
+            precision=config.precision,
+        ),
+        out,
+        settings=config.model_dump(mode="json"),
+        resume=resume,
+        description=f"audiobert (audio {config.audio}, seed {config.seed})",
+        groups={"knowledge_encoder.tower.": config.audio_encoder_rate},
+        after_epoch=figures,
+        buffers={"features": features},
+    )
+    features.copy_(tower.eval().encode([spectrograms[i] for i in range(len(clips))]))
+    final = figures(config.epochs)
+    weights = {f"lora.{key}": value for key, value in parts.adapters.state(AUDIO).items()}
+    weights |= {f"model.{key}": value.detach().half().contiguous() for key, value in model.own_parameters().items()}
+    weights |= {f"knowledge.{key}": value.detach().half().contiguous() for key, value in encoder.state_dict().items()}
+    with whole_file(out / "audiobert.safetensors") as part:
+        save_file(weights, part)
+    record = dict(
+        provenance(
+            part="audiobert",
+            made_with={name: record["sha256"] for name, record in parts.records.items()},
+            backbone=parts.identity.to_json(),
+            settings=config.model_dump(mode="json"),
+            lora=config.lora().to_json(),
+            injection=config.settings().to_json(),
+            data={p.name: sha256_of(p) for p in sorted((data / "auditorybench").glob("*train*"))}
+            | {"clips.csv": sha256_of(data / "audio" / "clips.csv")},
+            dev_accuracy_after_training=final,
+            log=log,
+            sha256=sha256_of(out / "audiobert.safetensors"),
+        )
+    )
+    write_json(out / "audiobert.json", record)
+    write_model_folder(out / MODEL_FOLDER, [*dict.fromkeys(parts.folders.values()), out])
+    encoder_of_clips = MiniClipEncoder(parts.clap, encoder, encoder_identity(parts.records | {"audiobert": record}))
+    build_bank(data / "audio" / "clips.csv", out / MODEL_FOLDER / BANK_FOLDER, encoder_of_clips)
+    stderr.print(f"audiobert: dev {final}; wrote {out / MODEL_FOLDER}")
+    return record
