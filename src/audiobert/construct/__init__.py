@@ -1,1 +1,1 @@
-"""How AuditoryBench is made from audio with metadata."""
+"""How AuditoryBench is made from audio with metadata: categorize, animal, pitch, wiki, split, review."""

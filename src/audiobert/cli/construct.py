@@ -1,0 +1,153 @@
+"""`audiobert construct`: make AuditoryBench from any audio collection with any language model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Config = Annotated[Path, typer.Argument(help="YAML file with the settings; see configs/construct-example.yaml.")]
+Redo = Annotated[bool, typer.Option("--redo", help="Make it again, also over a file that was edited by hand.")]
+Engine = Annotated[str | None, typer.Option(help="http (a server), local (transformers) or ray (Ray Data with vLLM).")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first so many clips of the collection.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+
+_STEP_HELP = {
+    "collect": "Read the collection and its texts: clips.jsonl.",
+    "categorize": "Ask what is heard in each clip (animal/dog/pomeranian): categories.jsonl.",
+    "animal": "Ask for a question about each animal: animal.jsonl.",
+    "pitch": "Measure pairs of clips and ask which is higher: pitch.jsonl.",
+    "wiki": "Make the two Wikipedia sets from saved pages or the MediaWiki API.",
+    "split": "Remove duplicates, split 70/10/20, and write the benchmark into dataset/.",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    family = typer.Typer(help="Make AuditoryBench from an audio collection and a language model.", no_args_is_help=True)
+    family.command("run", help=f"All steps in their order. {_example('run')}")(_run)
+    for step, text in _STEP_HELP.items():
+        family.command(step, help=f"{text} {_example(step)}")(_command_of(step))
+    review = typer.Typer(help="The human evaluation: export a sample, import what was said.", no_args_is_help=True)
+    review.command("export")(_review_export)
+    review.command("import")(_review_import)
+    family.add_typer(review, name="review")
+    app.add_typer(family, name="construct")
+
+
+def _example(step: str) -> str:
+    return f"Example: audiobert construct {step} configs/construct-example.yaml"
+
+
+def _do(
+    steps: Sequence[str] | None, config: Path, redo: bool, engine: str | None, limit: int | None, as_json: bool
+) -> None:
+    from audiobert.construct.run import STEPS, Construction, read_settings
+
+    settings = read_settings(config, engine=engine, limit=limit)
+    with Construction(settings, redo=redo) as construction:
+        report = construction.report(construction.run(steps or STEPS))
+    if as_json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        _print_report(report)
+
+
+def _run(
+    config: Config, redo: Redo = False, engine: Engine = None, limit: Limit = None, as_json: AsJson = False
+) -> None:
+    _do(None, config, redo, engine, limit, as_json)
+
+
+def _command_of(step: str) -> Any:
+    def command(
+        config: Config, redo: Redo = False, engine: Engine = None, limit: Limit = None, as_json: AsJson = False
+    ) -> None:
+        _do((step,), config, redo, engine, limit, as_json)
+
+    return command
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "-"
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("step", "", "kept", "rejected")
+    for step in report["steps"]:
+        table.add_row(step["step"], step["state"], _counts(step["kept"]), _counts(step["rejected"]))
+    console = Console(highlight=False)
+    console.print(table)
+    model = report["language_model"]
+    faults = f" (faults: {_counts(model['faults'])})" if model["faults"] else ""
+    console.print(
+        f"{model['questions']:,} questions, {model['from_store']:,} answered before, "
+        f"{model['requests']:,} requests{faults}, "
+        f"{model['prompt_tokens']:,} + {model['completion_tokens']:,} tokens, cost {model['cost']:.4f}"
+    )
+    console.print(f"files in {report['out']}", soft_wrap=True)
+
+
+def _review_export(
+    config: Config,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the sheets; review/ of the construction by default.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a sample of each task for the annotators: CSV sheets and Label Studio JSON.
+
+    Example: audiobert construct review export configs/construct-example.yaml
+    """
+    from audiobert.construct.review import export_review
+    from audiobert.construct.run import read_settings
+
+    settings = read_settings(config)
+    folder = out or settings.out / "review"
+    counts = export_review(settings.out / "dataset", folder, settings.review)
+    if as_json:
+        print(json.dumps({"out": str(folder), "rows": counts}, indent=2))
+    else:
+        print(f"{_counts(counts)} for {settings.review.annotators} annotators in {folder}")
+
+
+def _review_import(
+    files: Annotated[list[Path], typer.Argument(help="Filled-in sheets (.csv) or Label Studio exports (.json).")],
+    as_json: AsJson = False,
+) -> None:
+    """Accuracy, fluency and Krippendorff's alpha of what the annotators said, beside the paper's Table IV.
+
+    Example: audiobert construct review import runs/construct/review/animal_annotator_1.csv ...
+    """
+    from audiobert.construct.review import import_review
+
+    found = [agreement.to_json() for agreement in import_review(files)]
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    paper = {"animal": ("92.00", "2.91"), "pitch": ("87.00", "3.00")}
+    table = Table("task", "items", "annotators", "accuracy %", "paper", "alpha", "fluency", "paper", "alpha")
+    for one in found:
+        accuracy, fluency = paper.get(one["task"], ("-", "-"))
+        alphas = ["-" if one[name] is None else f"{one[name]:.3f}" for name in ("accuracy_alpha", "fluency_alpha")]
+        table.add_row(
+            one["task"],
+            str(one["items"]),
+            str(one["annotators"]),
+            f"{one['accuracy_percent']:.2f}",
+            accuracy,
+            alphas[0],
+            f"{one['fluency']:.2f}",
+            fluency,
+            alphas[1],
+        )
+    Console(highlight=False).print(table)

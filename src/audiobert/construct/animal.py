@@ -1,0 +1,71 @@
+"""Animal sound recognition: from a clip of an animal to a sentence with one [MASK], the animal, and the span."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from audiobert.construct.asking import Asker, Reply
+from audiobert.construct.categorize import clip_fields
+from audiobert.construct.labels import LabelFilter
+from audiobert.construct.prompts import AnimalAnswer, load_prompt
+from audiobert.construct.records import AnimalRow, CategorizedClip, Rejected
+from audiobert.construct.rules import BrokenRuleError, check_answer_hidden, check_mask, locate_span
+
+STEP = "animal"
+
+
+class AnimalSettings(BaseModel):
+    """Which prompt is used, under which category the animals are, and the file with a person's decisions on labels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str = "animal.v1"
+    root: str = "animal"
+    labels: Path | None = None
+
+
+def make_animal_rows(
+    clips: Sequence[CategorizedClip], asker: Asker, settings: AnimalSettings, labels: LabelFilter
+) -> tuple[list[AnimalRow], list[Rejected]]:
+    """Ask for a question about every clip under `animal/`; keep those that hold the rules."""
+    prompt = load_prompt(settings.prompt)
+    clips = [clip for clip in clips if clip.category.split("/")[0] == settings.root]
+    replies = asker.ask(prompt, [{"category": clip.category, **clip_fields(clip)} for clip in clips])
+    rows, rejected = [], []
+    for clip, reply in zip(clips, replies, strict=True):
+        try:
+            rows.append(_row(clip, reply, labels))
+        except BrokenRuleError as error:
+            rejected.append(
+                Rejected(step=STEP, item=clip.id, reason=error.reason, detail=error.detail, answer=reply.text)
+            )
+    return rows, rejected
+
+
+def _row(clip: CategorizedClip, reply: Reply, labels: LabelFilter) -> AnimalRow:
+    answer = reply.answer
+    if not isinstance(answer, AnimalAnswer):
+        raise BrokenRuleError(reply.reason, reply.detail)
+    if not answer.usable:
+        raise BrokenRuleError("not-usable", "the text does not tell which animal, or how it sounds")
+    sentence = " ".join(answer.sentence.split())
+    check_mask(sentence)
+    start, end = locate_span(sentence, answer.span)
+    label = labels.check(answer.animal, sentence)
+    check_answer_hidden(sentence, label)
+    check_answer_hidden(sentence, answer.animal)
+    return AnimalRow(
+        id=f"animal-{clip.id}",
+        sentence=sentence,
+        answer=label,
+        span=sentence[start:end],
+        category=clip.category,
+        clip_id=clip.id,
+        source=clip.source,
+        license=clip.license,
+        author=clip.author,
+        url=clip.url,
+    )

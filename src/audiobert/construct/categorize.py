@@ -1,0 +1,73 @@
+"""What is heard in each clip, as a path such as `animal/dog/pomeranian`, from the text that came with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from audiobert.construct.asking import Asker
+from audiobert.construct.prompts import CategoryAnswer, load_prompt
+from audiobert.construct.records import CANNOT_SAY, CategorizedClip, Rejected, SourceClip
+from audiobert.construct.rules import BrokenRuleError, check_category
+
+STEP = "categorize"
+
+
+class CategorizeSettings(BaseModel):
+    """Which prompt is used, and which first parts a category may have."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str = "categorize.v1"
+    roots: tuple[str, ...] = ("animal", "human", "music", "object", "environment", "synthetic")
+
+
+def clip_fields(clip: SourceClip) -> dict[str, Any]:
+    """The texts of a clip as a prompt gets them."""
+    return {
+        "title": clip.title,
+        "description": clip.description,
+        "tags": list(clip.tags),
+        "captions": list(clip.captions),
+    }
+
+
+def categorize(
+    clips: Sequence[SourceClip], asker: Asker, settings: CategorizeSettings
+) -> tuple[list[CategorizedClip], list[Rejected]]:
+    """Ask for the category of every clip; clips without any text are `0` unasked.
+
+    Returns
+    -------
+    tuple
+        The clips with a category (also those with `0`), and the rejected ones.
+    """
+    prompt = load_prompt(settings.prompt)
+    asked = [clip for clip in clips if clip.title or clip.description or clip.tags or clip.captions]
+    replies = dict(
+        zip((clip.id for clip in asked), asker.ask(prompt, [clip_fields(clip) for clip in asked]), strict=True)
+    )
+    categorized, rejected = [], []
+    for clip in clips:
+        reply = replies.get(clip.id)
+        if reply is None:
+            categorized.append(CategorizedClip(**clip.model_dump(), category=CANNOT_SAY))
+            continue
+        if not isinstance(reply.answer, CategoryAnswer):
+            rejected.append(
+                Rejected(step=STEP, item=clip.id, reason=reply.reason, detail=reply.detail, answer=reply.text)
+            )
+            continue
+        category = reply.answer.category.strip()
+        try:
+            if category != CANNOT_SAY:
+                category = check_category(category, settings.roots)
+        except BrokenRuleError as error:
+            rejected.append(
+                Rejected(step=STEP, item=clip.id, reason=error.reason, detail=error.detail, answer=reply.text)
+            )
+            continue
+        categorized.append(CategorizedClip(**clip.model_dump(), category=category))
+    return categorized, rejected

@@ -1,0 +1,282 @@
+"""Read an audio collection with its texts: the layout of LAION-Audio-630K, or a manifest with an audio path a row."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from audiobert.audio import load_audio
+from audiobert.construct.prompts import clean_text
+from audiobert.construct.records import SourceClip
+from audiobert.errors import InputError
+
+AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
+MEMBER = "::"  # between a tar shard and its member in a clip's path
+# What the columns of a manifest are called in the wild, the first that is there being taken.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "id": ("id", "clip_id", "audio_id"),
+    "path": ("path", "audio_path", "audio", "file", "filename", "file_name", "audio_filename"),
+    "title": ("title", "name"),
+    "description": ("description",),
+    "tags": ("tags", "tag", "keywords"),
+    "captions": ("captions", "caption", "text"),
+    "source": ("source", "dataset"),
+    "license": ("license", "licence"),
+    "author": ("author", "username", "uploader"),
+    "url": ("url", "download_url"),
+}
+
+
+class CollectionSettings(BaseModel):
+    """Where the collection is.
+
+    Attributes
+    ----------
+    kind
+        `manifest`: a CSV, JSONL or Parquet file with a row a clip. `laion`: a folder in the layout of LAION-Audio-630K,
+        audio files with a JSON of the same name beside them (`text`, `tag`, `original_data`), loose or in tar shards.
+    path
+        The manifest, or the folder.
+    root
+        What the audio paths of a manifest are relative to; its own folder by default.
+    columns
+        Names of the manifest's columns where they are not found by themselves, e.g. `{title: sound_name}`.
+    where
+        Keep only the rows whose column has one of these values, e.g. `{source: [ESC-10, ESC-50]}`.
+    limit
+        Keep only the first so many clips.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["manifest", "laion"] = "manifest"
+    path: Path
+    root: Path | None = None
+    columns: dict[str, str] = {}
+    where: dict[str, list[str]] = {}
+    limit: int | None = Field(default=None, ge=1)
+
+    @property
+    def audio_root(self) -> Path:
+        """The folder that clips' paths are relative to."""
+        if self.kind == "laion":
+            return self.path
+        return self.root or self.path.parent
+
+
+def read_collection(settings: CollectionSettings) -> list[SourceClip]:
+    """All clips of the collection with their texts, in a fixed order.
+
+    Raises
+    ------
+    InputError
+        When the manifest or the folder is missing, unreadable or empty, or two clips have the same id.
+    """
+    rows = _laion_rows(settings) if settings.kind == "laion" else _manifest_rows(settings)
+    clips: list[SourceClip] = []
+    seen: set[str] = set()
+    for clip in rows:
+        if clip.id in seen:
+            raise InputError(f"{settings.path} has two clips with the id '{clip.id}'; give each its own")
+        seen.add(clip.id)
+        clips.append(clip)
+        if settings.limit and len(clips) >= settings.limit:
+            break
+    if not clips:
+        raise InputError(f"no clips in {settings.path}" + (" that fit 'where'" if settings.where else ""))
+    return clips
+
+
+def load_clip(root: Path, clip: SourceClip, max_seconds: float | None = None) -> np.ndarray:
+    """The clip's waveform, from a file or from a member of a tar shard; `(samples,)` at 16 kHz.
+
+    Raises
+    ------
+    InputError
+        When there is no such file or member, or it cannot be decoded.
+    """
+    return load_audio(io.BytesIO(clip_bytes(root, clip)), max_seconds=max_seconds)
+
+
+def clip_bytes(root: Path, clip: SourceClip) -> bytes:
+    """The clip's file as it lies on disk or in its shard.
+
+    Raises
+    ------
+    InputError
+        When there is no such file or member.
+    """
+    shard, _, member = clip.path.partition(MEMBER)
+    path = root / shard
+    try:
+        if not member:
+            return path.read_bytes()
+        with tarfile.open(path) as archive:
+            file = archive.extractfile(member)
+            if file is None:
+                raise KeyError(member)
+            return file.read()
+    except (OSError, KeyError, tarfile.TarError) as error:
+        raise InputError(f"{path}{MEMBER * bool(member)}{member} cannot be read ({error}); see input.root") from None
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """A cell as a list of texts: a list, a JSON list in a string, or words between commas (tags only, see caller)."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        if value.lstrip().startswith("["):
+            try:
+                value = json.loads(value)
+            except json.JSONDecodeError:
+                value = [value]
+        else:
+            value = [value]
+    if not isinstance(value, Iterable):
+        value = [value]
+    return tuple(text for text in (clean_text(str(one)) for one in value if one is not None) if text)
+
+
+def _split_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
+    if len(tags) != 1:
+        return tags
+    separator = ";" if ";" in tags[0] else ","
+    return tuple(tag.strip() for tag in tags[0].split(separator) if tag.strip())
+
+
+def _text(value: Any) -> str:
+    return "" if value is None or value != value else clean_text(str(value), limit=4_000)
+
+
+def _clip(fields: Mapping[str, Any], path: str, identity: str) -> SourceClip:
+    return SourceClip(
+        id=identity,
+        path=path,
+        title=_text(fields.get("title")),
+        description=_text(fields.get("description")),
+        tags=_split_tags(_texts(fields.get("tags"))),
+        captions=_texts(fields.get("captions")),
+        source=_text(fields.get("source")),
+        license=_text(fields.get("license")),
+        author=_text(fields.get("author")),
+        url=_text(fields.get("url")),
+    )
+
+
+def _manifest_values(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        raise InputError(f"no manifest {path}: give a CSV, JSONL or Parquet file with a path column")
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as parquet
+
+            yield from parquet.read_table(path).to_pylist()
+        elif path.suffix in (".jsonl", ".json"):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                if line.strip():
+                    yield json.loads(line)
+        elif path.suffix == ".csv":
+            yield from csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
+        else:
+            raise InputError(f"{path} is no manifest: give a .csv, .jsonl or .parquet file")
+    except (ValueError, OSError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read ({error}); give a CSV, JSONL or Parquet file in UTF-8") from None
+
+
+def _manifest_rows(settings: CollectionSettings) -> Iterator[SourceClip]:
+    if unknown := set(settings.columns) - set(COLUMNS):
+        raise InputError(f"input.columns names {sorted(unknown)}; the fields are {', '.join(COLUMNS)}")
+    names: dict[str, str] | None = None
+    for number, row in enumerate(_manifest_values(settings.path), start=1):
+        if names is None:
+            names = _found_columns(row, settings)
+        if any(str(row.get(column, "")) not in allowed for column, allowed in settings.where.items()):
+            continue
+        fields = {field: row.get(column) for field, column in names.items()}
+        path = str(fields["path"] or "").strip()
+        if not path:
+            raise InputError(f"{settings.path}, row {number}, has no path in column '{names['path']}'; fill it in")
+        identity = _text(fields.get("id")) or PurePosixPath(path).with_suffix("").as_posix()
+        yield _clip(fields, path, identity)
+
+
+def _found_columns(row: Mapping[str, Any], settings: CollectionSettings) -> dict[str, str]:
+    for column in [*settings.columns.values(), *settings.where]:
+        if column not in row:
+            raise InputError(f"{settings.path} has no column '{column}': it has {', '.join(map(str, row))}")
+    names = dict(settings.columns)
+    for field, candidates in COLUMNS.items():
+        if field not in names and (found := next((name for name in candidates if name in row), None)):
+            names[field] = found
+    if "path" not in names:
+        raise InputError(f"{settings.path} has no path column: it has {', '.join(map(str, row))}; see input.columns")
+    return names
+
+
+def _laion_rows(settings: CollectionSettings) -> Iterator[SourceClip]:
+    root = settings.path
+    if not root.is_dir():
+        raise InputError(f"no folder {root}: give the folder of a collection in the layout of LAION-Audio-630K")
+    for path in sorted(root.rglob("*")):
+        inside = path.relative_to(root).as_posix()
+        if path.suffix == ".tar":
+            yield from _shard_rows(path, inside, settings)
+        elif path.suffix.lower() in AUDIO_SUFFIXES and path.with_suffix(".json").is_file():
+            clip = _laion_clip(path.with_suffix(".json").read_bytes(), inside)
+            if _fits(clip, settings):
+                yield clip
+
+
+def _shard_rows(path: Path, inside: str, settings: CollectionSettings) -> Iterator[SourceClip]:
+    audio: dict[str, str] = {}
+    texts: dict[str, bytes] = {}
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                stem = PurePosixPath(member.name).with_suffix("").as_posix()
+                if member.isfile() and member.name.lower().endswith(AUDIO_SUFFIXES):
+                    audio[stem] = member.name
+                elif member.isfile() and member.name.endswith(".json") and (file := archive.extractfile(member)):
+                    texts[stem] = file.read()
+    except (OSError, tarfile.TarError) as error:
+        raise InputError(f"{path} is no readable tar shard ({error}); fetch it again or take it out") from None
+    for stem in sorted(audio):
+        if stem in texts:
+            clip = _laion_clip(texts[stem], f"{inside}{MEMBER}{audio[stem]}")
+            if _fits(clip, settings):
+                yield clip
+
+
+def _laion_clip(text: bytes, path: str) -> SourceClip:
+    """One pair of LAION-Audio-630K: captions in `text`, tags in `tag`, what the site said in `original_data`."""
+    try:
+        value = json.loads(text)
+        original = value.get("original_data") or {}
+        if not isinstance(original, dict):
+            original = {}
+    except (ValueError, AttributeError):
+        raise InputError(f"the JSON beside {path} is not of LAION-Audio-630K's form; restore it") from None
+    fields = {field: _first(original, candidates) for field, candidates in COLUMNS.items()}
+    fields["captions"] = value.get("text")
+    fields["tags"] = value.get("tag") or fields["tags"]
+    stem = path.replace(MEMBER, "/").rsplit(".", 1)[0]
+    return _clip(fields, path, stem)
+
+
+def _first(values: Mapping[str, Any], names: Iterable[str]) -> Any:
+    return next((values[name] for name in names if values.get(name)), None)
+
+
+def _fits(clip: SourceClip, settings: CollectionSettings) -> bool:
+    unknown = set(settings.where) - set(SourceClip.model_fields)
+    if unknown:
+        raise InputError(f"input.where names {sorted(unknown)}; a clip has {', '.join(SourceClip.model_fields)}")
+    return all(str(getattr(clip, field)) in allowed for field, allowed in settings.where.items())

@@ -1,0 +1,185 @@
+"""The finished benchmark as a folder: the published CSV files, Parquet, and a card that `datasets` understands."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from audiobert.artefacts import library_versions, sha256_of, whole_folder, write_json, write_text
+from audiobert.construct.records import AnimalRow, PitchRow, write_records
+from audiobert.construct.split import Splits
+
+# The published names ("comparsion" is the publisher's spelling) and columns, which differ between splits.
+ANIMAL_FILE = "animal_sound_recognition_{split}.csv"
+PITCH_FILE = "sound_pitch_comparsion_{split}.csv"
+_ANIMAL_COLUMNS = {"train": ("animal", "span", "sentence")}
+_ANIMAL_COLUMNS_ELSE = ("animal", "description", "sentence")
+_PITCH_COLUMNS = {"wiki": ("span1", "span2", "sentence", "answer")}
+_PITCH_COLUMNS_ELSE = ("sentence", "answer", "span1", "span2")
+_TITLES = {"animal": "Animal sound recognition", "pitch": "Sound pitch comparison"}
+
+
+def write_dataset(folder: Path, splits: Splits, *, name: str, made_from: Mapping[str, Any]) -> dict[str, int]:
+    """Write the benchmark; the folder appears whole, or the one before stays.
+
+    Returns
+    -------
+    dict
+        Rows by `task.split`.
+    """
+    with whole_folder(folder) as part:
+        counts = {}
+        for split, rows in splits.animal.items():
+            columns: tuple[str, ...] = _ANIMAL_COLUMNS.get(split, _ANIMAL_COLUMNS_ELSE)
+            values = [
+                {"animal": row.answer, "span": row.span, "description": row.span, "sentence": row.sentence}
+                for row in rows
+            ]
+            _write_csv(part / ANIMAL_FILE.format(split=split), columns, values)
+            write_records(part / "data" / "animal" / f"{split}.parquet", rows, AnimalRow)
+            counts[f"animal.{split}"] = len(rows)
+        for split, pairs in splits.pitch.items():
+            columns = _PITCH_COLUMNS.get(split, _PITCH_COLUMNS_ELSE)
+            _write_csv(part / PITCH_FILE.format(split=split), columns, [pair.model_dump() for pair in pairs])
+            write_records(part / "data" / "pitch" / f"{split}.parquet", pairs, PitchRow)
+            counts[f"pitch.{split}"] = len(pairs)
+        _write_attribution(part / "attribution.csv", splits)
+        write_text(part / "README.md", dataset_card(name, splits))
+        files = sorted(path for path in part.rglob("*") if path.is_file())
+        write_json(
+            part / "construction.json",
+            {
+                "name": name,
+                "files": {path.relative_to(part).as_posix(): sha256_of(path) for path in files},
+                "steps": dict(made_from),
+                "versions": library_versions(),
+            },
+        )
+    return counts
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    sheet = io.StringIO()
+    writer = csv.DictWriter(sheet, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, sheet.getvalue())
+
+
+def _clips(splits: Splits) -> list[tuple[str, str, str, str, str]]:
+    """Every clip that a row was made from, once: id, source, license, author, url."""
+    found: dict[str, tuple[str, str, str, str, str]] = {}
+    for rows in splits.animal.values():
+        for row in rows:
+            if row.clip_id:
+                found.setdefault(row.clip_id, (row.clip_id, row.source, row.license, row.author, row.url))
+    for pairs in splits.pitch.values():
+        for pair in pairs:
+            parts = [
+                (getattr(pair, field).split(" | ") if getattr(pair, field) else ["", ""])
+                for field in ("source", "license", "author", "url")
+            ]
+            for index, clip_id in enumerate((pair.clip1_id, pair.clip2_id)):
+                if clip_id and clip_id not in found and all(len(values) == 2 for values in parts):
+                    source, license_name, author, url = (values[index] for values in parts)
+                    found[clip_id] = (clip_id, source, license_name, author, url)
+    return [found[clip_id] for clip_id in sorted(found)]
+
+
+def _write_attribution(path: Path, splits: Splits) -> None:
+    columns = ("clip", "source", "license", "author", "url")
+    _write_csv(path, columns, [dict(zip(columns, clip, strict=True)) for clip in _clips(splits)])
+
+
+def statistics(splits: Splits) -> list[dict[str, Any]]:
+    """Captions, words a caption and words of each split, as in Table I of the paper (words are between spaces)."""
+    table = []
+    for task, by_split in (("animal", splits.animal), ("pitch", splits.pitch)):
+        total = words_total = 0
+        for split in ("train", "dev", "test", "wiki"):
+            rows: Sequence[AnimalRow | PitchRow] = by_split.get(split, [])
+            if not rows:
+                continue
+            words = sum(len(row.sentence.split()) for row in rows)
+            table.append(_statistics_row(task, split, len(rows), words))
+            total, words_total = total + len(rows), words_total + words
+        if total:
+            table.append(_statistics_row(task, "total", total, words_total))
+    return table
+
+
+def _statistics_row(task: str, split: str, captions: int, words: int) -> dict[str, Any]:
+    per_caption = round(words / captions, 2)
+    return {"task": task, "split": split, "captions": captions, "words_per_caption": per_caption, "words": words}
+
+
+def dataset_card(name: str, splits: Splits) -> str:
+    """The README of the folder: YAML that `datasets` loads by, counts, sources, licences."""
+    configs = []
+    for task, by_split in (("animal", splits.animal), ("pitch", splits.pitch)):
+        if by_split:
+            files = [{"split": split, "path": f"data/{task}/{split}.parquet"} for split in by_split]
+            configs.append({"config_name": task, "data_files": files})
+    clips = _clips(splits)
+    header = {
+        "pretty_name": name,
+        "language": ["en"],
+        "task_categories": ["fill-mask"],
+        "tags": ["audio", "auditory knowledge", "AuditoryBench"],
+        "license": "other",
+        "configs": configs,
+    }
+    lines = ["---", yaml.safe_dump(header, sort_keys=False, allow_unicode=True).strip(), "---", "", f"# {name}", ""]
+    lines += [
+        "What do language models know about sounds? Two tasks, each a sentence with one [MASK]: which animal makes",
+        "this sound (`animal`), and is this sound higher or lower than that one (`pitch`). Made from audio with metadata by",
+        "`audiobert construct`, after section II-A of *AudioBERT: Audio Knowledge Augmented Language Model*.",
+        "",
+        "## Counts",
+        "",
+        "| task | split | captions | words/caption | total words |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    for row in statistics(splits):
+        task = _TITLES[row["task"]]
+        lines.append(
+            f"| {task} | {row['split']} | {row['captions']:,} | {row['words_per_caption']:.2f} | {row['words']:,} |"
+        )
+    lines.append("")
+    for split, pairs in splits.pitch.items():
+        higher = sum(pair.answer == "higher" for pair in pairs)
+        lines.append(f'- pitch {split}: "higher" is right in {higher} of {len(pairs)}')
+    lines += ["", "No sentence, and no near-duplicate of one, stands in two of train, dev, test and wiki.", ""]
+    lines += ["## Load", "", "```python", "from datasets import load_dataset", ""]
+    lines += [f'{one["config_name"]} = load_dataset("path/to/this/folder", "{one["config_name"]}")' for one in configs]
+    lines += [
+        "```",
+        "",
+        "The CSV files have the names and columns of the published AuditoryBench.",
+        "",
+        "## Sources and licences",
+        "",
+    ]
+    counted = Counter((source or "unstated", license_name or "unstated") for _, source, license_name, _, _ in clips)
+    lines += ["| source | licence of the clips | clips used |", "| --- | --- | ---: |"]
+    lines += [
+        f"| {_cell(source)} | {_cell(license_name)} | {count} |"
+        for (source, license_name), count in sorted(counted.items())
+    ]
+    wiki_rows: list[AnimalRow | PitchRow] = [*splits.animal.get("wiki", []), *splits.pitch.get("wiki", [])]
+    wiki = sorted({(row.source, row.license) for row in wiki_rows})
+    lines += [f"| {_cell(source)} | {_cell(license_name)} | text |" for source, license_name in wiki]
+    lines += ["", "`attribution.csv` names author, licence and address of every clip. No audio is in this folder.", ""]
+    lines += ["`construction.json` says what it was made from and by which settings.", ""]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(json.dumps(text, ensure_ascii=False)[1:-1].replace("|", "\\|").split())

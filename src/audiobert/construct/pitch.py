@@ -1,0 +1,301 @@
+"""Sound pitch comparison: pairs of clips whose measured pitches differ, and a model that agrees which is higher."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import math
+import random
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from audiobert.audio import SAMPLE_RATE_HZ, load_audio
+from audiobert.construct.asking import Asker, Reply
+from audiobert.construct.categorize import clip_fields
+from audiobert.construct.collection import clip_bytes
+from audiobert.construct.prompts import PitchAnswer, load_prompt
+from audiobert.construct.records import CategorizedClip, PitchRow, Rejected, SourceClip
+from audiobert.construct.rules import BrokenRuleError, check_comparison, check_mask, locate_span
+from audiobert.construct.store import Store
+from audiobert.errors import InputError
+from audiobert.pitch import measure_pitch
+from audiobert.progress import track
+
+STEP = "pitch"
+_DRAWS = 50  # pairs drawn for one that is wanted, before a group is given up
+_MEASURED_AT_ONCE = 256  # pairs whose clips are measured before the next are drawn
+
+
+class PitchSettings(BaseModel):
+    """How pairs are drawn, measured and asked about.
+
+    Attributes
+    ----------
+    groups
+        First parts of the category; both clips of a pair are from one group.
+    pairs
+        Pairs asked about in each group (fewer, where not so many hold the conditions).
+    different_kinds
+        Draw no pair whose two clips have the same category.
+    min_ratio
+        Pairs whose pitches differ by less are dropped: 1.10 is the paper's 10%.
+    estimator, statistic, min_voiced_ratio, max_seconds
+        How the pitch of a clip is measured: mean or median of the voiced frames of its first seconds; a clip with fewer
+        voiced frames than the ratio is unpitched.
+    workers
+        Processes that measure.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str = "pitch.v1"
+    groups: tuple[str, ...] = ("music", "object", "environment")
+    pairs: int = Field(default=1_000, ge=1)
+    different_kinds: bool = True
+    min_ratio: float = Field(default=1.10, ge=1.0)
+    estimator: Literal["swiftf0", "pyin"] = "swiftf0"
+    statistic: Literal["mean", "median"] = "mean"
+    min_voiced_ratio: float = Field(default=0.0, ge=0, le=1)
+    max_seconds: float = Field(default=30.0, gt=0)
+    workers: int = Field(default=1, ge=1)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class MeasuredPitch:
+    """Pitch of a clip in Hz, None when it has none; `fault` says why it could not be measured."""
+
+    median_hz: float | None = None
+    mean_hz: float | None = None
+    voiced_ratio: float = 0.0
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    group: str
+    first: CategorizedClip
+    second: CategorizedClip
+
+    @property
+    def item(self) -> str:
+        return f"{self.first.id} | {self.second.id}"
+
+
+def _draw(
+    members: Sequence[CategorizedClip], settings: PitchSettings, generator: random.Random
+) -> Iterator[tuple[CategorizedClip, CategorizedClip]]:
+    """Pairs in random order, none twice, at most `_DRAWS` times as many as are wanted."""
+    possible = len(members) * (len(members) - 1) // 2
+    for number in generator.sample(range(possible), min(possible, settings.pairs * _DRAWS)):
+        second = (1 + math.isqrt(1 + 8 * number)) // 2
+        first = number - second * (second - 1) // 2
+        if not settings.different_kinds or members[first].category != members[second].category:
+            yield members[first], members[second]
+
+
+def _measure_bytes(
+    data: bytes, estimator: Literal["swiftf0", "pyin"], max_seconds: float, name: str
+) -> dict[str, float | str | None]:
+    try:
+        waveform = load_audio(io.BytesIO(data), max_seconds=max_seconds)
+        pitch = measure_pitch(waveform, SAMPLE_RATE_HZ, estimator=estimator)
+    except InputError as error:
+        return {"fault": str(error).replace(name, "the clip")}
+    return {"median_hz": pitch.median_hz, "mean_hz": pitch.mean_hz, "voiced_ratio": pitch.voiced_ratio}
+
+
+def measure_clips(
+    clips: Sequence[SourceClip], root: Path, settings: PitchSettings, store: Store
+) -> dict[str, MeasuredPitch]:
+    """Pitch of each clip by its id; what is in the store (by the file's SHA-256) is not measured again."""
+    measured: dict[str, MeasuredPitch] = {}
+    version = f"pitch:{settings.estimator}:{settings.max_seconds:g}"
+
+    def waiting() -> Iterator[tuple[SourceClip, str, bytes]]:
+        for clip in clips:
+            try:
+                data = clip_bytes(root, clip)
+            except InputError as error:
+                measured[clip.id] = MeasuredPitch(fault=str(error).replace(f"{root}/", ""))
+                continue
+            key = f"{version}:{hashlib.sha256(data).hexdigest()}"
+            kept = store.measurement(key)
+            if kept is None:
+                yield clip, key, data
+            else:
+                measured[clip.id] = MeasuredPitch(**kept)
+
+    def keep(clip: SourceClip, key: str, value: dict[str, float | str | None]) -> None:
+        store.keep_measurement(key, value)
+        measured[clip.id] = MeasuredPitch(**value)  # type: ignore[arg-type]
+
+    if settings.workers == 1:
+        for clip, key, data in track(waiting(), "pitch of clips", total=len(clips)):
+            keep(clip, key, _measure_bytes(data, settings.estimator, settings.max_seconds, clip.path))
+        return measured
+    with ProcessPoolExecutor(settings.workers) as pool:
+        batch: list[tuple[SourceClip, str, bytes]] = []
+
+        def finish() -> None:
+            futures = [
+                pool.submit(_measure_bytes, data, settings.estimator, settings.max_seconds, clip.path)
+                for clip, _, data in batch
+            ]
+            for (clip, key, _), future in zip(batch, futures, strict=True):
+                keep(clip, key, future.result())
+            batch.clear()
+
+        for one in track(waiting(), "pitch of clips", total=len(clips)):
+            batch.append(one)
+            if len(batch) == settings.workers * 16:
+                finish()
+        finish()
+    return measured
+
+
+def choose_pairs(
+    clips: Sequence[CategorizedClip], root: Path, settings: PitchSettings, store: Store
+) -> tuple[list[_Pair], dict[str, MeasuredPitch], list[Rejected]]:
+    """Random pairs within each group whose pitches differ enough; the same clips and seed give the same pairs.
+
+    Clips are measured as they are drawn. One without a pitch is rejected once, and its pairs are drawn anew.
+    """
+    chosen: list[_Pair] = []
+    rejected: list[Rejected] = []
+    measured: dict[str, MeasuredPitch] = {}
+    pitchless: set[str] = set()
+    for group in settings.groups:
+        members = [clip for clip in clips if clip.category.split("/")[0] == group]
+        draws = _draw(members, settings, random.Random(f"{settings.seed}-{group}"))
+        found = 0
+        while found < settings.pairs and (batch := list(itertools.islice(draws, _MEASURED_AT_ONCE))):
+            new = {clip.id: clip for pair in batch for clip in pair if clip.id not in measured}
+            measured |= measure_clips(list(new.values()), root, settings, store)
+            for first, second in batch:
+                try:
+                    _check_measured(first, second, measured, settings)
+                except _PitchlessError as error:
+                    if error.clip_id not in pitchless:
+                        pitchless.add(error.clip_id)
+                        rejected.append(
+                            Rejected(step=STEP, item=error.clip_id, reason=error.reason, detail=error.detail)
+                        )
+                except BrokenRuleError as error:
+                    item = f"{first.id} | {second.id}"
+                    rejected.append(Rejected(step=STEP, item=item, reason=error.reason, detail=error.detail))
+                else:
+                    chosen.append(_Pair(group, first, second))
+                    found += 1
+                    if found == settings.pairs:
+                        break
+    return chosen, measured, rejected
+
+
+def make_pitch_rows(
+    clips: Sequence[CategorizedClip], root: Path, asker: Asker, settings: PitchSettings
+) -> tuple[list[PitchRow], list[Rejected]]:
+    """Draw pairs, measure, drop what differs too little, ask, and keep where model and measurement agree.
+
+    Which clip of a pair is named first is drawn so that "higher" and "lower" are asked for equally often.
+    """
+    pairs, measured, rejected = choose_pairs(clips, root, settings, asker.store)
+    pairs = _balanced_order(pairs, measured, settings)
+    prompt = load_prompt(settings.prompt)
+    fields = [
+        {
+            name: {"category": clip.category, **clip_fields(clip)}
+            for name, clip in (("A", pair.first), ("B", pair.second))
+        }
+        for pair in pairs
+    ]
+    rows = []
+    for pair, reply in zip(pairs, asker.ask(prompt, fields), strict=True):
+        try:
+            rows.append(_row(pair, reply, measured, settings))
+        except BrokenRuleError as error:
+            rejected.append(
+                Rejected(step=STEP, item=pair.item, reason=error.reason, detail=error.detail, answer=reply.text)
+            )
+    return rows, rejected
+
+
+class _PitchlessError(BrokenRuleError):
+    """The clip itself is the reason."""
+
+    def __init__(self, clip_id: str, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.clip_id = clip_id
+
+
+def _hz(clip: SourceClip, measured: dict[str, MeasuredPitch], settings: PitchSettings) -> float:
+    pitch = measured[clip.id]
+    if pitch.fault:
+        raise _PitchlessError(clip.id, "unreadable-audio", pitch.fault)
+    value = pitch.mean_hz if settings.statistic == "mean" else pitch.median_hz
+    if value is None or pitch.voiced_ratio < settings.min_voiced_ratio:
+        raise _PitchlessError(clip.id, "unpitched", f"{pitch.voiced_ratio:.3f} of the frames have a pitch")
+    return value
+
+
+def _check_measured(
+    first: SourceClip, second: SourceClip, measured: dict[str, MeasuredPitch], settings: PitchSettings
+) -> None:
+    first_hz, second_hz = (_hz(clip, measured, settings) for clip in (first, second))
+    if max(first_hz, second_hz) < settings.min_ratio * min(first_hz, second_hz) or first_hz == second_hz:
+        raise BrokenRuleError("pitch-too-close", f"{first_hz:.1f} Hz and {second_hz:.1f} Hz")
+
+
+def _balanced_order(pairs: list[_Pair], measured: dict[str, MeasuredPitch], settings: PitchSettings) -> list[_Pair]:
+    higher_first = [index % 2 == 0 for index in range(len(pairs))]
+    random.Random(f"{settings.seed}-order").shuffle(higher_first)
+    ordered = []
+    for pair, higher in zip(pairs, higher_first, strict=True):
+        is_higher = _hz(pair.first, measured, settings) > _hz(pair.second, measured, settings)
+        ordered.append(pair if is_higher == higher else _Pair(pair.group, pair.second, pair.first))
+    return ordered
+
+
+def _row(pair: _Pair, reply: Reply, measured: dict[str, MeasuredPitch], settings: PitchSettings) -> PitchRow:
+    answer = reply.answer
+    if not isinstance(answer, PitchAnswer):
+        raise BrokenRuleError(reply.reason, reply.detail)
+    sentence = " ".join(answer.sentence.split())
+    check_mask(sentence)
+    first, second = locate_span(sentence, answer.span_a), locate_span(sentence, answer.span_b)
+    if sentence[slice(*first)].casefold() == sentence[slice(*second)].casefold():
+        raise BrokenRuleError("same-span", sentence)
+    check_comparison(sentence, first, second)
+    pitch1_hz, pitch2_hz = (_hz(clip, measured, settings) for clip in (pair.first, pair.second))
+    if (answer.higher == "A") != (pitch1_hz > pitch2_hz):
+        raise BrokenRuleError(
+            "disagrees-with-measurement",
+            f"A {pitch1_hz:.1f} Hz, B {pitch2_hz:.1f} Hz, model says {answer.higher} is higher",
+        )
+
+    def both(field: str) -> str:
+        values = [getattr(clip, field) for clip in (pair.first, pair.second)]
+        return " | ".join(values) if any(values) else ""
+
+    return PitchRow(
+        id=f"pitch-{pair.first.id}-{pair.second.id}",
+        sentence=sentence,
+        answer="higher" if answer.higher == "A" else "lower",
+        span1=sentence[slice(*first)],
+        span2=sentence[slice(*second)],
+        pitch1_hz=round(pitch1_hz, 2),
+        pitch2_hz=round(pitch2_hz, 2),
+        group=pair.group,
+        clip1_id=pair.first.id,
+        clip2_id=pair.second.id,
+        source=both("source"),
+        license=both("license"),
+        author=both("author"),
+        url=both("url"),
+    )

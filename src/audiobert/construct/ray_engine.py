@@ -1,0 +1,129 @@
+"""Hundreds of thousands of questions: Ray Data's batch inference, with vLLM on every GPU of the cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from audiobert.construct.llm import Completion, LlmSettings, Request, Traffic
+from audiobert.errors import MissingExtraError, RemoteError
+
+_SHARD = 20_000  # questions a Ray job: what a killed run may lose is at most the batches that were still in the engine
+
+
+class RayEngine:
+    """Ray Data with vLLM; `engine_kwargs` go to vLLM, `concurrency` is the number of engines.
+
+    Parameters
+    ----------
+    make_processor
+        Builds the Ray Data processor from a preprocess and a postprocess function; vLLM's by default.
+
+    Raises
+    ------
+    MissingExtraError
+        When ray, or vLLM, is not installed.
+    """
+
+    def __init__(
+        self,
+        settings: LlmSettings,
+        traffic: Traffic,
+        make_processor: Callable[[Callable[..., Any], Callable[..., Any]], Callable[[Any], Any]] | None = None,
+    ) -> None:
+        try:
+            import ray  # noqa: F401
+            from ray.data import llm  # noqa: F401
+        except ImportError:
+            raise MissingExtraError("ray[data]", "scale") from None
+        self.settings, self.traffic = settings, traffic
+        self._make_processor = make_processor or self._vllm
+
+    def _vllm(self, preprocess: Callable[..., Any], postprocess: Callable[..., Any]) -> Callable[[Any], Any]:
+        from importlib.util import find_spec
+
+        from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+        if find_spec("vllm") is None:
+            raise MissingExtraError("vllm", "scale") from None
+        config = vLLMEngineProcessorConfig(
+            model_source=self.settings.model,
+            engine_kwargs={"enable_prefix_caching": True, **self.settings.engine_kwargs},
+            concurrency=self.settings.concurrency,
+            batch_size=self.settings.batch_size,
+            should_continue_on_error=True,
+        )
+        return build_processor(config, preprocess=preprocess, postprocess=postprocess)
+
+    def complete(self, requests: Sequence[Request], done: Callable[[int, Completion], None]) -> None:
+        """Complete chats in shards; each completion is handed over as its batch arrives.
+
+        Raises
+        ------
+        RemoteError
+            When the engine stopped before all were answered.
+        """
+        import ray
+
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        processor = self._make_processor(self._preprocess(), _postprocess)
+        for start in range(0, len(requests), _SHARD):
+            shard = requests[start : start + _SHARD]
+            rows = [
+                {
+                    "index": start + offset,
+                    "messages": json.dumps(request.messages),
+                    "schema": json.dumps(request.schema),
+                }
+                for offset, request in enumerate(shard)
+            ]
+            answered = 0
+            try:
+                for row in processor(ray.data.from_items(rows)).iter_rows():
+                    completion = _completion(row)
+                    self.traffic.requests += 1
+                    if completion.finish == "refused":
+                        self.traffic.fault("engine")
+                    else:
+                        self.traffic.count(completion)
+                    answered += 1
+                    done(int(row["index"]), completion)
+            except ray.exceptions.RayError as error:
+                raise RemoteError(
+                    f"the Ray job failed ({type(error).__name__}: {str(error).splitlines()[0][:200]}); what was "
+                    "answered is kept, run the same command again to go on"
+                ) from None
+            if answered < len(shard):
+                raise RemoteError(
+                    f"the Ray job answered {answered} of {len(shard)} questions; run the same command again"
+                )
+
+    def _preprocess(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        settings = self.settings.sampling()
+        structured = self.settings.structured in ("auto", "json_schema")
+
+        def preprocess(row: dict[str, Any]) -> dict[str, Any]:
+            sampling = dict(settings)
+            if structured:
+                sampling["structured_outputs"] = {"json": row["schema"]}
+            return {"index": row["index"], "messages": json.loads(row["messages"]), "sampling_params": sampling}
+
+        return preprocess
+
+
+def _postprocess(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "index": row["index"],
+        "generated_text": row.get("generated_text", ""),
+        "num_input_tokens": row.get("num_input_tokens"),
+        "num_generated_tokens": row.get("num_generated_tokens"),
+    }
+
+
+def _completion(row: dict[str, Any]) -> Completion:
+    if error := row.get("__inference_error__"):
+        return Completion(str(error)[:200], "refused")
+    counts = [row.get(name) for name in ("num_input_tokens", "num_generated_tokens")]
+    prompt_tokens, completion_tokens = (int(count) if count is not None else None for count in counts)
+    return Completion(str(row.get("generated_text") or ""), "stop", prompt_tokens, completion_tokens)

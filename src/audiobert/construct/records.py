@@ -1,0 +1,170 @@
+"""What the steps of the construction read and write: one schema a kind of record, as JSONL or Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from audiobert.artefacts import whole_file
+from audiobert.errors import InputError
+
+MASK = "[MASK]"
+CANNOT_SAY = "0"  # the category of a clip whose text does not tell what is heard
+
+
+class Record(BaseModel):
+    """Base of all records: fields are fixed, an unknown one is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceClip(Record):
+    """A clip of the collection with the text that came with it.
+
+    `path` is relative to the root of the collection; a member of a tar shard is written `shard.tar::member.flac`.
+    """
+
+    id: str
+    path: str
+    title: str = ""
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
+    source: str = ""
+    license: str = ""
+    author: str = ""
+    url: str = ""
+
+
+class CategorizedClip(SourceClip):
+    """A clip with its place in the hierarchy: `animal/dog/pomeranian`, or `0` for "cannot say"."""
+
+    category: str
+
+
+class AnimalRow(Record):
+    """A question of animal sound recognition; the clip's fields are empty in the Wikipedia set."""
+
+    id: str
+    sentence: str
+    answer: str
+    span: str
+    category: str = ""
+    clip_id: str = ""
+    source: str = ""
+    license: str = ""
+    author: str = ""
+    url: str = ""
+
+
+class PitchRow(Record):
+    """A question of sound pitch comparison: is `span1` higher or lower than `span2`? Pitches in Hz."""
+
+    id: str
+    sentence: str
+    answer: str
+    span1: str
+    span2: str
+    pitch1_hz: float
+    pitch2_hz: float
+    group: str = ""
+    clip1_id: str = ""
+    clip2_id: str = ""
+    source: str = ""
+    license: str = ""
+    author: str = ""
+    url: str = ""
+
+
+class Rejected(Record):
+    """What was left out, where, and why; `answer` is what the language model wrote, when it was asked."""
+
+    step: str
+    item: str
+    reason: str
+    detail: str = ""
+    answer: str = ""
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def _loads(line: str) -> Any:
+    return json.loads(line)
+
+
+def validation_message(error: ValidationError) -> str:
+    """A pydantic error as one line that names the fields but never quotes a value (it may be a secret)."""
+    parts = [f"{'.'.join(map(str, one['loc'])) or 'value'}: {one['msg']}" for one in error.errors(include_input=False)]
+    return "; ".join(parts)
+
+
+def read_records(path: str | Path, kind: type[AnyRecord]) -> list[AnyRecord]:
+    """Read records of one kind from a `.jsonl` or `.parquet` file.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, of another form, or a record does not fit the schema of `kind`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; run the step that writes it first")
+    values: Iterable[Any]
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as parquet
+
+        values = parquet.read_table(path).to_pylist()
+    elif path.suffix == ".jsonl":
+        values = (_loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    else:
+        raise InputError(f"{path} is neither .jsonl nor .parquet; name the file after one of them")
+    records: list[AnyRecord] = []
+    try:
+        for value in values:
+            records.append(kind.model_validate(value))
+    except ValidationError as error:
+        raise InputError(
+            f"{path}, record {len(records) + 1}, is no {kind.__name__} ({validation_message(error)}); correct it or "
+            "make the file again"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{path}, record {len(records) + 1}, is not JSON ({error}); make the file again") from None
+    return records
+
+
+def write_records(path: str | Path, records: Sequence[AnyRecord], kind: type[AnyRecord]) -> None:
+    """Write records of one kind as `.jsonl` or `.parquet`; the same records make the same bytes.
+
+    Raises
+    ------
+    InputError
+        When the name ends in neither.
+    """
+    path = Path(path)
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as parquet
+
+        rows = [record.model_dump(mode="json") for record in records]
+        table = pa.Table.from_pylist(rows, schema=arrow_schema(kind))
+        with whole_file(path) as part:
+            parquet.write_table(table, part, compression="zstd")
+    elif path.suffix == ".jsonl":
+        with whole_file(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+            for record in records:
+                file.write(json.dumps(record.model_dump(mode="json"), ensure_ascii=False) + "\n")
+    else:
+        raise InputError(f"{path} is neither .jsonl nor .parquet; name the file after one of them")
+
+
+def arrow_schema(kind: type[Record]) -> Any:
+    """The Arrow schema of a kind of record, so that an empty file has its columns too."""
+    import pyarrow as pa
+
+    types = {str: pa.string(), float: pa.float64(), tuple[str, ...]: pa.list_(pa.string())}
+    return pa.schema([(name, types[field.annotation]) for name, field in kind.model_fields.items()])  # type: ignore[index]

@@ -1,0 +1,285 @@
+"""The human evaluation of Table IV: export a sample for annotators, import what they said."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from audiobert.artefacts import write_json, write_text
+from audiobert.construct.records import AnimalRow, PitchRow, read_records
+from audiobert.errors import InputError, MissingExtraError
+
+TASKS = ("animal", "pitch")
+FLUENCY = (1, 2, 3)
+_COLUMNS = ("id", "task", "sentence", "answer", "spans", "accuracy", "fluency", "comment")
+_YES_NO = {"1": 1, "yes": 1, "y": 1, "true": 1, "correct": 1, "0": 0, "no": 0, "n": 0, "false": 0, "incorrect": 0}
+_LABEL_CONFIG = """<View>
+  <Header value="Does the answer fit the sentence, and is the sentence good English?"/>
+  <Text name="sentence" value="$sentence"/>
+  <Text name="answer" value="[MASK] = $answer"/>
+  <Text name="spans" value="sounds: $spans"/>
+  <Choices name="accuracy" toName="sentence" choice="single" required="true" showInline="true">
+    <Choice value="correct"/>
+    <Choice value="incorrect"/>
+  </Choices>
+  <Rating name="fluency" toName="sentence" maxRating="3" required="true"/>
+  <TextArea name="comment" toName="sentence" maxSubmissions="1" rows="2"/>
+</View>
+"""
+_GUIDE = """# How to judge
+
+For each row, without looking anything up and without talking to the other annotators:
+
+- **accuracy**: 1 when the answer is right for the sentence (it may be one of several right ones), 0 when it is not.
+- **fluency**: grammar, spelling, punctuation, choice of words, structure. 3 good, 2 has flaws but is understood, 1 bad.
+- **comment**: optional.
+
+Fill in the columns of your own sheet, or label the tasks in Label Studio (`label_studio_config.xml` is the labelling
+interface; import the `label_studio_*.json` files and let every task be labelled by each annotator).
+"""
+
+
+class ReviewSettings(BaseModel):
+    """How much is judged, by how many."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    per_task: int = Field(default=100, ge=1)
+    annotators: int = Field(default=3, ge=1)
+    split: str = "test"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What the annotators said of one task; an alpha is None where it is undefined (all said the same)."""
+
+    task: str
+    items: int
+    annotators: int
+    judgements: int
+    accuracy_percent: float
+    fluency: float
+    accuracy_alpha: float | None
+    fluency_alpha: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+
+def export_review(dataset: Path, out: Path, settings: ReviewSettings) -> dict[str, int]:
+    """Write a sample of each task for the annotators: sheets, Label Studio's tasks and interface, a guide.
+
+    Returns
+    -------
+    dict
+        Rows by task.
+
+    Raises
+    ------
+    InputError
+        When the folder holds no such split.
+    """
+    counts = {}
+    for task, kind in (("animal", AnimalRow), ("pitch", PitchRow)):
+        path = dataset / "data" / task / f"{settings.split}.parquet"
+        if not path.is_file():
+            continue
+        rows: Sequence[Any] = read_records(path, kind)
+        chosen = random.Random(f"{settings.seed}-{task}").sample(range(len(rows)), min(settings.per_task, len(rows)))
+        sample = [_shown(task, rows[index]) for index in sorted(chosen)]
+        for number in range(1, settings.annotators + 1):
+            order = list(sample)
+            random.Random(f"{settings.seed}-{task}-{number}").shuffle(order)
+            _write_sheet(out / f"{task}_annotator_{number}.csv", order)
+        write_json(out / f"label_studio_{task}.json", [{"data": row} for row in sample])
+        counts[task] = len(sample)
+    if not counts:
+        raise InputError(
+            f"{dataset} has no {settings.split} split with Parquet files; run 'audiobert construct split' first"
+        )
+    write_text(out / "label_studio_config.xml", _LABEL_CONFIG)
+    write_text(out / "GUIDE.md", _GUIDE)
+    return counts
+
+
+def _shown(task: str, row: AnimalRow | PitchRow) -> dict[str, str]:
+    spans = row.span if isinstance(row, AnimalRow) else f"{row.span1} | {row.span2}"
+    return {"id": row.id, "task": task, "sentence": row.sentence, "answer": row.answer, "spans": spans}
+
+
+def _inert(text: str) -> str:
+    """Text that a spreadsheet does not take for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def _write_sheet(path: Path, rows: Iterable[dict[str, str]]) -> None:
+    sheet = io.StringIO()
+    writer = csv.DictWriter(sheet, _COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: value if name == "id" else _inert(value) for name, value in row.items()})
+    write_text(path, sheet.getvalue())
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    task: str
+    item: str
+    annotator: str
+    accuracy: int | None
+    fluency: int | None
+
+
+def import_review(paths: Sequence[Path]) -> list[Agreement]:
+    """Read filled-in sheets and Label Studio exports: accuracy, fluency and Krippendorff's alpha of each task.
+
+    A sheet is one annotator; in a Label Studio export it is who completed an annotation. Accuracy and fluency are means
+    over all judgements; alpha is nominal for accuracy and ordinal for fluency.
+
+    Raises
+    ------
+    InputError
+        When a file is of neither form, a judgement is out of range, an annotator judges a row twice, or nothing is
+        filled in.
+    """
+    judgements: list[_Judgement] = []
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"no file {path}: give filled-in sheets (.csv) or Label Studio exports (.json)")
+        judgements += _read_label_studio(path) if path.suffix == ".json" else _read_sheet(path)
+    judgements = [one for one in judgements if one.accuracy is not None or one.fluency is not None]
+    if not judgements:
+        raise InputError("nothing is filled in: the columns accuracy (1 or 0) and fluency (1 to 3) are empty")
+    seen: set[tuple[str, str]] = set()
+    for one in judgements:
+        if (one.item, one.annotator) in seen:
+            raise InputError(f"'{one.annotator}' judges '{one.item}' twice; give each annotator's sheet once")
+        seen.add((one.item, one.annotator))
+    return [
+        _agreement(task, [one for one in judgements if one.task == task])
+        for task in sorted({o.task for o in judgements})
+    ]
+
+
+def _read_sheet(path: Path) -> list[_Judgement]:
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
+        rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is no CSV in UTF-8 ({error}); save the sheet as CSV UTF-8") from None
+    if missing := {"id", "task", "accuracy", "fluency"} - set(reader.fieldnames or ()):
+        raise InputError(
+            f"{path} lacks the columns {', '.join(sorted(missing))}; use the sheet that 'review export' wrote"
+        )
+    judgements = []
+    for number, row in enumerate(rows, start=2):
+        where = f"{path}, line {number}"
+        judgements.append(
+            _Judgement(
+                row["task"],
+                row["id"],
+                path.stem,
+                _accuracy(row["accuracy"] or "", where),
+                _fluency(row["fluency"] or "", where),
+            )
+        )
+    return judgements
+
+
+def _accuracy(text: str, where: str) -> int | None:
+    text = text.strip().lower()
+    if not text:
+        return None
+    if text not in _YES_NO:
+        raise InputError(f"{where}: accuracy is '{text}'; 1 (right) or 0 (wrong) is wanted")
+    return _YES_NO[text]
+
+
+def _fluency(text: str, where: str) -> int | None:
+    text = text.strip()
+    if not text:
+        return None
+    if text not in {str(value) for value in FLUENCY}:
+        raise InputError(f"{where}: fluency is '{text}'; 1, 2 or 3 is wanted")
+    return int(text)
+
+
+def _read_label_studio(path: Path) -> list[_Judgement]:
+    try:
+        tasks = json.loads(path.read_text(encoding="utf-8"))
+        judgements = []
+        for task in tasks:
+            for annotation in task["annotations"]:
+                if annotation.get("was_cancelled"):
+                    continue
+                said: dict[str, str] = {}
+                for result in annotation["result"]:
+                    value = result["value"]
+                    said[result["from_name"]] = str(
+                        value["choices"][0] if "choices" in value else value.get("rating", "")
+                    )
+                who = annotation.get("completed_by", "unknown")
+                who = str(who.get("email") or who.get("id")) if isinstance(who, dict) else str(who)
+                where = f"{path}, task {task['data']['id']}"
+                judgements.append(
+                    _Judgement(
+                        task["data"]["task"],
+                        task["data"]["id"],
+                        who,
+                        _accuracy(said.get("accuracy", ""), where),
+                        _fluency(said.get("fluency", ""), where),
+                    )
+                )
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise InputError(f"{path} is no Label Studio export in JSON ({type(error).__name__}: {error})") from None
+    return judgements
+
+
+def _agreement(task: str, judgements: Sequence[_Judgement]) -> Agreement:
+    items = sorted({one.item for one in judgements})
+    annotators = sorted({one.annotator for one in judgements})
+    tables = {}
+    for field in ("accuracy", "fluency"):
+        table = np.full((len(annotators), len(items)), np.nan)
+        for one in judgements:
+            value = getattr(one, field)
+            if value is not None:
+                table[annotators.index(one.annotator), items.index(one.item)] = value
+        tables[field] = table
+    means = {
+        field: float(np.nanmean(table)) if np.isfinite(table).any() else float("nan") for field, table in tables.items()
+    }
+    return Agreement(
+        task=task,
+        items=len(items),
+        annotators=len(annotators),
+        judgements=len(judgements),
+        accuracy_percent=round(100 * means["accuracy"], 2),
+        fluency=round(means["fluency"], 3),
+        accuracy_alpha=_alpha(tables["accuracy"], "nominal"),
+        fluency_alpha=_alpha(tables["fluency"], "ordinal"),
+    )
+
+
+def _alpha(table: np.ndarray, level: Literal["nominal", "ordinal"]) -> float | None:
+    """Krippendorff's alpha of `(annotators, items)`; None where nothing is judged twice or all judgements are equal."""
+    try:
+        import krippendorff
+    except ImportError:
+        raise MissingExtraError("krippendorff", "construct") from None
+    judged_twice = np.isfinite(table).sum(axis=0) >= 2
+    values = table[:, judged_twice]
+    if not judged_twice.any() or len(np.unique(values[np.isfinite(values)])) < 2:
+        return None
+    return round(float(krippendorff.alpha(reliability_data=values, level_of_measurement=level)), 4)

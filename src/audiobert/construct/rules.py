@@ -1,0 +1,124 @@
+"""What a written question must hold to be kept; each rule that is broken has a name that goes to `rejected.jsonl`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from audiobert.construct.records import MASK
+
+_CATEGORY = re.compile(r"[a-z0-9][a-z0-9 '&.-]{0,40}(/[a-z0-9][a-z0-9 '&.-]{0,40}){0,3}")
+_COMPARISON_GIVEN_AWAY = re.compile(r"\b(high(er|est)?|low(er|est)?|deep(er|est)?|shrill(er)?)\b", re.IGNORECASE)
+
+
+class BrokenRuleError(Exception):
+    """A rule that an answer breaks; `reason` is its name."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail
+
+
+def check_mask(sentence: str) -> None:
+    """The sentence has exactly one [MASK].
+
+    Raises
+    ------
+    BrokenRuleError
+        `no-mask` or `several-masks`.
+    """
+    masks = sentence.count(MASK)
+    if masks == 0:
+        raise BrokenRuleError("no-mask", sentence)
+    if masks > 1 or re.search(r"\[mask\]", sentence.replace(MASK, ""), re.IGNORECASE):
+        raise BrokenRuleError("several-masks", sentence)
+
+
+def locate_span(sentence: str, span: str) -> tuple[int, int]:
+    """Where the span stands in the sentence, as characters [start, end): as written, else with other case.
+
+    Raises
+    ------
+    BrokenRuleError
+        `empty-span`, `mask-in-span` or `span-not-in-sentence`.
+    """
+    span = span.strip()
+    if not re.search(r"\w", span):
+        raise BrokenRuleError("empty-span", sentence)
+    if "[" in span or "]" in span:
+        raise BrokenRuleError("mask-in-span", span)
+    pattern = r"(?<!\w)" + re.escape(span) + r"(?!\w)"
+    found = re.search(pattern, sentence) or re.search(pattern, sentence, re.IGNORECASE)
+    if not found:
+        raise BrokenRuleError("span-not-in-sentence", f"'{span}' in '{sentence}'")
+    return found.span()
+
+
+def word_forms(word: str) -> set[str]:
+    """A word in the forms in which it gives itself away: singular, plural, possessive.
+
+    >>> sorted(word_forms("fly"))
+    ['flies', 'fly', "fly's", 'flys']
+    """
+    forms = {word, f"{word}s", f"{word}'s", f"{word}es"} if not word.endswith("y") else {word, f"{word}s", f"{word}'s"}
+    if word.endswith("y"):
+        forms.add(f"{word[:-1]}ies")
+    if word.endswith("s"):
+        forms.add(word[:-1])
+    return forms
+
+
+_IRREGULAR = {
+    "mouse": "mice", "goose": "geese", "wolf": "wolves", "calf": "calves", "ox": "oxen", "cattle": "cow",
+    "kitten": "cat", "puppy": "dog",
+}  # fmt: skip
+
+
+def check_answer_hidden(sentence: str, answer: str) -> None:
+    """The answer, or its plural, does not stand in the sentence.
+
+    Raises
+    ------
+    BrokenRuleError
+        `answer-in-sentence`.
+    """
+    words = set(re.findall(r"[\w']+", sentence.replace(MASK, " ").lower()))
+    for word in re.findall(r"[\w']+", answer.lower()):
+        forms = word_forms(word) | ({_IRREGULAR[word]} if word in _IRREGULAR else set())
+        if words & forms:
+            raise BrokenRuleError("answer-in-sentence", f"'{answer}' in '{sentence}'")
+
+
+def check_category(category: str, roots: Iterable[str]) -> str:
+    """The category in its written form: lower case, no spaces around slashes, a known first part.
+
+    Raises
+    ------
+    BrokenRuleError
+        `bad-category`.
+
+    >>> check_category(" Animal / Dog/Pomeranian ", ["animal"])
+    'animal/dog/pomeranian'
+    """
+    written = "/".join(" ".join(part.split()) for part in category.lower().strip().strip("/").split("/"))
+    if not _CATEGORY.fullmatch(written) or written.split("/")[0] not in set(roots):
+        raise BrokenRuleError("bad-category", category)
+    return written
+
+
+def check_comparison(sentence: str, first: tuple[int, int], second: tuple[int, int]) -> None:
+    """`first [MASK] ... than second`, with nothing that gives the answer away.
+
+    Raises
+    ------
+    BrokenRuleError
+        `overlapping-spans`, `no-comparison` or `answer-in-sentence`.
+    """
+    if first[0] < second[1] and second[0] < first[1]:
+        raise BrokenRuleError("overlapping-spans", sentence)
+    mask = sentence.index(MASK)
+    between = sentence[mask : second[0]]
+    if not (first[1] <= mask < second[0] and re.search(r"\bthan\b", between)):
+        raise BrokenRuleError("no-comparison", sentence)
+    if found := _COMPARISON_GIVEN_AWAY.search(sentence):
+        raise BrokenRuleError("answer-in-sentence", f"'{found[0]}' in '{sentence}'")

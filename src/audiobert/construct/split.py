@@ -1,0 +1,256 @@
+"""From rows to splits: duplicates and contradictions out first, then 70/10/20 in groups, then the answers balanced."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from audiobert.construct.records import MASK, AnimalRow, PitchRow, Rejected
+from audiobert.construct.rules import BrokenRuleError, locate_span
+
+STEP = "split"
+SPLITS = ("train", "dev", "test")
+_OPPOSITE = {"higher": "lower", "lower": "higher"}
+# Words that make no difference to what is asked. Two sentences with the same other words are near-duplicates.
+_FILLERS = frozenset(
+    re.findall(
+        r"\w+",
+        """a an the of is are was be by in to it its that this these which what from for as at on with and or
+        sound sounds noise noises call calls make makes made making typically usually often generally normally commonly
+        known characteristic distinctive typical produce produces produced has have heard can may one""",
+    )
+)
+_CHUNK = re.compile(r"^(?:an?\s|the (?:sound|noise|tone|ring|note|cry|voice|hum|buzz|pitch) of\s)", re.IGNORECASE)
+_DETERMINER_BEFORE = re.compile(r"(?:\b(?:the|an?)\s+)$", re.IGNORECASE)
+
+Row = TypeVar("Row", AnimalRow, PitchRow)
+
+
+class SplitSettings(BaseModel):
+    """Shares of train, dev and test, and what is done with a sentence that has several right answers.
+
+    Attributes
+    ----------
+    ambiguous
+        `one` keeps only the row with the most frequent answer, `all` keeps them all, in one split.
+    balance
+        Let pairs change places until "higher" and "lower" are as frequent in each split as the sentences allow.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: float = Field(default=0.7, gt=0)
+    dev: float = Field(default=0.1, ge=0)
+    test: float = Field(default=0.2, ge=0)
+    ambiguous: Literal["one", "all"] = "one"
+    balance: bool = True
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _whole(self) -> SplitSettings:
+        if abs(self.train + self.dev + self.test - 1) > 1e-9:
+            raise ValueError(
+                f"train, dev and test are {self.train} + {self.dev} + {self.test}; together they must be 1"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Rows of both tasks by split; `wiki` is there when it was made."""
+
+    animal: dict[str, list[AnimalRow]]
+    pitch: dict[str, list[PitchRow]]
+
+
+def _stem(word: str) -> str:
+    for ending in ("ing", "ed", "es", "s", "e"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            return word[: -len(ending)]
+    return word
+
+
+def content_key(text: str) -> str:
+    """What a text says, without fillers, endings, case and order: equal for near-duplicates.
+
+    >>> content_key("Chirping is the sound a [MASK] makes.") == content_key("The sound a [MASK] makes is a chirp")
+    True
+    """
+    words = re.findall(r"[\w']+", text.replace(MASK, " ").casefold())
+    kept = sorted({_stem(word.replace("'s", "").strip("'")) for word in words if word not in _FILLERS} - {""})
+    return " ".join(kept) or " ".join(sorted(words))
+
+
+def animal_key(row: AnimalRow) -> str:
+    """Near-duplicates of animal sound recognition say the same with the same words."""
+    return content_key(row.sentence)
+
+
+def pitch_key(row: PitchRow) -> str:
+    """Near-duplicates of pitch comparison compare the same two sounds, in either order."""
+    return " | ".join(sorted((content_key(row.span1), content_key(row.span2))))
+
+
+def _pitch_claim(row: PitchRow) -> str:
+    """The answer as seen from the span whose key comes first, so that a turned pair has the same claim."""
+    first, second = content_key(row.span1), content_key(row.span2)
+    return row.answer if first <= second else _OPPOSITE[row.answer]
+
+
+def without_duplicates(
+    rows: Sequence[Row], key: Callable[[Row], str], held_out: Iterable[str], settings: SplitSettings
+) -> tuple[list[Row], list[Rejected]]:
+    """Rows of which no two say the same, in their order.
+
+    Near-duplicates with the same answer are reduced to the first; a pitch pair with both answers is dropped whole; an
+    animal sentence with several answers is reduced to the most frequent one (or kept, see `SplitSettings.ambiguous`).
+
+    Parameters
+    ----------
+    held_out
+        Keys of rows of another set (the Wikipedia set) that must not be among these rows.
+    """
+    clusters: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        clusters[key(row)].append(row)
+    held_out = set(held_out)
+    kept_ids: set[str] = set()
+    rejected: dict[str, Rejected] = {}
+
+    def reject(row: Row, reason: str, detail: str) -> None:
+        rejected[row.id] = Rejected(step=STEP, item=row.id, reason=reason, detail=detail)
+
+    for name, cluster in clusters.items():
+        if name in held_out:
+            for row in cluster:
+                reject(row, "in-wiki-set", row.sentence)
+            continue
+        by_claim: dict[str, list[Row]] = defaultdict(list)
+        for row in cluster:
+            by_claim[_pitch_claim(row) if isinstance(row, PitchRow) else row.answer].append(row)
+        if len(by_claim) > 1 and isinstance(cluster[0], PitchRow):
+            for row in cluster:
+                reject(row, "contradictory", row.sentence)
+            continue
+        best = max(by_claim.values(), key=len)  # the first of equally frequent answers
+        for claim, same in by_claim.items():
+            if same is not best and settings.ambiguous == "one":
+                for row in same:
+                    reject(row, "several-answers", f"'{row.sentence}': {claim}, kept: {best[0].answer}")
+                continue
+            kept_ids.add(same[0].id)
+            for row in same[1:]:
+                reject(row, "near-duplicate", f"'{row.sentence}' of '{same[0].sentence}'")
+    return [row for row in rows if row.id in kept_ids], [rejected[row.id] for row in rows if row.id in rejected]
+
+
+def split_rows(rows: Sequence[Row], key: Callable[[Row], str], settings: SplitSettings) -> dict[str, list[Row]]:
+    """Rows in train, dev and test, near-duplicates together; the same rows and seed give the same splits."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    names = sorted(groups)
+    random.Random(f"{settings.seed}-split").shuffle(names)
+    targets = {"test": round(settings.test * len(rows)), "dev": round(settings.dev * len(rows))}
+    place = {}
+    sizes: Counter[str] = Counter()
+    for name in names:
+        split = next((one for one in targets if sizes[one] + len(groups[name]) <= targets[one]), "train")
+        sizes[split] += len(groups[name])
+        place[name] = split
+    return {split: [row for row in rows if place[key(row)] == split] for split in SPLITS}
+
+
+def turned(row: PitchRow) -> PitchRow | None:
+    """The row with its two sounds in each other's place and the opposite answer; None where grammar does not allow it.
+
+    >>> row = PitchRow(id="1", sentence="A drum has a [MASK] pitch than the sound of a bell.", answer="lower",
+    ...                span1="drum", span2="sound of a bell", pitch1_hz=90, pitch2_hz=900)
+    >>> turned(row).sentence
+    'The sound of a bell has a [MASK] pitch than a drum.'
+    """
+    try:
+        first, second = locate_span(row.sentence, row.span1), locate_span(row.sentence, row.span2)
+    except BrokenRuleError:
+        return None
+    starts = []
+    for start, _ in (first, second):
+        before = _DETERMINER_BEFORE.search(row.sentence[:start])
+        starts.append(before.start() if before else start)
+    if not starts[0] < first[1] <= starts[1]:
+        return None
+    one, two = row.sentence[starts[0] : first[1]], row.sentence[starts[1] : second[1]]
+    between = row.sentence[first[1] : starts[1]]
+    if not (_CHUNK.match(one) and _CHUNK.match(two)) or re.search(r"\bhave\b|\bare\b|\btheir\b|\bits\b", between):
+        return None
+    head, tail = row.sentence[: starts[0]], row.sentence[second[1] :]
+    new_one, new_two = (two[0].upper() + two[1:], one[0].lower() + one[1:]) if one[0].isupper() else (two, one)
+    sentence = f"{head}{new_one}{between}{new_two}{tail}"
+    try:
+        spans = [sentence[slice(*locate_span(sentence, span))] for span in (row.span2, row.span1)]
+    except BrokenRuleError:
+        return None
+    return PitchRow(
+        **{
+            **row.model_dump(),
+            "sentence": sentence,
+            "answer": _OPPOSITE[row.answer],
+            "span1": spans[0],
+            "span2": spans[1],
+            "pitch1_hz": row.pitch2_hz,
+            "pitch2_hz": row.pitch1_hz,
+            "clip1_id": row.clip2_id,
+            "clip2_id": row.clip1_id,
+            **{
+                name: " | ".join(reversed(getattr(row, name).split(" | ")))
+                for name in ("source", "license", "author", "url")
+            },
+        }
+    )
+
+
+def balance_answers(rows: Sequence[PitchRow], seed: str) -> list[PitchRow]:
+    """The rows with as many of the more frequent answer turned as it takes to make both equally frequent."""
+    counts = Counter(row.answer for row in rows)
+    surplus = abs(counts["higher"] - counts["lower"]) // 2
+    more = "higher" if counts["higher"] > counts["lower"] else "lower"
+    order = [index for index, row in enumerate(rows) if row.answer == more]
+    random.Random(seed).shuffle(order)
+    balanced = list(rows)
+    for index in order:
+        if surplus == 0:
+            break
+        if (other := turned(rows[index])) is not None:
+            balanced[index] = other
+            surplus -= 1
+    return balanced
+
+
+def make_splits(
+    animal: Sequence[AnimalRow],
+    pitch: Sequence[PitchRow],
+    wiki_animal: Sequence[AnimalRow],
+    wiki_pitch: Sequence[PitchRow],
+    settings: SplitSettings,
+) -> tuple[Splits, list[Rejected]]:
+    """Clean, split and balance both tasks; the Wikipedia rows become their own split."""
+    animal, rejected = without_duplicates(animal, animal_key, map(animal_key, wiki_animal), settings)
+    pitch, rejected_pitch = without_duplicates(pitch, pitch_key, map(pitch_key, wiki_pitch), settings)
+    animal_splits = split_rows(animal, animal_key, settings)
+    pitch_splits = split_rows(pitch, pitch_key, settings)
+    if settings.balance:
+        pitch_splits = {
+            split: balance_answers(rows, f"{settings.seed}-balance-{split}") for split, rows in pitch_splits.items()
+        }
+    animal_splits["wiki"], pitch_splits["wiki"] = list(wiki_animal), list(wiki_pitch)
+    splits = Splits(
+        {split: rows for split, rows in animal_splits.items() if rows},
+        {split: rows for split, rows in pitch_splits.items() if rows},
+    )
+    return splits, rejected + rejected_pitch
