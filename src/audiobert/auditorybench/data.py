@@ -153,8 +153,10 @@ def parse_options(text: str) -> tuple[str, ...]:
     return ()
 
 
-def resolve_choice(value: str, choices: Sequence[str]) -> str | None:
+def resolve_choice(value: str, choices: Sequence[str], *, first_number: int = 0) -> str | None:
     """The option that `value` names: by its text, its letter ("B", "(b)", "B. owl"), or its number.
+
+    Numbers count from `first_number`.
 
     >>> resolve_choice("(b)", ["owl", "magpie"])
     'magpie'
@@ -169,16 +171,17 @@ def resolve_choice(value: str, choices: Sequence[str]) -> str | None:
     head, _, rest = value.partition(" ")
     if rest and rest.strip().casefold() in by_text and len(head.strip("().:")) == 1:
         return by_text[rest.strip().casefold()]
-    if value.isdigit():
-        # Numbers are taken to start at 0, as in most published multiple-choice sets.
-        return choices[int(value)] if int(value) < len(choices) else None
+    if value.isdigit() and 0 <= int(value) - first_number < len(choices):
+        return choices[int(value) - first_number]
     return None
 
 
 class _RowReader:
     """Turns the fields of one file's lines into rows, knowing which column is which."""
 
-    def __init__(self, path: Path, task: Task, split: str, header: Sequence[str]) -> None:
+    def __init__(
+        self, path: Path, task: Task, split: str, header: Sequence[str], lines: Sequence[tuple[int, dict[str, str]]]
+    ) -> None:
         self.path, self.task, self.split = path, task, split
         columns = task.columns
         self.text = self._needed(header, columns.text, "the sentence")
@@ -193,6 +196,9 @@ class _RowReader:
             self.answer = self.choice_answer or self._needed(header, columns.answer, "the answer")
         else:
             self.answer = self._needed(header, columns.answer, "the answer")
+        # All values of the answer column: whether numbers count from 1, and, where a row has no options, what they are.
+        self.values = sorted({fields[self.answer].casefold() for _, fields in lines})
+        self.first_number = 1 if "0" not in self.values else 0
 
     def _needed(self, header: Sequence[str], spellings: Sequence[str], what: str) -> str:
         name = _column(header, spellings)
@@ -210,8 +216,15 @@ class _RowReader:
             return options or None
         if labels := self.task.label_words:
             return tuple(labels)
-        if len(spans) == 2 and all(spans):
+        # "A", "2" or a span's own text name one of the two spans.
+        if (
+            len(spans) == 2
+            and all(spans)
+            and resolve_choice(fields[self.answer], spans, first_number=self.first_number)
+        ):
             return spans
+        if 2 <= len(self.values) <= len(_LETTERS):  # "higher" and "lower": the same words in every row
+            return tuple(self.values)
         raise InputError(f"{where}: no options: columns with them or a list of them are wanted")
 
     def row(self, index: int, line: int, fields: dict[str, str]) -> Row:
@@ -222,7 +235,7 @@ class _RowReader:
         spans = tuple(fields[name] for name in self.spans if name is not None)
         choices = self._row_choices(fields, spans, where)
         if self.task.kind == "multiple-choice":
-            resolved = resolve_choice(answer, choices or ())
+            resolved = resolve_choice(answer, choices or (), first_number=self.first_number)
             if resolved is None:
                 raise InputError(f"{where}: the answer '{answer}' is none of the options {', '.join(choices or ())}")
             answer = resolved
@@ -245,7 +258,7 @@ def rows_sha256(rows: Iterable[Row]) -> str:
 
 def _read_rows(path: Path, task: Task, split: str) -> list[Row]:
     header, lines = read_csv(path)
-    reader = _RowReader(path, task, split, header)
+    reader = _RowReader(path, task, split, header, lines)
     rows = [reader.row(index, line, fields) for index, (line, fields) in enumerate(lines)]
     if not rows:
         raise InputError(f"{path} has a header but no rows")

@@ -1,0 +1,248 @@
+"""What is wrong with a benchmark folder: leaks, ambiguity, missing spans, priors; `audit_page` makes it a page."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audiobert.auditorybench.align import MASK, align_spans
+from audiobert.auditorybench.data import Row, auditorybench_tasks, available_splits, load_split
+from audiobert.auditorybench.tasks import SPLITS, Task
+from audiobert.errors import InputError, MissingExtraError
+
+# Two sentences are near-duplicates when their normalised edit similarity (rapidfuzz ratio) is at least this.
+NEAR_DUPLICATE = 95.0
+EXAMPLES = 3
+_DIGITS = 6
+# Sentences compared with all others at once; bounds the memory.
+_CHUNK = 512
+Splits = Mapping[str, Sequence[Row]]
+
+
+def audit(
+    folder: str | Path,
+    *,
+    tasks: Sequence[Task] | None = None,
+    splits: Sequence[str] = SPLITS,
+    tokenizer: Any = None,
+    near_duplicates: bool = True,
+) -> dict[str, Any]:
+    """Look at every split of a folder.
+
+    Parameters
+    ----------
+    tokenizer
+        A tokenizer of transformers; with it the wordpieces of the answers are counted.
+    near_duplicates
+        Look for sentences that differ by a few letters (needs rapidfuzz; some seconds).
+
+    Returns
+    -------
+    dict
+        For each task: `splits`, `leaks`, `ambiguity`, `spans`, `priors`, `unseen_answers` and `wordpieces`.
+
+    Raises
+    ------
+    InputError
+        When the folder lacks all files of a task, or a file is wrong.
+    """
+    report: dict[str, Any] = {"folder": str(folder), "near_duplicate_ratio": NEAR_DUPLICATE, "tasks": {}}
+    for task in tasks if tasks is not None else auditorybench_tasks():
+        present = [split for split in available_splits(folder, task) if split in splits]
+        loaded = {split: load_split(folder, task, split) for split in present}
+        if not loaded:
+            continue
+        report["tasks"][task.name] = audit_task(task, loaded, tokenizer=tokenizer, near_duplicates=near_duplicates)
+    if not report["tasks"]:
+        raise InputError(
+            f"{folder} holds no file of AuditoryBench: 'audiobert data download' fetches the published files"
+        )
+    return report
+
+
+def audit_task(task: Task, splits: Splits, *, tokenizer: Any = None, near_duplicates: bool = True) -> dict[str, Any]:
+    """Everything about one task."""
+    found: dict[str, Any] = {
+        "kind": task.kind,
+        "splits": {split: _size(rows) for split, rows in splits.items()},
+        "priors": {split: _priors(rows) for split, rows in splits.items()},
+        "ambiguity": {split: ambiguity(rows) for split, rows in splits.items()},
+        "spans": {split: span_faults(rows) for split, rows in splits.items()},
+        "leaks": [leak(splits, a, b, near_duplicates=near_duplicates) for a, b in combinations(splits, 2)],
+    }
+    if "train" in splits:
+        found["unseen_answers"] = {
+            split: unseen_answers(splits["train"], rows) for split, rows in splits.items() if split != "train"
+        }
+        found["train_answer_where_seen"] = {
+            split: train_answers_where_seen(splits["train"], rows) for split, rows in splits.items() if split != "train"
+        }
+    if tokenizer is not None:
+        found["wordpieces"] = {split: wordpieces(rows, tokenizer) for split, rows in splits.items()}
+    return found
+
+
+def _share(part: int, whole: int) -> float:
+    return round(part / whole, _DIGITS) if whole else 0.0
+
+
+def _size(rows: Sequence[Row]) -> dict[str, Any]:
+    words = sum(len(row.text.split()) for row in rows)
+    several = [row.row for row in rows if row.text.count(MASK) != 1]
+    return {
+        "rows": len(rows),
+        "words": words,
+        "words_per_caption": round(words / len(rows), 2),
+        "answers": len({row.answer.casefold() for row in rows}),
+        "duplicate_rows": len(rows) - len({(row.text, row.answer) for row in rows}),
+        "rows_without_exactly_one_mask": several,
+    }
+
+
+def _priors(rows: Sequence[Row], most: int = 5) -> dict[str, float]:
+    """Share of the most frequent answers: what "always this" scores."""
+    counts = Counter(row.answer.casefold() for row in rows)
+    return {answer: _share(count, len(rows)) for answer, count in counts.most_common(most)}
+
+
+def ambiguity(rows: Sequence[Row]) -> dict[str, Any]:
+    """Sentences that stand in the split with several answers, and the accuracy ceiling that follows from them."""
+    answers: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        answers[row.text.casefold()][row.answer.casefold()] += 1
+    several = {text: counts for text, counts in answers.items() if len(counts) > 1}
+    reachable = sum(max(counts.values()) for counts in answers.values())
+    worst = sorted(several, key=lambda text: -len(several[text]))[:EXAMPLES]
+    return {
+        "sentences": len(answers),
+        "sentences_with_several_answers": len(several),
+        "rows_with_such_sentences": sum(sum(counts.values()) for counts in several.values()),
+        "accuracy_ceiling": _share(reachable, len(rows)),
+        "examples": [{"text": text, "answers": sorted(several[text])} for text in worst],
+    }
+
+
+def span_faults(rows: Sequence[Row]) -> dict[str, Any]:
+    """Spans that are empty or not in their sentence; `alignment` counts how they were found (see `align_spans`)."""
+    methods: Counter[str] = Counter()
+    missing: set[int] = set()
+    missing_folded: set[int] = set()
+    empty = total = absent = absent_folded = 0
+    examples: list[dict[str, Any]] = []
+    for row in rows:
+        for span, alignment in zip(row.spans, align_spans(row.text, row.spans), strict=True):
+            total += 1
+            methods[alignment.method] += 1
+            if not span:
+                empty += 1
+                continue
+            if span not in row.text:
+                absent += 1
+                missing.add(row.row)
+            if span.casefold() not in row.text.casefold():
+                absent_folded += 1
+                missing_folded.add(row.row)
+                if len(examples) < EXAMPLES:
+                    examples.append({"row": row.row, "span": span, "text": row.text})
+    return {
+        "spans": total,
+        "empty": empty,
+        "spans_not_as_written": absent,
+        "rows_not_as_written": len(missing),
+        "spans_not_in_sentence": absent_folded,
+        "rows_not_in_sentence": len(missing_folded),
+        "share_of_spans_not_in_sentence": _share(absent_folded, total),
+        "share_of_rows_not_in_sentence": _share(len(missing_folded), len(rows)),
+        "alignment": {method: methods[method] for method in ("exact", "case", "tolerant", "none")},
+        "examples": examples,
+    }
+
+
+def leak(splits: Splits, first: str, second: str, *, near_duplicates: bool) -> dict[str, Any]:
+    """Rows of the smaller-named purpose (`second`) whose sentence, or sentence and answer, stands in `first`."""
+    known, asked = splits[first], splits[second]
+    texts = {row.text for row in known}
+    folded = {row.text.casefold() for row in known}
+    pairs = {(row.text.casefold(), row.answer.casefold()) for row in known}
+    result: dict[str, Any] = {
+        "from": first,
+        "into": second,
+        "rows": len(asked),
+        "sentence_exact": sum(row.text in texts for row in asked),
+        "sentence_case_folded": sum(row.text.casefold() in folded for row in asked),
+        "sentence_and_answer": sum((row.text.casefold(), row.answer.casefold()) in pairs for row in asked),
+    }
+    if near_duplicates:
+        rest = [row.text for row in asked if row.text.casefold() not in folded]
+        near = near_duplicate_pairs(rest, sorted(folded))
+        result["sentence_near_duplicate"] = len(near)
+        result["examples"] = [{"text": a, "near": b} for a, b in near[:EXAMPLES]]
+    return result
+
+
+def near_duplicate_pairs(asked: Sequence[str], known: Sequence[str]) -> list[tuple[str, str]]:
+    """For each asked sentence that nearly stands in `known`, the pair.
+
+    Raises
+    ------
+    MissingExtraError
+        Without rapidfuzz.
+    """
+    try:
+        from rapidfuzz import fuzz, process
+    except ImportError:
+        raise MissingExtraError("rapidfuzz", "eval") from None
+    pairs = []
+    for start in range(0, len(asked), _CHUNK):
+        part = asked[start : start + _CHUNK]
+        folded = [text.casefold() for text in part]
+        ratios = process.cdist(folded, known, scorer=fuzz.ratio, score_cutoff=NEAR_DUPLICATE, dtype=np.float32)
+        nearest = ratios.argmax(axis=1)  # (part,); below the cut-off a ratio is 0
+        pairs += [(text, known[at]) for text, at, row in zip(part, nearest, ratios, strict=True) if row[at] > 0]
+    return pairs
+
+
+def unseen_answers(train: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
+    """Rows whose answer no train row has."""
+    known = {row.answer.casefold() for row in train}
+    unseen = Counter(row.answer.casefold() for row in rows if row.answer.casefold() not in known)
+    return {
+        "rows": unseen.total(),
+        "share": _share(unseen.total(), len(rows)),
+        "answers": len(unseen),
+        "examples": [answer for answer, _ in unseen.most_common(2 * EXAMPLES)],
+    }
+
+
+def train_answers_where_seen(train: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
+    """Where a sentence stands in train: does train give its answer, and is train's most frequent answer right?"""
+    answers: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in train:
+        answers[row.text.casefold()][row.answer.casefold()] += 1
+    seen = [row for row in rows if row.text.casefold() in answers]
+    given = sum(row.answer.casefold() in answers[row.text.casefold()] for row in seen)
+    most = sum(answers[row.text.casefold()].most_common(1)[0][0] == row.answer.casefold() for row in seen)
+    return {
+        "rows": len(seen),
+        "answer_not_given_by_train": len(seen) - given,
+        "share_not_given_by_train": _share(len(seen) - given, len(seen)),
+        "most_frequent_train_answer_right": most,
+        "share_most_frequent_right": _share(most, len(seen)),
+    }
+
+
+def wordpieces(rows: Sequence[Row], tokenizer: Any) -> dict[str, int]:
+    """How many rows have an answer of so many wordpieces."""
+    sizes: Counter[int] = Counter()
+    lengths: dict[str, int] = {}
+    for row in rows:
+        answer = row.answer.lower()
+        if answer not in lengths:
+            lengths[answer] = len(tokenizer(answer, add_special_tokens=False)["input_ids"])
+        sizes[lengths[answer]] += 1
+    return {str(size): sizes[size] for size in sorted(sizes)}

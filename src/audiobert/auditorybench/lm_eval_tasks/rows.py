@@ -1,0 +1,49 @@
+"""Rows of AuditoryBench for lm-evaluation-harness, from the folder that AUDITORYBENCH_DIR names.
+
+The rows, prompts and options are those of `audiobert evaluate`, so that both give the same answers row by row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def load(task: str = "pitch", protocol: str = "candidates", limit: int | None = None, **_: Any) -> dict[str, Any]:
+    """The splits of a task that the folder has, as data sets with `query`, `choices`, `gold`, `answer` and `row`."""
+    from datasets import Dataset
+
+    from audiobert.auditorybench.data import available_splits
+    from audiobert.auditorybench.download import data_folder
+    from audiobert.auditorybench.evaluate import make_plan, parse_protocol
+    from audiobert.auditorybench.tasks import find_task
+
+    folder, found = data_folder(), find_task(task)
+    splits = [split for split in available_splits(folder, found) if split != "train"]
+    plan = make_plan(folder, [found], splits, parse_protocol(protocol), limit=limit)
+    loaded = {}
+    for part in plan.parts:
+        rows = []
+        for question in part.questions:
+            choices = list(question.candidates or ())
+            folded = [choice.casefold() for choice in choices]
+            answer = question.answer.casefold()
+            # An answer that is not among the candidates cannot be right; -1 is equal to no choice.
+            gold = folded.index(answer) if answer in folded else -1
+            rows.append(
+                {
+                    "row": question.row,
+                    "query": question.prompt,
+                    "choices": choices,
+                    "gold": gold,
+                    "answer": question.answer,
+                }
+            )
+        loaded[part.split] = Dataset.from_list(rows)
+    return loaded
+
+
+def said_the_answer(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """Accuracy of a completion, by the same normalisation as `audiobert evaluate`."""
+    from audiobert.auditorybench.questions import normalise
+
+    return {"acc": float(normalise(results[0]) == normalise(doc["answer"]))}

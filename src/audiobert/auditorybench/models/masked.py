@@ -1,0 +1,195 @@
+"""Any masked language model of transformers (BERT, RoBERTa, ModernBERT, DeBERTa), with its own mask and pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from audiobert.auditorybench.models.loading import load_pretrained, pick_device
+from audiobert.auditorybench.protocol import Evidence, MaskBatch, MaskQuery, Prediction, ProtocolName, score_masked
+from audiobert.auditorybench.questions import Question
+from audiobert.errors import ArtefactError, InputError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BATCH_SIZE = 64
+# A common word that stands for the answer while the sentence around the mask is tokenised.
+_PLACEHOLDER = "it"
+
+
+class Vocabulary:
+    """What the wordpieces of a tokenizer are: pieces of a word in its place, case variants, text."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+        if tokenizer.mask_token_id is None:
+            raise InputError(f"'{name}' has no mask token, so it is no masked language model; its kind may be causal")
+        self.tokenizer = tokenizer
+        self.name = name
+        self._pieces = lru_cache(maxsize=100_000)(self._pieces_in_context)
+        self._classes: dict[str, list[int]] | None = None
+        self._texts: list[str] = []
+
+    def pieces(self, question: Question, word: str) -> tuple[int, ...]:
+        """Wordpieces of `word` at the mask: with a leading space where the sentence has one (RoBERTa, DeBERTa).
+
+        Raises
+        ------
+        InputError
+            When the tokenizer has no piece for a part of the word; names the file and row.
+        """
+        last = question.before[-1:]
+        found = self._pieces(word, " " if last.isspace() else last, question.after[:1])
+        if not found or self.tokenizer.unk_token_id in found:
+            raise InputError(f"{question.where}: the tokenizer of '{self.name}' cannot spell the answer '{word}'")
+        return found
+
+    def _pieces_in_context(self, word: str, before: str, after: str) -> tuple[int, ...]:
+        # Only the neighbouring characters decide: tokenizers cut at spaces and punctuation first.
+        prefix = {"": "", " ": "x "}.get(before, f"x{before}")
+        ids, start, end = _locate(self.tokenizer, prefix, word, after)
+        return tuple(ids[start:end])
+
+    def variants(self, piece: int) -> tuple[int, ...]:
+        if self._classes is None:
+            self._texts = [
+                str(token) for token in self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
+            ]
+            self._classes = {}
+            for index, text in enumerate(self._texts):
+                self._classes.setdefault(text.casefold(), []).append(index)
+        return tuple(self._classes[self._texts[piece].casefold()]) if piece < len(self._texts) else (piece,)
+
+    def decode(self, pieces: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(pieces), skip_special_tokens=True)).strip()
+
+
+def _locate(tokenizer: PreTrainedTokenizerBase, before: str, word: str, after: str) -> tuple[list[int], int, int]:
+    """Token ids of the whole, and the range [start, end) of those that spell `word`."""
+    encoding = tokenizer(before + word + after, return_offsets_mapping=True, return_special_tokens_mask=True)
+    low, high = len(before), len(before) + len(word)
+    inside = [
+        index
+        for index, ((start, end), special) in enumerate(
+            zip(encoding["offset_mapping"], encoding["special_tokens_mask"], strict=True)
+        )
+        if not special and start < high and end > low and end > start
+    ]
+    ids = list(encoding["input_ids"])
+    if inside:
+        start, end = inside[0], inside[-1] + 1
+        spans = encoding["offset_mapping"][start:end]
+        # A leading space may belong to the first token; any other letter from outside may not.
+        if spans[-1][1] <= high and not before[spans[0][0] : low].strip():
+            # A lone space token ("▁") that DeBERTa puts before a word counts as the word's.
+            return ids, start, end
+    # The word is glued to its neighbours: tokenise the three parts apart.
+    parts = [tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before.rstrip(), word, after)]
+    special = encoding["special_tokens_mask"]
+    leading = next((i for i, flag in enumerate(special) if not flag), 0)
+    trailing = next((i for i, flag in enumerate(reversed(special)) if not flag), 0)
+    head, tail = ids[:leading], ids[len(ids) - trailing :]
+    start = leading + len(parts[0])
+    return [*head, *parts[0], *parts[1], *parts[2], *tail], start, start + len(parts[1])
+
+
+class MaskedLanguageModel:
+    """An adapter for a masked language model from a folder or a hub id.
+
+    Parameters
+    ----------
+    name
+        What it is called in tables and messages.
+    batch_size
+        Sentences in a forward pass.
+    artefacts
+        What it is: name, revision, checksums.
+    """
+
+    kind = "masked"
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str,
+        *,
+        batch_size: int = BATCH_SIZE,
+        artefacts: dict[str, Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.artefacts = artefacts or {}
+        self.vocabulary = Vocabulary(tokenizer, name)
+        self.pieces = self.vocabulary.pieces
+        self.variants = self.vocabulary.variants
+        self.decode = self.vocabulary.decode
+        positions = int(getattr(model.config, "max_position_embeddings", 0) or 0)
+        limits = [limit for limit in (positions, int(tokenizer.model_max_length)) if limit > 0]
+        self.max_tokens = min(limits) if limits else 1 << 30
+        if model.config.model_type in ("roberta", "xlm-roberta", "camembert"):
+            self.max_tokens -= int(model.config.pad_token_id) + 1  # their positions start behind the padding id
+        self._contexts: dict[str, tuple[list[int], list[int]]] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str, *, device: str | None = None, batch_size: int = BATCH_SIZE
+    ) -> MaskedLanguageModel:
+        model, tokenizer, artefacts = load_pretrained(name, "masked", pick_device(device))
+        return cls(model, tokenizer, name, batch_size=batch_size, artefacts=artefacts)
+
+    def answer(self, questions: Sequence[Question], protocol: ProtocolName) -> Iterator[tuple[int, Prediction]]:
+        yield from score_masked(self, questions, protocol)
+
+    def _prepare(self, questions: Sequence[Question]) -> None:
+        """Tokenise the sentences around their masks, once a sentence."""
+        for question in questions:
+            if question.text not in self._contexts:
+                ids, start, end = _locate(self.tokenizer, question.before, _PLACEHOLDER, question.after)
+                self._contexts[question.text] = ids[:start], ids[end:]
+
+    def _input_ids(self, query: MaskQuery) -> list[int]:
+        before, after = self._contexts[query.question.text]
+        ids = [*before, *query.known, *[self.tokenizer.mask_token_id] * query.masks, *after]
+        if len(ids) > self.max_tokens:
+            raise InputError(
+                f"{query.question.where}: {len(ids)} tokens, but '{self.name}' takes {self.max_tokens} at most"
+            )
+        return ids
+
+    def mask_logits(self, queries: Sequence[MaskQuery]) -> Iterator[MaskBatch]:
+        """Logits at the masks, in batches sorted by length (longest first, so that memory runs out early or never)."""
+        import torch
+
+        self._prepare([query.question for query in queries])
+        inputs = [self._input_ids(query) for query in queries]
+        order = sorted(range(len(queries)), key=lambda i: -len(inputs[i]))
+        padding = self.tokenizer.pad_token_id or 0
+        device = self.model.device
+        for at in range(0, len(order), self.batch_size):
+            part = order[at : at + self.batch_size]
+            width = len(inputs[part[0]])
+            ids = torch.tensor([inputs[i] + [padding] * (width - len(inputs[i])) for i in part])
+            attention = torch.tensor([[1] * len(inputs[i]) + [0] * (width - len(inputs[i])) for i in part])
+            rows: list[int] = []
+            columns: list[int] = []
+            for row, i in enumerate(part):
+                first = len(self._contexts[queries[i].question.text][0]) + len(queries[i].known)
+                rows += [row] * queries[i].read
+                columns += range(first, first + queries[i].read)
+            with torch.inference_mode():
+                logits = self.model(input_ids=ids.to(device), attention_mask=attention.to(device)).logits
+                read = logits[torch.tensor(rows, device=device), torch.tensor(columns, device=device)].float()
+            yield MaskBatch(part, _finite(read, self.name), [Evidence()] * len(part))
+
+
+def _finite(logits: torch.Tensor, name: str) -> torch.Tensor:
+    if not bool(logits.isfinite().all()):
+        raise ArtefactError(
+            f"'{name}' gives scores that are no numbers: its weights are damaged or made for another type"
+        )
+    return logits

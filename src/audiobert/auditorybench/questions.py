@@ -1,0 +1,198 @@
+"""From a row to the question that a model is asked: candidates, prompts, and the same question the other way round."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from audiobert.auditorybench.align import MASK
+from audiobert.auditorybench.data import Row
+from audiobert.auditorybench.tasks import Task
+from audiobert.errors import InputError
+
+BLANK = "____"
+LETTERS = "ABCDEFGHIJ"
+# A determiner moves with its span: "an acoustic bass" stays "an acoustic bass" at the other end of the sentence.
+_DETERMINER = re.compile(r"(?:^|(?<=\s))(?:an?|the|some)\s+$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a model is asked.
+
+    Attributes
+    ----------
+    text
+        The sentence with exactly one `[MASK]`.
+    span_offsets
+        Character offsets of the row's spans in `text` (gold spans), without those that could not be aligned.
+    spans
+        The span strings, in the order in which they stand in the question.
+    candidates
+        What may be answered, or None when any word may be.
+    where
+        File and row, for messages.
+    flipped
+        Whether this is the question the other way round (spans swapped, answer flipped).
+    """
+
+    task: str
+    kind: str
+    split: str
+    row: int
+    text: str
+    answer: str
+    spans: tuple[str, ...]
+    span_offsets: tuple[tuple[int, int], ...]
+    candidates: tuple[str, ...] | None
+    prompt: str
+    chat: str
+    where: str
+    flipped: bool = False
+
+    @property
+    def before(self) -> str:
+        """The text up to the mask."""
+        return self.text[: self.text.index(MASK)]
+
+    @property
+    def after(self) -> str:
+        """The text behind the mask."""
+        return self.text[self.text.index(MASK) + len(MASK) :]
+
+
+def label_set(task: Task, train: Sequence[Row] | None) -> tuple[str, ...] | None:
+    """The candidates of a task that are the same for every row; None where they are the row's own.
+
+    Raises
+    ------
+    InputError
+        When they are the train split's answers and there is no train split.
+    """
+    if task.label_words is not None:
+        return tuple(task.label_words)
+    if task.candidates == "row":
+        return None
+    if not train:
+        raise InputError(f"the candidates of '{task.name}' are the answers in its train split, which the folder lacks")
+    return tuple(sorted({row.answer.casefold() for row in train}))
+
+
+def _lettered(choices: Iterable[str]) -> str:
+    return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+
+
+def _fill(template: str, text: str, choices: Sequence[str]) -> str:
+    """Put a row into a prompt template; the row's own braces are left alone."""
+    values = {
+        "text": text,
+        "blank": text.replace(MASK, BLANK),
+        "stem": text.split(MASK)[0].rstrip(),
+        "choices": _lettered(choices),
+    }
+    return re.sub(r"\{(text|blank|stem|choices)\}", lambda match: values[match.group(1)], template)
+
+
+def make_question(
+    row: Row, task: Task, path: Path, candidates: tuple[str, ...] | None, *, with_choices: bool = False
+) -> Question:
+    """A row as a question; `with_choices` asks it with the row's own options.
+
+    Raises
+    ------
+    InputError
+        When the text has not exactly one mask, or options are wanted and the row has none.
+    """
+    where = f"{path}, row {row.row}"
+    text = row.text if MASK in row.text else _fill(task.cloze, row.text, row.choices or ())
+    if text.count(MASK) != 1:
+        raise InputError(f"{where}: exactly one {MASK} is wanted, the sentence has {text.count(MASK)}")
+    options = row.choices if with_choices else candidates
+    if with_choices and not options:
+        raise InputError(f"{where}: the row has no options to choose from; ask it with the protocol 'paper'")
+    shift = text.find(row.text) if text != row.text else 0
+    places = tuple((s + shift, e + shift) for s, e in filter(None, row.span_offsets)) if shift >= 0 else ()
+    shown = text if MASK in row.text else row.text
+    return Question(
+        task=task.name,
+        kind=task.kind,
+        split=row.split,
+        row=row.row,
+        text=text,
+        answer=row.answer,
+        spans=row.spans,
+        span_offsets=places,
+        candidates=options,
+        prompt=_fill(task.prompt, shown, options or ()),
+        chat=_fill(task.chat, shown, options or ()),
+        where=where,
+    )
+
+
+def _with_determiner(text: str, place: tuple[int, int]) -> tuple[int, int]:
+    match = _DETERMINER.search(text[: place[0]])
+    return (match.start() if match else place[0]), place[1]
+
+
+def _recase(phrase: str, *, first: bool) -> str:
+    """Capital letter at the sentence's beginning; a determiner elsewhere in lower case."""
+    if first:
+        return phrase[:1].upper() + phrase[1:]
+    return re.sub(r"^(An?|The|Some)(?=\s)", lambda match: match.group().lower(), phrase)
+
+
+def swap_spans(text: str, places: Sequence[tuple[int, int]]) -> str | None:
+    """The sentence with its two spans, and their determiners, in each other's place; None when it cannot be done.
+
+    >>> swap_spans("A bell has a [MASK] pitch than the hum of a fridge.", [(2, 6), (31, 46)])
+    'The hum of a fridge has a [MASK] pitch than a bell.'
+    """
+    if len(places) != 2:
+        return None
+    (a, b), (c, d) = sorted(_with_determiner(text, place) for place in places)
+    if b > c:
+        return None
+    return text[:a] + _recase(text[c:d], first=a == 0) + text[b:c] + _recase(text[a:b], first=False) + text[d:]
+
+
+def flip(question: Question, task: Task) -> Question | None:
+    """The same comparison the other way round: spans swapped, answer flipped; None where a span is not in the text."""
+    labels = task.label_words
+    if question.kind != "comparison" or labels is None or len(labels) != 2 or len(question.spans) != 2:
+        return None
+    text = swap_spans(question.text, question.span_offsets)
+    if text is None or text.count(MASK) != 1:
+        return None
+    first, second = question.spans
+    other = labels[1] if question.answer.casefold() == labels[0].casefold() else labels[0]
+    places = []
+    for place, start in ((question.span_offsets[1], 0), (question.span_offsets[0], text.index(MASK))):
+        phrase = question.text[slice(*place)]  # as it stands in the sentence, not as the row writes it
+        at = text.lower().find(phrase.lower(), start)
+        if at >= 0:
+            places.append((at, at + len(phrase)))
+    return replace(
+        question,
+        text=text,
+        answer=other,
+        spans=(second, first),
+        span_offsets=tuple(places),
+        prompt=_fill(task.prompt, text, question.candidates or ()),
+        chat=_fill(task.chat, text, question.candidates or ()),
+        flipped=True,
+    )
+
+
+def normalise(reply: str) -> str:
+    """What a model said, as a word to compare: first line, without quotes, final stop, article; case folded.
+
+    >>> normalise(' "The Cat."\\n')
+    'cat'
+    """
+    reply = re.sub(r"<think>.*?</think>", "", reply, flags=re.DOTALL).strip()
+    line = reply.splitlines()[0] if reply else ""
+    line = line.strip(" \t\"'`*_.,;:!?").casefold()
+    line = re.sub(r"^(?:an?|the)\s+", "", line)
+    return " ".join(line.split())

@@ -1,0 +1,169 @@
+"""`audiobert evaluate` and `audiobert compare`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from audiobert.auditorybench.tables import ResultTable, TextTable
+
+_PLAIN_WIDTH = 260
+_JSON = typer.Option("--json", help="Machine-readable, on stdout.")
+_FORM = typer.Option("--format", help="terminal, markdown, latex or csv.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("evaluate")(evaluate)
+    app.command("compare")(compare)
+
+
+def _list(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def evaluate(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="mini, a preset, a folder, a hub id, control:majority, control:bag-of-words; an AudioBERT's name may "
+            "end in :no-audio or :gold-spans; {seed} in a name stands for each of --seeds.",
+        ),
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with the benchmark; default AUDITORYBENCH_DIR, else 'data download's.")
+    ] = None,
+    tasks: Annotated[
+        str, typer.Option(help="Tasks, parted by commas: animal, pitch, pp-animal, ... or YAML files.")
+    ] = "animal,pitch",
+    splits: Annotated[str, typer.Option(help="Splits, parted by commas: train, dev, wiki, test.")] = "dev,wiki",
+    protocol: Annotated[str, typer.Option(help="paper, candidates or multiple-choice.")] = "paper",
+    seeds: Annotated[str, typer.Option(help="Seeds, parted by commas, for names with {seed}.")] = "0",
+    out: Annotated[Path | None, typer.Option(help="Write the results to this JSON file.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Write a line a row to this JSONL file.")] = None,
+    detector: Annotated[bool, typer.Option("--detector", help="Score the models' span detectors (Table II).")] = False,
+    kind: Annotated[
+        str | None, typer.Option(help="masked, causal or audiobert, where the model's config does not tell.")
+    ] = None,
+    bank: Annotated[str | None, typer.Option(help="Another bank for an AudioBERT.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default a GPU when there is one.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Sentences in a forward pass.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many rows of each split, for a look.")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible server; the MODELs are then its models.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests to the server at once.")] = 8,
+    retries: Annotated[int, typer.Option(min=0, help="Further tries after a passing fault of the server.")] = 4,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 60.0,
+    key_variable: Annotated[
+        str, typer.Option(help="The environment variable that holds the server's key.")
+    ] = "OPENAI_API_KEY",
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps the server's answers.")] = None,
+    form: Annotated[str, _FORM] = "terminal",
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """How much a model knows of sound: accuracy with its interval, beside the paper's Table III.
+
+    Example: audiobert evaluate mini control:majority control:bag-of-words --data auditorybench --out results.json
+    """
+    from audiobert.auditorybench.detection import evaluate_detectors
+    from audiobert.auditorybench.download import data_folder
+    from audiobert.auditorybench.evaluate import evaluate as run
+    from audiobert.auditorybench.evaluate import parse_protocol, parse_seeds
+    from audiobert.auditorybench.models import ModelOptions
+    from audiobert.auditorybench.tables import accuracy_table, detector_table
+
+    folder = data_folder(data)
+    options = ModelOptions(
+        kind=kind,
+        bank=bank,
+        device=device,
+        batch_size=batch_size,
+        base_url=base_url,
+        chat={
+            "concurrency": concurrency,
+            "retries": retries,
+            "timeout_s": timeout,
+            "key_variable": key_variable,
+            "cache": cache,
+        },
+    )
+    if detector:
+        reports = evaluate_detectors(
+            models, folder, tasks=_list(tasks), splits=_list(splits), options=options, limit=limit, out=out
+        )
+        _show(detector_table(reports), form, as_json, reports)
+        return
+    reports = run(
+        models,
+        folder,
+        tasks=_list(tasks),
+        splits=_list(splits),
+        protocol=parse_protocol(protocol),
+        seeds=parse_seeds(seeds),
+        options=options,
+        limit=limit,
+        out=out,
+        predictions=predictions,
+    )
+    _show(accuracy_table(reports), form, as_json, reports)
+
+
+def _show(table: ResultTable, form: str, as_json: bool, reports: list[dict[str, Any]]) -> None:
+    if as_json:
+        print(json.dumps(reports[0] if len(reports) == 1 else reports, ensure_ascii=False))
+        return
+    _print_table(table, form)
+
+
+def _print_table(table: ResultTable | TextTable, form: str) -> None:
+    from audiobert.auditorybench.table_writers import to_terminal, write_table
+
+    if form != "terminal":
+        print(write_table(table, form), end="")
+        return
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:  # into a file or a pipe: as wide as it needs to be
+        console = Console(width=_PLAIN_WIDTH)
+    console.print(to_terminal(table))
+
+
+def compare(
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Files of 'evaluate --out'.")],
+    pairs: Annotated[bool, typer.Option("--pairs/--no-pairs", help="Test every two models on the same rows.")] = True,
+    published: Annotated[bool, typer.Option("--paper/--no-paper", help="Set the paper's rows beside.")] = True,
+    form: Annotated[str, _FORM] = "terminal",
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Results side by side with the paper's Table III; controls first, and a mark where a model does not beat them.
+
+    Two models are compared on the same rows by McNemar's exact test and a paired bootstrap.
+
+    Example: audiobert compare mini.json controls.json --format markdown
+    """
+    from audiobert.auditorybench.tables import accuracy_table, pairwise, pairwise_table, read_results, table_to_json
+
+    reports = read_results(results)
+    table = accuracy_table(reports, published=published)
+    comparisons = pairwise(reports) if pairs else []
+    if as_json:
+        from dataclasses import asdict
+
+        print(
+            json.dumps(
+                {"table": table_to_json(table), "pairs": [asdict(comparison) for comparison in comparisons]},
+                ensure_ascii=False,
+            )
+        )
+        return
+    _print_table(table, form)
+    if comparisons:
+        print()
+        _print_table(pairwise_table(comparisons), form)
