@@ -33,6 +33,14 @@ _RESAMPLER_MARGIN_S = 0.05
 _SPECTROGRAM_BLOCK = 512
 
 
+class AudioFileError(InputError):
+    """A sound file that cannot be used; `reason` says in one word why (missing, undecodable, empty, not-finite)."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class Recording:
     """A decoded sound file.
@@ -89,15 +97,16 @@ def read_recording(
 
     Raises
     ------
-    InputError
-        When the file is missing, is no sound file, is damaged, holds no samples, or holds values that are no numbers.
+    AudioFileError
+        (an `InputError`) When the file is missing, is no sound file, is damaged, holds no samples, or holds values
+        that are no numbers.
     """
     name = name or str(getattr(source, "name", source))
     if max_seconds is not None and not max_seconds > 0:
         raise InputError(f"max_seconds is {max_seconds}; it must be greater than 0")
     if isinstance(source, str | Path) and not Path(source).is_file():
         what = "is a folder" if Path(source).is_dir() else "does not exist"
-        raise InputError(f"{name} {what}; give the path of a sound file")
+        raise AudioFileError(f"{name} {what}; give the path of a sound file", "missing")
     try:
         with soundfile.SoundFile(str(source) if isinstance(source, Path) else source) as file:
             native_rate_hz, channels, frames = file.samplerate, file.channels, file.frames
@@ -107,14 +116,16 @@ def read_recording(
             samples = file.read(wanted, dtype="float32", always_2d=True)  # (samples, channels)
     except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError, OSError) as error:
         reason = getattr(error, "error_string", None) or str(error)
-        raise InputError(f"{name} cannot be decoded ({reason.strip().rstrip('.')}); give a sound file") from None
+        message = f"{name} cannot be decoded ({reason.strip().rstrip('.')}); give a sound file"
+        raise AudioFileError(message, "undecodable") from None
     if not len(samples):
-        raise InputError(f"{name} holds no samples; give a sound file that is not empty")
+        raise AudioFileError(f"{name} holds no samples; give a sound file that is not empty", "empty")
     if wanted >= 0 and len(samples) < wanted:
         frames = len(samples)  # the header of a cut-off file promises more than there is
     waveform = samples[:, 0] if channels == 1 else samples.mean(axis=1)
     if not np.isfinite(waveform).all():
-        raise InputError(f"{name} holds samples that are no numbers (NaN or infinity); give an undamaged sound file")
+        message = f"{name} holds samples that are no numbers (NaN or infinity); give an undamaged sound file"
+        raise AudioFileError(message, "not-finite")
     if native_rate_hz != sample_rate_hz:
         waveform = soxr.resample(waveform, native_rate_hz, sample_rate_hz)
     if max_seconds is not None:

@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import scipy.fft
 import soxr
 
 from audiobert.errors import InputError, MissingExtraError
@@ -16,7 +17,7 @@ from audiobert.errors import InputError, MissingExtraError
 if TYPE_CHECKING:
     from swift_f0 import SwiftF0
 
-Estimator = Literal["swiftf0", "pyin"]
+Estimator = Literal["swiftf0", "pyin", "none"]
 
 # From below the lowest note of the contrabassoon (29 Hz) to above the highest of the piccolo (about 4,190 Hz).
 PITCH_MIN_HZ = 25.0
@@ -36,6 +37,9 @@ _MODEL_MIN_HZ, _MODEL_MAX_HZ = 46.875, 2_093.75
 _SUSPECT_LOW_HZ = 4 * _MODEL_MIN_HZ
 _SUSPECT_HIGH_HZ = _MODEL_MAX_HZ / 3
 _SUSPECT_VOICED_RATIO = 0.5
+# A sound that high has its strongest partial there or above; looked for in spectra of 64 ms.
+_SUSPECT_STRONGEST_HZ = 0.9 * _MODEL_MAX_HZ
+_SPECTRUM_SAMPLES = 1024
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,15 @@ def _swiftf0_track(waveform: np.ndarray, speed: float) -> _Track:
     return _Track(voiced_hz, len(result.pitch_hz), _HOP_SECONDS * speed)
 
 
+def _strongest_hz(waveform: np.ndarray) -> float:
+    """Frequency with the most energy over a whole 16 kHz waveform."""
+    padded = np.pad(waveform, (0, max(0, _SPECTRUM_SAMPLES - waveform.size)))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _SPECTRUM_SAMPLES)[::_SPECTRUM_SAMPLES]
+    spectrum = scipy.fft.rfft(frames * np.hanning(_SPECTRUM_SAMPLES).astype(np.float32), axis=1)
+    power = (spectrum.real**2 + spectrum.imag**2).sum(axis=0)
+    return float(np.argmax(power)) * _MODEL_RATE_HZ / _SPECTRUM_SAMPLES
+
+
 def _estimate_swiftf0(waveform: np.ndarray, sample_rate_hz: int) -> _Track:
     """SwiftF0 (arXiv 2508.18440), widened by an octave at both ends.
 
@@ -107,7 +120,7 @@ def _estimate_swiftf0(waveform: np.ndarray, sample_rate_hz: int) -> _Track:
         low = _swiftf0_track(waveform, 2.0)
         if low.pitched and low.median_hz < _MODEL_MIN_HZ and low.voiced_ratio >= track.voiced_ratio:
             return low
-    if doubtful or track.median_hz > _SUSPECT_HIGH_HZ:
+    if (doubtful or track.median_hz > _SUSPECT_HIGH_HZ) and _strongest_hz(waveform) > _SUSPECT_STRONGEST_HZ:
         high = _swiftf0_track(waveform, 0.5)
         if high.pitched and high.median_hz > _MODEL_MAX_HZ and high.voiced_ratio >= track.voiced_ratio:
             return high
@@ -128,7 +141,15 @@ def _estimate_pyin(waveform: np.ndarray, sample_rate_hz: int) -> _Track:
     return _Track(pitch_hz[voiced], len(pitch_hz), _HOP_SECONDS)
 
 
-_ESTIMATORS: dict[str, Callable[[np.ndarray, int], _Track]] = {"swiftf0": _estimate_swiftf0, "pyin": _estimate_pyin}
+def _no_estimate(_waveform: np.ndarray, _sample_rate_hz: int) -> _Track:
+    return _Track(np.zeros(0), 0, _HOP_SECONDS)
+
+
+_ESTIMATORS: dict[str, Callable[[np.ndarray, int], _Track]] = {
+    "swiftf0": _estimate_swiftf0,
+    "pyin": _estimate_pyin,
+    "none": _no_estimate,
+}
 
 
 def measure_pitch(waveform: np.ndarray, sample_rate_hz: int, *, estimator: Estimator = "swiftf0") -> Pitch:
@@ -141,7 +162,7 @@ def measure_pitch(waveform: np.ndarray, sample_rate_hz: int, *, estimator: Estim
     sample_rate_hz
         Its rate; resampled to 16 kHz when it has another.
     estimator
-        `swiftf0` (fast; the default) or `pyin` (needs the extra `construct`).
+        `swiftf0` (fast; the default), `pyin` (needs the extra `construct`), or `none`: nothing is measured.
 
     Raises
     ------

@@ -1,0 +1,18 @@
+"""The bank: clips with their metadata and vectors, on disk; building it, searching it, and keeping it sound."""
+
+from __future__ import annotations
+
+from audiobert.bank.audio_bank import AudioBank, VerifyReport, check_identity, verify_bank
+from audiobert.bank.build import BuildReport, ClipEncoder, build_bank
+from audiobert.bank.clips import Clip
+
+__all__ = [
+    "AudioBank",
+    "BuildReport",
+    "Clip",
+    "ClipEncoder",
+    "VerifyReport",
+    "build_bank",
+    "check_identity",
+    "verify_bank",
+]

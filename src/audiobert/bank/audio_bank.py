@@ -1,0 +1,394 @@
+"""`AudioBank`: a set of clips with their vectors, opened from a folder and searched by CLAP vector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from audiobert.artefacts import sha256_of
+from audiobert.bank.clips import Clip
+from audiobert.bank.licences import terms_of
+from audiobert.bank.search import ApproximateIndex, exact_search
+from audiobert.bank.store import (
+    CLIPS,
+    INDEX,
+    MANIFEST,
+    VECTORS,
+    ClipTable,
+    manifest_checksum,
+    open_vectors,
+    read_manifest,
+)
+from audiobert.errors import ArtefactError, InputError
+
+Method = Literal["auto", "exact", "approximate"]
+# Vectors up to this size are kept as float32 in memory after the first search: a query then costs one multiplication.
+_IN_MEMORY_BYTES = 64 << 20
+# An index visits a part of its lists; where a filter leaves less than this share of the clips, it would miss too many.
+_INDEX_MIN_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `AudioBank.verify` found.
+
+    Attributes
+    ----------
+    folder
+        The bank.
+    files
+        Files whose size and SHA-256 were compared with the manifest.
+    problems
+        One line a damaged or missing file, or a broken promise between files; empty when the bank is sound.
+    """
+
+    folder: str
+    files: list[str]
+    problems: list[str]
+
+    @property
+    def sound(self) -> bool:
+        return not self.problems
+
+
+class AudioBank:
+    """Clips with their metadata, CLAP vectors and knowledge vectors.
+
+    Open one with `AudioBank.open`. Metadata and vectors stay on disk and are read when they are used, so that opening
+    takes milliseconds whatever the size.
+
+    Attributes
+    ----------
+    folder
+        Where it lies.
+    manifest
+        The content of its `bank.json`.
+    clap_vectors
+        `(clips, clap_dim)` float16, unit norm, memory-mapped.
+    knowledge_vectors
+        `(clips, hidden_size)` float16, memory-mapped.
+
+    Examples
+    --------
+    >>> bank = AudioBank.open("bank")                                  # doctest: +SKIP
+    >>> scores, rows = bank.search(query_vector, top_k=3)              # doctest: +SKIP
+    >>> [bank.clip(row).caption for row in rows[0]]                    # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: dict[str, Any],
+        clips: ClipTable,
+        vectors: Mapping[str, np.ndarray],
+        audio_root: Path | None,
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.clap_vectors = vectors["clap_vectors"]
+        self.knowledge_vectors = vectors["knowledge_vectors"]
+        self._clips = clips
+        self._audio_root = audio_root
+
+    @classmethod
+    def open(cls, folder: str | Path, *, audio_root: str | Path | None = None) -> AudioBank:
+        """Open a bank.
+
+        Parameters
+        ----------
+        folder
+            Made by `build_bank` or `audiobert bank build`.
+        audio_root
+            Folder that the clips' paths are relative to; by default the one the bank was built from, if it says.
+
+        Raises
+        ------
+        ArtefactError
+            When the folder holds no bank, or one that is damaged.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        clips = ClipTable(folder / CLIPS)
+        vectors = open_vectors(folder / VECTORS)
+        for name, width in (("clap_vectors", "clap_dim"), ("knowledge_vectors", "hidden_size")):
+            wanted = (len(clips), manifest.get(width))
+            if name not in vectors or vectors[name].shape != wanted or manifest.get("clips") != len(clips):
+                has = vectors[name].shape if name in vectors else "no"
+                raise ArtefactError(f"{folder / VECTORS} has {has} {name}, the bank needs {wanted}; build it again")
+        root = audio_root or manifest.get("audio_root")
+        return cls(folder, manifest, clips, vectors, Path(root) if root else None)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Ids and checksums of the CLAP model and the audio encoder that made the vectors."""
+        return self.manifest["identity"]
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __repr__(self) -> str:
+        return f"AudioBank({str(self.folder)!r}: {len(self):,} clips)"
+
+    def clip(self, index: int) -> Clip:
+        """Metadata of one clip; negative indices count from the end."""
+        index = int(index)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
+        return self._with_path(Clip.from_row(self._clips.row(index % len(self))))
+
+    def clips(self) -> Iterator[Clip]:
+        """All clips in order."""
+        for row in self._clips.rows():
+            yield self._with_path(Clip.from_row(row))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows of the clip table in order, paths as they are stored."""
+        return self._clips.rows()
+
+    def _with_path(self, clip: Clip) -> Clip:
+        if clip.path is None or Path(clip.path).is_absolute():
+            return clip
+        return replace(clip, path=str(self._audio_root / clip.path) if self._audio_root else None)
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """The metadata of all clips as an Arrow table, memory-mapped."""
+        return self._clips.table()
+
+    @cached_property
+    def _vectors_in_memory(self) -> np.ndarray:
+        small = self.clap_vectors.size * 4 <= _IN_MEMORY_BYTES
+        return self.clap_vectors.astype(np.float32) if small else self.clap_vectors
+
+    @cached_property
+    def _index(self) -> ApproximateIndex | None:
+        if not self.manifest.get("index"):
+            return None
+        return ApproximateIndex(self.folder / INDEX, len(self))
+
+    def find(self, ids: Iterable[str]) -> np.ndarray:
+        """Row numbers of clips by id.
+
+        Raises
+        ------
+        InputError
+            When an id is not in the bank.
+        """
+        wanted = list(ids)
+        rows = pc.index_in(pa.array(wanted, pa.string()), self.table["id"].combine_chunks())
+        if rows.null_count:
+            unknown = wanted[rows.is_null().index(True).as_py()]
+            raise InputError(f"{self.folder} has no clip with the id {unknown!r} ({rows.null_count} ids are unknown)")
+        return rows.to_numpy(zero_copy_only=False).astype(np.int64)
+
+    def select(
+        self,
+        *,
+        exclude: Iterable[str] | None = None,
+        licenses: Iterable[str] | None = None,
+        redistributable: bool | None = None,
+        sources: Iterable[str] | None = None,
+        labels: Iterable[str] | None = None,
+        min_duration_s: float | None = None,
+        max_duration_s: float | None = None,
+    ) -> np.ndarray | None:
+        """Which clips may be found, `(clips,)` bool; None when nothing is asked for.
+
+        Parameters
+        ----------
+        exclude
+            Ids that must not be found; unknown ones are ignored, so that one list serves several banks.
+        licenses
+            Licences, in any usual spelling (`CC0`, `cc-by`, a Creative Commons URL).
+        redistributable
+            Only clips whose licence says that they may (or may not) be passed on.
+        sources, labels
+            Values of the columns `source` and `label`, letter case aside.
+        min_duration_s, max_duration_s
+            Length of the clip in seconds.
+        """
+        masks: list[np.ndarray] = []
+        if exclude is not None and (excluded := list(exclude)):
+            masks.append(~_numpy(pc.is_in(self.table["id"], pa.array(excluded, pa.string()))))
+        if licenses is not None:
+            wanted = {terms_of(one).name.lower() for one in licenses}
+            masks.append(self._by_license(lambda given: terms_of(given).name.lower() in wanted))
+        if redistributable is not None:
+            masks.append(self._by_license(lambda given: terms_of(given).redistributable is redistributable))
+        for column, values in (("source", sources), ("label", labels)):
+            if values is not None:
+                lower = pa.array([value.lower() for value in values], pa.string())
+                masks.append(_numpy(pc.is_in(pc.utf8_lower(self.table[column]), lower)))
+        if min_duration_s is not None:
+            masks.append(_numpy(pc.greater_equal(self.table["duration_s"], min_duration_s)))
+        if max_duration_s is not None:
+            masks.append(_numpy(pc.less_equal(self.table["duration_s"], max_duration_s)))
+        return np.logical_and.reduce(masks) if masks else None
+
+    def _by_license(self, allowed: Any) -> np.ndarray:
+        column = self.table["license"]
+        given = [one for one in pc.unique(column).to_pylist() if allowed(one)]
+        return _numpy(pc.is_in(column, pa.array(given, pa.string())))
+
+    def search(
+        self,
+        query_vectors: np.ndarray,
+        top_k: int = 10,
+        *,
+        exclude: Iterable[str] | None = None,
+        mask: np.ndarray | None = None,
+        method: Method = "auto",
+        **filters: Any,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest clips of each query by cosine.
+
+        Parameters
+        ----------
+        query_vectors
+            `(queries, clap_dim)` or `(clap_dim,)`, unit norm.
+        top_k
+            How many clips a query; fewer when the filters leave fewer.
+        exclude
+            Ids that must not be found (leak-free evaluation).
+        mask
+            `(clips,)` bool, True where a clip may be found.
+        method
+            `exact`, `approximate` (needs the bank's index), or `auto`: approximate where the bank has an index and the
+            filters leave enough for it.
+        **filters
+            As for `select`: licenses, redistributable, sources, labels, min_duration_s, max_duration_s.
+
+        Returns
+        -------
+        tuple[np.ndarray, np.ndarray]
+            Scores float32 in descending order and row numbers int64, both `(queries, top_k)`.
+
+        Raises
+        ------
+        InputError
+            When the shapes do not fit, or `top_k` is less than 1.
+        """
+        queries = np.atleast_2d(np.asarray(query_vectors, dtype=np.float32))
+        clap_dim = self.clap_vectors.shape[1]
+        if queries.ndim != 2 or queries.shape[1] != clap_dim:
+            raise InputError(f"the queries have shape {queries.shape}; this bank needs (queries, {clap_dim})")
+        if top_k < 1:
+            raise InputError(f"top_k is {top_k}; it must be at least 1")
+        if not np.isfinite(queries).all():
+            raise InputError("a query vector holds values that are no numbers; check the model that made it")
+        selected = self.select(exclude=exclude, **filters)
+        if mask is not None:
+            mask = np.asarray(mask, dtype=bool)
+            if mask.shape != (len(self),):
+                raise InputError(f"the mask has shape {mask.shape}; this bank needs ({len(self)},)")
+            selected = mask if selected is None else selected & mask
+        found = len(self) if selected is None else int(selected.sum())
+        top_k = min(top_k, found)
+        if not top_k:
+            return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
+        if method == "approximate" and self._index is None:
+            raise InputError(f"{self.folder} has no index; search it with the method 'exact'")
+        index = None
+        if method == "approximate" or (method == "auto" and found >= _INDEX_MIN_SHARE * len(self)):
+            index = self._index
+        if index is not None:
+            scores, rows = index.search(queries, top_k, selected)
+            if (rows >= 0).all() or method == "approximate":
+                return scores, rows
+        return exact_search(self._vectors_in_memory, queries, top_k, selected)
+
+    def verify(self) -> VerifyReport:
+        """Compare every file with the manifest's size and SHA-256, and the content with what it must be."""
+        return verify_bank(self.folder)
+
+    def broken_promises(self) -> Iterator[str]:
+        """What the files' content breaks: ids that occur once, vectors that are numbers, CLAP vectors of unit norm."""
+        if pc.count_distinct(self.table["id"]).as_py() != len(self):
+            yield f"{CLIPS} has ids that occur twice"
+        for name, vectors in (("clap_vectors", self.clap_vectors), ("knowledge_vectors", self.knowledge_vectors)):
+            for start in range(0, len(self), 1 << 16):
+                block = vectors[start : start + (1 << 16)].astype(np.float32)
+                if not np.isfinite(block).all():
+                    yield f"{VECTORS}: {name} holds values that are no numbers"
+                    break
+                norms = np.linalg.norm(block, axis=1)
+                if name == "clap_vectors" and np.abs(norms - 1).max(initial=0) > 0.01:
+                    yield f"{VECTORS}: {name} are not of unit norm"
+                    break
+
+
+def verify_bank(folder: str | Path) -> VerifyReport:
+    """Check a bank, even one that is too damaged to open; reads all of it.
+
+    Raises
+    ------
+    ArtefactError
+        When the folder holds no bank at all.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    problems: list[str] = []
+    if manifest.get("checksum") != manifest_checksum(manifest):
+        problems.append(f"{MANIFEST} was changed: it does not have its own checksum")
+    files = manifest.get("files", {})
+    for name, entry in files.items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif path.stat().st_size != entry.get("bytes"):
+            problems.append(f"{name} has {path.stat().st_size} bytes, the manifest says {entry.get('bytes')}")
+        elif (found := sha256_of(path)) != entry.get("sha256"):
+            problems.append(f"{name} has SHA-256 {found[:12]}..., the manifest says {str(entry.get('sha256'))[:12]}...")
+    if not problems:
+        try:
+            problems += AudioBank.open(folder).broken_promises()
+        except ArtefactError as error:
+            problems.append(str(error))
+    return VerifyReport(str(folder), [MANIFEST, *files], problems)
+
+
+def check_identity(bank: AudioBank, encoder_identity: Mapping[str, Any]) -> None:
+    """Refuse a bank whose vectors were made by other models than the ones at hand.
+
+    Raises
+    ------
+    ArtefactError
+        Naming what the bank was made by and what is at hand.
+    """
+    made_by, at_hand = _flat(bank.identity), _flat(encoder_identity)
+    if made_by == at_hand:
+        return
+    names = [name for name in {**made_by, **at_hand} if made_by.get(name) != at_hand.get(name)]
+    theirs = ", ".join(f"{name} {_short(made_by.get(name))}" for name in names)
+    ours = ", ".join(f"{name} {_short(at_hand.get(name))}" for name in names)
+    raise ArtefactError(
+        f"the bank {bank.folder} was made by {theirs}; the model at hand has {ours}; "
+        "give a bank of this model, or build one with 'audiobert bank build'"
+    )
+
+
+def _flat(identity: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in identity.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return f"{text[:12]}..." if len(text) == 64 else text
+
+
+def _numpy(mask: Any) -> np.ndarray:
+    """An Arrow column of booleans as a numpy array; unknown counts as False."""
+    return np.asarray(pc.fill_null(mask, False).to_numpy(), dtype=bool)

@@ -1,0 +1,124 @@
+"""A clip's metadata, and the table on disk that holds it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import pyarrow as pa
+
+from audiobert.audio import Attributes
+
+# What a source may tell about a clip. Other columns of a manifest are kept in `extra`.
+TEXT_COLUMNS = ("path", "caption", "label", "title", "description", "author", "license", "url", "source")
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        *(pa.field(name, pa.string()) for name in TEXT_COLUMNS),
+        pa.field("tags", pa.list_(pa.string())),
+        pa.field("duration_s", pa.float64()),
+        pa.field("sample_rate_hz", pa.int32()),
+        pa.field("channels", pa.int32()),
+        pa.field("pitch_hz", pa.float64()),
+        pa.field("pitch_mean_hz", pa.float64()),
+        pa.field("voiced_ratio", pa.float64()),
+        pa.field("loudness_dbfs", pa.float64()),
+        pa.field("peak_dbfs", pa.float64()),
+        pa.field("spectral_centroid_hz", pa.float64()),
+        pa.field("spectral_flatness", pa.float64()),
+        pa.field("content_sha256", pa.string()),
+        pa.field("extra", pa.string()),  # JSON object: whatever else the source said
+    ]
+)
+MEASURED_COLUMNS = tuple(SCHEMA.names[SCHEMA.names.index("duration_s") : SCHEMA.names.index("extra")])
+
+# Decimals worth keeping: a hundredth of a hertz or a decibel, a millisecond.
+_DECIMALS = {"duration_s": 3, "voiced_ratio": 4, "spectral_flatness": 6}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording of a bank with its metadata; what is not known is None.
+
+    `path` is where the audio lies, or None when the bank was built or shipped without it.
+    """
+
+    id: str
+    path: str | None = None
+    caption: str | None = None
+    label: str | None = None
+    title: str | None = None
+    description: str | None = None
+    author: str | None = None
+    license: str | None = None
+    url: str | None = None
+    source: str | None = None
+    tags: list[str] = field(default_factory=list)
+    duration_s: float | None = None
+    sample_rate_hz: int | None = None
+    channels: int | None = None
+    pitch_hz: float | None = None
+    pitch_mean_hz: float | None = None
+    voiced_ratio: float | None = None
+    loudness_dbfs: float | None = None
+    peak_dbfs: float | None = None
+    spectral_centroid_hz: float | None = None
+    spectral_flatness: float | None = None
+    content_sha256: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Clip:
+        """A clip from a row of the table; columns that this version does not know are left out."""
+        known = {name: row[name] for name in _FIELDS if row.get(name) is not None}
+        known["extra"] = json.loads(known.get("extra") or "{}")
+        return cls(**known)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary of all that is known of the clip."""
+        return asdict(self)
+
+
+_FIELDS = tuple(one.name for one in fields(Clip))
+
+
+def given_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Order a source's row into the columns of the table; whatever has no column of its own goes to `extra`.
+
+    Columns that are measured (`duration_s`, `pitch_hz`, ...) are measured again and not taken over, except those that
+    say something else than the measurement does; these are no columns of the table.
+    """
+    given: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    for name, value in row.items():
+        if value is None or value == "" or name == "id":
+            continue
+        if name in TEXT_COLUMNS:
+            given[name] = value if isinstance(value, str) else str(value)
+        elif name == "tags":
+            given[name] = _tags(value)
+        elif name == "extra" and isinstance(value, Mapping):
+            extra.update(value)
+        elif name not in MEASURED_COLUMNS:
+            extra[name] = value
+    given["extra"] = json.dumps(extra, ensure_ascii=False, sort_keys=True, default=str) if extra else None
+    return given
+
+
+def _tags(value: Any) -> list[str]:
+    if isinstance(value, str):
+        value = json.loads(value) if value.startswith("[") else value.split(",")
+    return [text for tag in value if (text := str(tag).strip())]
+
+
+def measured_columns(
+    attributes: Attributes, *, sample_rate_hz: int, channels: int, content_sha256: str
+) -> dict[str, Any]:
+    """What was measured of a clip, as columns of the table, rounded to what is worth keeping."""
+    columns: dict[str, Any] = {}
+    for name, value in asdict(attributes).items():
+        columns[name] = None if value is None else round(float(value), _DECIMALS.get(name, 2))
+    return {**columns, "sample_rate_hz": sample_rate_hz, "channels": channels, "content_sha256": content_sha256}

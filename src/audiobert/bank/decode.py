@@ -1,0 +1,104 @@
+"""From an entry of a source to what the encoder hears; runs in worker processes and imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from audiobert.audio import (
+    FRAME_LENGTH,
+    SAMPLE_RATE_HZ,
+    SILENCE_DBFS,
+    Attributes,
+    AudioFileError,
+    log_mel_spectrogram,
+    measure,
+    read_recording,
+    seconds_heard,
+)
+from audiobert.bank.clips import measured_columns
+from audiobert.bank.sources import Entry
+from audiobert.pitch import Estimator
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """How clips are heard; a bank records it.
+
+    Attributes
+    ----------
+    frames
+        Spectrogram frames the encoder hears; longer clips are cut to their start.
+    max_duration_s
+        Recordings longer than this are rejected: their start does not stand for the whole.
+    estimator
+        How the pitch is measured.
+    """
+
+    frames: int
+    max_duration_s: float = 1_800.0
+    estimator: Estimator = "swiftf0"
+
+
+@dataclass
+class Heard:
+    """What became of an entry: a spectrogram with measurements, or the reason why not, or that it is unchanged."""
+
+    sha256: str | None = None
+    unchanged: bool = False
+    problem: tuple[str, str] | None = None
+    spectrogram: np.ndarray | None = None  # (frames, mel bins)
+    attributes: Attributes | None = None
+    measured: dict[str, Any] | None = None
+
+
+def hear(entry: Entry, hearing: Hearing, known_sha256: str | None = None) -> Heard:
+    """Hash, decode, measure and transform one clip.
+
+    Parameters
+    ----------
+    entry
+        The clip.
+    hearing
+        How it is to be heard.
+    known_sha256
+        Content hash at an earlier build; when it still holds, nothing is decoded and the result is `unchanged`.
+    """
+    if entry.problem:
+        return Heard(problem=entry.problem)
+    try:
+        file = entry.open()
+    except IsADirectoryError:
+        return Heard(problem=("missing", f"{entry.file} is a folder"))
+    except OSError as error:
+        return Heard(problem=("missing", f"{entry.file or entry.id} cannot be opened ({error.strerror or error})"))
+    with file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        if sha256 == known_sha256:
+            return Heard(sha256, unchanged=True)
+        file.seek(0)
+        direct = entry.file if entry.span is None and entry.content is None else None
+        try:
+            recording = read_recording(direct or file, max_seconds=seconds_heard(hearing.frames), name=entry.id)
+        except AudioFileError as error:
+            return Heard(sha256, problem=(error.reason, str(error)))
+    if recording.duration_s > hearing.max_duration_s:
+        detail = f"{recording.duration_s:.0f} s is longer than {hearing.max_duration_s:.0f} s"
+        return Heard(sha256, problem=("too-long", detail))
+    if len(recording.waveform) < FRAME_LENGTH:
+        return Heard(sha256, problem=("too-short", f"{recording.duration_s * 1000:.0f} ms is shorter than 25 ms"))
+    attributes = measure(
+        recording.waveform, SAMPLE_RATE_HZ, duration_s=recording.duration_s, estimator=hearing.estimator
+    )
+    if attributes.silent:
+        return Heard(sha256, problem=("silent", f"no sample reaches {SILENCE_DBFS:.0f} dBFS"))
+    measured = measured_columns(
+        attributes,
+        sample_rate_hz=recording.native_sample_rate_hz,
+        channels=recording.channels,
+        content_sha256=sha256,
+    )
+    return Heard(sha256, False, None, log_mel_spectrogram(recording.waveform), attributes, measured)

@@ -1,0 +1,149 @@
+"""Nearest clips by cosine: exact over the memory-mapped vectors, or through a FAISS index where there are very many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audiobert.errors import ArtefactError, MissingExtraError
+
+# Rows scored at once: converted to float32 they stay in the processor's cache.
+_BLOCK_ROWS = 8_192
+# Below this many clips the exact search answers in a few milliseconds and an index gains nothing.
+INDEX_FROM_CLIPS = 100_000
+# The index is tuned until it finds this share of the ten nearest of queries that are not in the bank.
+TARGET_RECALL = 0.985
+_TUNING_QUERIES = 256
+_TUNING_NEIGHBOURS = 10
+_TRAIN_PER_LIST = 40
+_KMEANS_ROUNDS = 8
+
+
+def exact_search(
+    vectors: np.ndarray, queries: np.ndarray, top_k: int, mask: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `top_k` rows with the highest inner product.
+
+    Parameters
+    ----------
+    vectors
+        `(clips, clap_dim)` float16 or float32.
+    queries
+        `(queries, clap_dim)` float32.
+    top_k
+        How many; at most the number of rows that `mask` leaves.
+    mask
+        `(clips,)` bool, True where a row may be found; all when None.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        Scores float32, descending, and row numbers int64, both `(queries, top_k)`.
+    """
+    import torch
+
+    wanted = torch.from_numpy(np.ascontiguousarray(queries, np.float32))
+    best_scores = torch.full((len(queries), 0), -torch.inf)
+    best_rows = torch.zeros((len(queries), 0), dtype=torch.int64)
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        rows: torch.Tensor | None = None
+        block = vectors[start : start + _BLOCK_ROWS]
+        if mask is not None:
+            chosen = np.flatnonzero(mask[start : start + _BLOCK_ROWS])
+            if not len(chosen):
+                continue
+            rows = torch.from_numpy(chosen) + start
+            block = block[chosen]
+        scores = wanted @ torch.from_numpy(block).float().T  # (queries, block)
+        top = scores.topk(min(top_k, scores.shape[1]), dim=1)
+        found = top.indices + start if rows is None else rows[top.indices]
+        best_scores = torch.cat([best_scores, top.values], dim=1)
+        best_rows = torch.cat([best_rows, found], dim=1)
+        if best_scores.shape[1] > top_k:
+            kept = best_scores.topk(top_k, dim=1)
+            best_scores, best_rows = kept.values, best_rows.gather(1, kept.indices)
+    order = best_scores.argsort(dim=1, descending=True, stable=True)
+    return best_scores.gather(1, order).numpy(), best_rows.gather(1, order).numpy()
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError:
+        raise MissingExtraError("faiss", "scale") from None
+    return faiss
+
+
+def tuning_queries(vectors: np.ndarray, count: int = _TUNING_QUERIES) -> np.ndarray:
+    """Queries that lie near the bank's vectors but not on them, as a text does: half way to a random direction."""
+    random = np.random.default_rng(0)
+    near = vectors[np.sort(random.choice(len(vectors), min(count, len(vectors)), replace=False))].astype(np.float32)
+    away = random.standard_normal(near.shape).astype(np.float32)
+    away /= np.linalg.norm(away, axis=1, keepdims=True)
+    queries = near + away
+    return queries / np.linalg.norm(queries, axis=1, keepdims=True)
+
+
+def build_index(vectors: np.ndarray, path: Path) -> dict[str, Any]:
+    """Build an inverted-file index with float16 vectors over `(clips, clap_dim)`, tune it, and write it to `path`.
+
+    The number of lists that a query visits (`nprobe`) is the smallest power of two that reaches the target recall.
+
+    Returns
+    -------
+    dict
+        What the manifest says of it: kind, lists, nprobe, and the recall@10 that was measured.
+    """
+    faiss = _faiss()
+    clips, clap_dim = vectors.shape
+    lists = int(min(4_096, max(1, clips // _TRAIN_PER_LIST), 2 ** round(np.log2(4 * np.sqrt(clips)))))
+    index = faiss.index_factory(clap_dim, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
+    inverted = faiss.extract_index_ivf(index)
+    inverted.cp.niter = _KMEANS_ROUNDS
+    random = np.random.default_rng(0)
+    sample = np.sort(random.choice(clips, min(clips, lists * _TRAIN_PER_LIST), replace=False))
+    index.train(vectors[sample].astype(np.float32))
+    for start in range(0, clips, 1 << 15):
+        index.add(vectors[start : start + (1 << 15)].astype(np.float32))
+    queries = tuning_queries(vectors)
+    _, truth = exact_search(vectors, queries, min(_TUNING_NEIGHBOURS, clips))
+    recall, probes = 0.0, 1
+    while True:
+        inverted.nprobe = probes
+        _, found = index.search(queries, truth.shape[1])
+        recall = float(np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(truth, found, strict=True)]))
+        if recall >= TARGET_RECALL or probes >= lists:
+            break
+        probes *= 2
+    faiss.write_index(index, str(path))
+    return {"kind": "IVF,SQfp16", "lists": lists, "nprobe": probes, "recall_at_10": round(recall, 4)}
+
+
+class ApproximateIndex:
+    """A FAISS index read from a bank's folder on first use."""
+
+    def __init__(self, path: Path, clips: int) -> None:
+        faiss = _faiss()
+        try:
+            self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ArtefactError(f"{path} is damaged ({reason}); build the bank's index again") from None
+        if self._index.ntotal != clips:
+            raise ArtefactError(f"{path} has {self._index.ntotal} vectors, the bank {clips}; build the index again")
+
+    def search(self, queries: np.ndarray, top_k: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Like `exact_search`; a row may be missed, and where too few are found the rest has row -1 and score -inf."""
+        faiss = _faiss()
+        wanted = np.ascontiguousarray(queries, np.float32)
+        if mask is None:
+            scores, rows = self._index.search(wanted, top_k)
+        else:
+            bits = np.packbits(mask, bitorder="little")
+            selector = faiss.IDSelectorBitmap(bits)
+            ivf = faiss.extract_index_ivf(self._index)
+            parameters = faiss.SearchParametersIVF(sel=selector, nprobe=ivf.nprobe)
+            scores, rows = self._index.search(wanted, top_k, params=parameters)
+        return np.where(rows < 0, -np.inf, scores).astype(np.float32), rows

@@ -1,0 +1,64 @@
+"""A small deterministic encoder and small sound files for the tests of the bank."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from audiobert.audio import MEL_BINS, SAMPLE_RATE_HZ, Attributes
+
+
+class FakeEncoder:
+    """Projects a clip's mean spectrum; counts what it encoded, and can stop the build after some batches."""
+
+    clap_dim = 16
+    hidden_size = 24
+    frames = 96
+
+    def __init__(self, name: str = "fake", batches: int | None = None, kill_once: Path | None = None) -> None:
+        self.name = name
+        self.batches = batches
+        self.kill_once = kill_once
+        self.encoded = 0
+
+    def identity(self) -> dict[str, Any]:
+        return {"clap": {"id": self.name, "sha256": "ab" * 32}, "audio_encoder": {"id": "ear", "sha256": "cd" * 32}}
+
+    def encode(self, spectrograms: list[np.ndarray], attributes: list[Attributes]) -> tuple[np.ndarray, np.ndarray]:
+        if self.batches is not None:
+            if not self.batches:
+                raise KeyboardInterrupt
+            self.batches -= 1
+        if self.kill_once and not self.kill_once.exists():
+            self.kill_once.touch()
+            os._exit(9)
+        assert len(spectrograms) == len(attributes)
+        assert all(len(one) <= self.frames for one in spectrograms)
+        self.encoded += len(spectrograms)
+        random = np.random.default_rng(7)
+        to_clap = random.standard_normal((MEL_BINS, self.clap_dim))
+        to_knowledge = random.standard_normal((MEL_BINS, self.hidden_size))
+        means = np.stack([one.mean(axis=0) for one in spectrograms])  # (clips, mel bins)
+        clap = means @ to_clap
+        return clap / np.linalg.norm(clap, axis=1, keepdims=True), means @ to_knowledge / 100
+
+
+def write_tone(path: Path, frequency_hz: float, seconds: float = 0.4, rate: int = SAMPLE_RATE_HZ) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    time = np.arange(round(seconds * rate)) / rate
+    soundfile.write(path, 0.4 * np.sin(2 * np.pi * frequency_hz * time), rate)
+
+
+def write_tones(folder: Path, count: int) -> list[Path]:
+    """`count` sound files of rising pitch in two folders, WAV and FLAC at several rates."""
+    paths = []
+    for number in range(count):
+        kind, rate = (("wav", 16_000), ("flac", 22_050), ("ogg", 44_100))[number % 3]
+        path = folder / ("low" if number < count // 2 else "high") / f"tone{number:03d}.{kind}"
+        write_tone(path, 150.0 * 1.1**number if number < 30 else 200.0 + 7 * number, rate=rate)
+        paths.append(path)
+    return paths
