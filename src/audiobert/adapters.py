@@ -1,15 +1,17 @@
-"""LoRA adapters on one shared backbone: inject, switch, save, load. None is ever merged, so off means off."""
+"""LoRA adapters on one shared backbone: inject, switch, save, load. A user's are never merged, so off means off."""
 
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from audiobert.errors import ArtefactError
@@ -46,11 +48,11 @@ class Adapters:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self._lock = threading.RLock()
-        self._layers: list[BaseTunerLayer] = []
+        self._layers: list[Any] = []
         self._on: tuple[str, ...] = ()
 
     def add(self, name: str, settings: LoraSettings) -> None:
-        """Inject a new adapter (B is zero, so it changes nothing until it is trained); all adapters are off after it."""
+        """Inject a new adapter (B is zero: it changes nothing until it is trained); all adapters are off after."""
         config = LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha,
@@ -59,10 +61,12 @@ class Adapters:
             bias="none",
         )
         wanted = {key: parameter.requires_grad for key, parameter in self.model.named_parameters()}
-        inject_adapter_in_model(config, self.model, adapter_name=name)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are the point
+            inject_adapter_in_model(config, self.model, adapter_name=name)
         for key, parameter in self.model.named_parameters():
             parameter.requires_grad_(wanted.get(key.replace(".base_layer.", "."), False))
-        self._layers = [module for module in self.model.modules() if isinstance(module, BaseTunerLayer)]
+        self._layers = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
         self.set()
 
     def set(self, *names: str, train: str | None = None) -> None:
@@ -86,6 +90,18 @@ class Adapters:
             finally:
                 if before != names:
                     self.set(*before)
+
+    def fold(self, name: str) -> None:
+        """Add an adapter into the backbone's weights for good and forget it.
+
+        For a training process alone: what stays on in every step need not be multiplied in every step.
+        """
+        with torch.no_grad():
+            for layer in self._layers:
+                if name in layer.lora_A:
+                    layer.get_base_layer().weight += layer.get_delta_weight(name)
+                    layer.delete_adapter(name)
+        self.set(*(kept for kept in self._on if kept != name))
 
     def parameters(self, name: str) -> dict[str, nn.Parameter]:
         """LoRA matrices of one adapter, by module name without peft's prefixes."""

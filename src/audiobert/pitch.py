@@ -152,6 +152,9 @@ _ESTIMATORS: dict[str, Callable[[np.ndarray, int], _Track]] = {
 }
 
 
+ESTIMATOR_NAMES = tuple(_ESTIMATORS)
+
+
 def measure_pitch(waveform: np.ndarray, sample_rate_hz: int, *, estimator: Estimator = "swiftf0") -> Pitch:
     """Pitch of a recording over its voiced frames.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from audiobert.adapters import ALL_LINEAR, AUDIO, LANGUAGE, QUERY_KEY_VALUE, Adapters, LoraSettings
+from audiobert.adapters import ALL_LINEAR, AUDIO, LANGUAGE, QUERY_KEY_VALUE, LoraSettings
 from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
 from audiobert.audio import load_audio, measure
 from audiobert.auditorybench.data import Row, load_split
 from audiobert.bank import build_bank
-from audiobert.clap import AudioTower, ClapModel
+from audiobert.clap import AudioTower
 from audiobert.clip_encoder import MiniClipEncoder
 from audiobert.inputs import Inputs, Offsets, encode_texts
 from audiobert.modeling import AudioBertForMaskedLM, Injection, InjectionSettings, KnowledgeEncoder, attribute_features
@@ -28,7 +29,9 @@ from audiobert.progress import stderr, track
 from audiobert.training.clips import MAX_SECONDS, Spectrograms, TrainingClip, read_clips
 from audiobert.training.config import TrainingConfig
 from audiobert.training.loop import Batches, Recipe, fit
-from audiobert.training.questions import Question, Retrieved, can_swap, make_question, replace_indices
+from audiobert.training.questions import Question, can_swap, make_question
+from audiobert.training.retrieval import Retrieved, detected_spans, oracle, retrieve
+from audiobert.training.scores import accuracies, score_questions
 
 TASKS = ("animal", "pitch")
 MODEL_FOLDER = "model"  # below the output folder: all parts side by side and a bank, ready for `--model`
@@ -104,10 +107,18 @@ class Material:
         """The questions as a user's model is asked them: detected spans, none where none was found."""
         return [make_question(self.tokenizer, row, spans) for row, spans in zip(self.rows, self.detected, strict=True)]
 
-    def span_texts(self) -> set[str]:
-        """Every text that is looked up, in lower case."""
+    def swapped(self) -> list[Question]:
+        """The comparisons among the rows with their spans exchanged and the answer turned round."""
+        return [
+            make_question(self.tokenizer, row, spans, swap=True)
+            for row, spans in zip(self.rows, self.detected, strict=True)
+            if can_swap(row, spans)
+        ]
+
+    def answers_by_span(self) -> dict[str, str]:
+        """Every text that is looked up, in lower case, and the answer of a row that it stands in."""
         return {
-            row.text[start:end].lower()
+            row.text[start:end].lower(): row.answer
             for row, *both in zip(self.rows, self.gold, self.detected, strict=True)
             for spans in both
             for start, end in spans
@@ -170,15 +181,14 @@ class AudioBertObjective(nn.Module):
 def make_batch(
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[Question],
-    retrieved: Retrieved | Callable[[Question], Retrieved],
+    retrieved: Retrieved,
     clips_per_span: int,
     seed: int,
 ) -> Batch:
     """Questions as tensors, with their clips."""
     inputs = encode_texts(tokenizer, [q.text for q in questions], [q.spans for q in questions])
     width = inputs.starts.shape[1]
-    lookup = retrieved if callable(retrieved) else lambda _: retrieved
-    pairs = [lookup(q).of(q, width, clips_per_span) for q in questions]
+    pairs = [retrieved.of(q, width, clips_per_span) for q in questions]
     answers = torch.tensor([i for q in questions for i in q.answer_ids])
     clips = torch.from_numpy(np.stack([indices for indices, _ in pairs]))
     scores = torch.from_numpy(np.stack([scores for _, scores in pairs]))
@@ -191,75 +201,6 @@ def by_length(questions: Sequence[Question], batch_size: int, random: np.random.
     order = np.argsort(lengths, kind="stable")
     groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     return [[questions[i] for i in groups[g]] for g in random.permutation(len(groups))]
-
-
-@torch.no_grad()
-def paper_accuracy(
-    objective: AudioBertObjective,
-    adapters: Adapters,
-    tokenizer: PreTrainedTokenizerBase,
-    questions: Sequence[Question],
-    retrieved: Retrieved,
-) -> dict[str, float]:
-    """Accuracy by task under the paper's protocol, with the features at hand; plain where no span was found."""
-    objective.eval()
-    pair = [int(tokenizer.convert_tokens_to_ids(word)) for word in ("higher", "lower")]  # type: ignore[arg-type]
-    right: dict[str, list[bool]] = {}
-    for auditory in (True, False):
-        members = [q for q in questions if bool(q.spans) is auditory]
-        names = (LANGUAGE, AUDIO) if auditory else (LANGUAGE,)
-        for start in range(0, len(members), 128):
-            part = sorted(members, key=lambda q: len(q.text))[start : start + 128]
-            batch = make_batch(tokenizer, part, retrieved, objective.config.clips_per_span, 0)
-            with adapters.on(*names):
-                injection = objective.injection(batch) if auditory else None
-                inputs = batch.inputs
-                logits = objective.model(inputs.input_ids, inputs.attention_mask, inputs.masks, injection)
-            at = 0
-            for question in part:
-                own, at = logits[at : at + len(question.answer_ids)], at + len(question.answer_ids)
-                wanted = torch.tensor(question.answer_ids)
-                if question.task == "pitch":
-                    hit = pair[int(own[0, pair].argmax())] == question.answer_ids[0]
-                else:
-                    hit = bool((own.argmax(dim=-1) == wanted).all())
-                right.setdefault(question.task, []).append(bool(hit))
-    accuracy = {task: float(np.mean(hits)) for task, hits in sorted(right.items())}
-    accuracy["combined"] = float(np.mean([hit for hits in right.values() for hit in hits]))
-    return accuracy
-
-
-def retrieve(clap: ClapModel, clap_vectors: np.ndarray, texts: set[str], query: str, clips: int) -> Retrieved:
-    """The nearest clips of every span text by cosine of CLAP vectors."""
-    names = sorted(texts)
-    queries = clap.embed_text([query.format(span=name) for name in names])
-    indices, scores = {}, {}
-    for start in range(0, len(names), 4096):
-        cosines = queries[start : start + 4096] @ clap_vectors.T
-        top = np.argsort(-cosines, axis=1, kind="stable")[:, :clips]
-        for offset, row in enumerate(top):
-            indices[names[start + offset]] = row
-            scores[names[start + offset]] = cosines[offset, row]
-    return Retrieved(indices, scores)
-
-
-def oracle(
-    retrieved: Retrieved, rows: Sequence[Row], gold: Material, clips: list[TrainingClip], seed: int
-) -> Retrieved:
-    """For animal rows whose answer is a class of the clips: clips of that class, whatever the span says."""
-    random = np.random.default_rng(seed)
-    by_label: dict[str, list[int]] = {}
-    for index, clip in enumerate(clips):
-        by_label.setdefault(clip.label, []).append(index)
-    indices = dict(retrieved.indices)
-    for row, spans, detected in zip(rows, gold.gold, gold.detected, strict=True):
-        if members := by_label.get(row.answer.lower().rstrip("s")):
-            for start, end in {*spans, *detected}:
-                name = row.text[start:end].lower()
-                indices[name] = random.choice(
-                    members, size=len(indices[name]), replace=len(members) < len(indices[name])
-                )
-    return replace_indices(retrieved, indices)
 
 
 def measured_attributes(folder: Path, clips: list[TrainingClip], cache: Path) -> np.ndarray:
@@ -295,33 +236,28 @@ def train_audiobert(
     cache = out.parent / "cache"
     spectrograms = Spectrograms(data / "audio", clips, cache)
     attributes = torch.from_numpy(measured_attributes(data / "audio", clips, cache))
-    clap_vectors = parts.clap.embed_audio([spectrograms[i] for i in range(len(clips))])
 
-    rows = [row for task in config.tasks for row in load_split(data / "auditorybench", task, "train")]
-    dev = [row for task in config.tasks for row in load_split(data / "auditorybench", task, "dev")]
-    material, held_out = (
-        Material(
-            part, parts, [[(s.start, s.end) for s in found] for found in parts.detector.detect([r.text for r in part])]
-        )
-        for part in (rows, dev)
-    )
-    wanted = material.span_texts() | held_out.span_texts()
-    retrieved = retrieve(parts.clap, clap_vectors, wanted, config.query, config.clips_per_span)
-    train_clips, dev_clips = retrieved, retrieved
+    material = {
+        split: Material(rows, parts, detected_spans(parts, rows, cache))
+        for split in ("train", "dev", "wiki")
+        for rows in [[row for task in config.tasks for row in load_split(data / "auditorybench", task, split)]]
+    }
+    answers = {text: answer for part in material.values() for text, answer in part.answers_by_span().items()}
+    retrieved = retrieve(parts, spectrograms, set(answers), config.query, config.clips_per_span, cache)
     if config.audio == "random":
-        train_clips = dev_clips = retrieved.random(config.seed, len(clips))
+        retrieved = retrieved.random(config.seed, len(clips))
     elif config.audio == "shuffled":
-        train_clips = dev_clips = retrieved.shuffled(config.seed)
+        retrieved = retrieved.shuffled(config.seed)
     elif config.audio == "oracle":
-        train_clips = oracle(retrieved, rows, material, clips, config.seed)
-        dev_clips = oracle(retrieved, dev, held_out, clips, config.seed)
+        retrieved = oracle(retrieved, answers, clips, config.seed)
 
     torch.manual_seed(config.seed)
     tower = AudioTower(parts.clap.projections.audio_tower.config)
     tower.load_state_dict(parts.clap.projections.audio_tower.state_dict())
     parts.language_model.requires_grad_(False)
+    parts.adapters.fold(LANGUAGE)
     parts.adapters.add(AUDIO, config.lora())
-    parts.adapters.set(LANGUAGE, AUDIO, train=AUDIO)
+    parts.adapters.set(AUDIO, train=AUDIO)
     for module in parts.language_model.modules():
         if isinstance(module, nn.Dropout) and not isinstance(module, nn.Identity):
             module.p = config.dropout if module.p != config.lora_dropout else module.p
@@ -333,17 +269,28 @@ def train_audiobert(
 
     def batches(epoch: int) -> Batches:
         random = np.random.default_rng((config.seed, epoch))
-        groups = by_length(material.questions(random, config), config.batch_size, random)
+        groups = by_length(material["train"].questions(random, config), config.batch_size, random)
         seed = epoch * 1_000_003
         return Batches(
             len(groups),
-            lambda i: make_batch(parts.tokenizer, groups[i], train_clips, config.clips_per_span, seed + i),
+            lambda i: make_batch(parts.tokenizer, groups[i], retrieved, config.clips_per_span, seed + i),
         )
 
-    dev_questions = held_out.asked()
+    def ask(questions: Sequence[Question]) -> Tensor:
+        batch = make_batch(parts.tokenizer, questions, retrieved, config.clips_per_span, 0)
+        auditory = bool(questions[0].spans)
+        with parts.adapters.on(*((AUDIO,) if auditory else ())):
+            injection = objective.injection(batch) if auditory else None
+            return model(batch.inputs.input_ids, batch.inputs.attention_mask, batch.inputs.masks, injection)
+
+    def scored(questions: Sequence[Question]) -> list[dict[str, Any]]:
+        objective.eval()
+        return score_questions(questions, ask, parts.tokenizer)
+
+    dev_questions = material["dev"].asked()
 
     def figures(_: int) -> dict[str, float]:
-        return paper_accuracy(objective, parts.adapters, parts.tokenizer, dev_questions, dev_clips)
+        return {name: round(value, 4) for name, value in accuracies(scored(dev_questions)).items()}
 
     log = fit(
         objective,
@@ -365,7 +312,15 @@ def train_audiobert(
         buffers={"features": features},
     )
     features.copy_(tower.eval().encode([spectrograms[i] for i in range(len(clips))]))
-    final = figures(config.epochs)
+    objective.eval()
+    results = scored(dev_questions) + scored(material["wiki"].asked())
+    turned = scored(material["dev"].swapped())
+    final = accuracies(results)
+    right = {(r["task"], r["row"]) for r in results if r["split"] == "dev" and r["correct"]}
+    both = [r["correct"] and (r["task"], r["row"]) in right for r in turned]
+    final["pitch.dev.both_ways"] = float(np.mean(both)) if both else 0.0
+    with whole_file(out / "predictions.jsonl") as part:
+        part.write_text("".join(json.dumps(result) + "\n" for result in results))
     weights = {f"lora.{key}": value for key, value in parts.adapters.state(AUDIO).items()}
     weights |= {f"model.{key}": value.detach().half().contiguous() for key, value in model.own_parameters().items()}
     weights |= {f"knowledge.{key}": value.detach().half().contiguous() for key, value in encoder.state_dict().items()}
@@ -381,7 +336,7 @@ def train_audiobert(
             injection=config.settings().to_json(),
             data={p.name: sha256_of(p) for p in sorted((data / "auditorybench").glob("*train*"))}
             | {"clips.csv": sha256_of(data / "audio" / "clips.csv")},
-            dev_accuracy_after_training=final,
+            accuracy=final,
             log=log,
             sha256=sha256_of(out / "audiobert.safetensors"),
         )
@@ -390,5 +345,5 @@ def train_audiobert(
     write_model_folder(out / MODEL_FOLDER, [*dict.fromkeys(parts.folders.values()), out])
     encoder_of_clips = MiniClipEncoder(parts.clap, encoder, encoder_identity(parts.records | {"audiobert": record}))
     build_bank(data / "audio" / "clips.csv", out / MODEL_FOLDER / BANK_FOLDER, encoder_of_clips)
-    stderr.print(f"audiobert: dev {final}; wrote {out / MODEL_FOLDER}")
+    stderr.print(f"audiobert: {final}; wrote {out / MODEL_FOLDER}")
     return record

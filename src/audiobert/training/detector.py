@@ -31,7 +31,7 @@ Example = tuple[str, list[tuple[int, int]]]  # a text and its spans
 class DetectorConfig(TrainingConfig):
     """Settings of `train detector`."""
 
-    epochs: int = 4
+    epochs: int = 3
     batch_size: int = 64
     learning_rate: float = 1e-3
     lora_rank: int = 16

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from audiobert.auditorybench.data import Row
@@ -87,44 +86,3 @@ def can_swap(row: Row, spans: Sequence[Offsets]) -> bool:
     (_, b), (c, _) = sorted(spans)
     mask_at = row.text.index(MASK)
     return b <= c and all(end <= mask_at or start >= mask_at + len(MASK) for start, end in spans)
-
-
-class Retrieved:
-    """The clips of every span text, looked up once: training asks for the same spans in every epoch."""
-
-    def __init__(self, indices: dict[str, np.ndarray], scores: dict[str, np.ndarray]) -> None:
-        self.indices, self.scores = indices, scores
-
-    def of(self, question: Question, width: int, clips: int) -> tuple[np.ndarray, np.ndarray]:
-        """Clip indices and CLAP scores `(width, clips)` of a question's spans; padding has index 0, score 0."""
-        indices = np.zeros((width, clips), dtype=np.int64)
-        scores = np.zeros((width, clips), dtype=np.float32)
-        for column, text in enumerate(question.span_texts):
-            indices[column] = self.indices[text.lower()][:clips]
-            scores[column] = self.scores[text.lower()][:clips]
-        return indices, scores
-
-    def shuffled(self, seed: int) -> Retrieved:
-        """The same clips, dealt to other spans: as plausible as before, but about something else."""
-        names = sorted(self.indices)
-        order = np.random.default_rng(seed).permutation(len(names))
-        return Retrieved(
-            {name: self.indices[names[order[i]]] for i, name in enumerate(names)},
-            {name: self.scores[names[order[i]]] for i, name in enumerate(names)},
-        )
-
-    def random(self, seed: int, clip_count: int) -> Retrieved:
-        """Any clips, with the scores of the retrieved ones."""
-        random = np.random.default_rng(seed)
-        drawn = {n: random.choice(clip_count, size=len(self.indices[n]), replace=False) for n in sorted(self.indices)}
-        return replace_indices(self, drawn)
-
-
-def replace_indices(retrieved: Retrieved, indices: dict[str, np.ndarray]) -> Retrieved:
-    """The same scores with other clips."""
-    return Retrieved(indices, retrieved.scores)
-
-
-def without_spans(question: Question) -> Question:
-    """The question as the plain language model is asked it."""
-    return replace(question, spans=())

@@ -1,0 +1,74 @@
+import io
+import json
+
+import pytest
+
+from audiobert.cli import run
+
+SOUND = "Meow is the sound a [MASK] makes."
+
+
+def lines(capsys):
+    captured = capsys.readouterr()
+    return captured.out.splitlines(), captured.err.splitlines()
+
+
+def test_fill_mask_json_has_the_documented_form(capsys):
+    assert run(["fill-mask", SOUND, "The capital of France is [MASK].", "--json", "--top-k", "3"]) == 0
+    out, _ = lines(capsys)
+    heard, silent = map(json.loads, out)
+    assert heard["text"] == SOUND
+    assert heard["auditory"] is True
+    span = heard["spans"][0]
+    assert {"text", "start", "end", "score", "clips"} == span.keys()
+    assert {
+        "id", "caption", "score", "source", "license", "url", "path", "pitch_hz", "loudness_dbfs", "duration_s"
+    } == span["clips"][0].keys()  # fmt: skip
+    assert [len(heard["masks"][0][k]) for k in ("predictions", "base_predictions")] == [3, 3]
+    assert heard["masks"][0]["predictions"][0]["token"] == "cat"
+    assert silent["auditory"] is False
+    assert silent["spans"] == []
+    assert silent["masks"][0]["predictions"] == silent["masks"][0]["base_predictions"]
+
+
+def test_fill_mask_reads_stdin_and_prints_for_people(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{SOUND}\n\n"))
+    assert run(["fill-mask"]) == 0
+    out, _ = lines(capsys)
+    assert out[0] == SOUND
+    assert any("with sound" in line and "cat" in line for line in out)
+
+
+def test_spans(capsys):
+    assert run(["spans", SOUND, "--json"]) == 0
+    out, _ = lines(capsys)
+    assert json.loads(out[0])["spans"][0]["text"] == "Meow"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fill-mask", "no mask"], "no [MASK]"),
+        (["fill-mask", ""], "empty"),
+        (["fill-mask", SOUND, "--top-k", "0"], "top_k is 0"),
+        (["fill-mask", SOUND, "--top-k", "many"], "many"),
+        (["fill-mask", SOUND, "--model", "maxi"], "no model 'maxi'"),
+        (["fill-mask", SOUND, "--bank", "/nowhere"], "/nowhere"),
+        (["fill-mask", SOUND, "--loud"], "--loud"),
+        (["search", ""], "empty"),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_2(capsys, arguments, message):
+    assert run(arguments) == 2
+    out, err = lines(capsys)
+    assert out == []
+    assert len(err) == 1
+    assert message in err[0]
+
+
+@pytest.mark.parametrize("command", [[], ["fill-mask"], ["spans"], ["train"], ["train", "audiobert"]])
+def test_help_says_what_and_shows_an_example(capsys, command):
+    assert run([*command, "--help"]) == 0
+    out, _ = lines(capsys)
+    assert any("audiobert" in line for line in out)

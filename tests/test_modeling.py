@@ -1,0 +1,137 @@
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertForMaskedLM
+
+from audiobert.audio import Attributes
+from audiobert.clap import AudioTower, AudioTowerConfig
+from audiobert.modeling import (
+    AudioBertForMaskedLM,
+    Injection,
+    InjectionSettings,
+    KnowledgeEncoder,
+    attribute_features,
+    masked_lm_head,
+)
+
+TOWER = AudioTowerConfig(window_frames=32, max_windows=2, hidden_size=12, layers=1, heads=2)
+
+
+def bert():
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=32,
+    )  # fmt: skip
+    return BertForMaskedLM(config).eval()
+
+
+def batch():
+    ids = torch.tensor([[2, 10, 11, 4, 3], [2, 12, 4, 3, 0]])
+    return ids, (ids != 0).long(), ids == 4
+
+
+def injection(knowledge=None, clips=1):
+    starts, ends = torch.tensor([[1, 2], [1, -1]]), torch.tensor([[2, 3], [2, -1]])
+    if knowledge is None:
+        return Injection(starts, ends)
+    return Injection(starts, ends, knowledge, torch.zeros(2, 2, clips))
+
+
+def settings(**changes):
+    return InjectionSettings(**({"clips_per_span": 1, "gate": False, "comparison": False} | changes))
+
+
+def test_without_injection_it_is_the_language_model():
+    language_model = bert()
+    ids, attention, masks = batch()
+    with torch.no_grad():
+        ours = AudioBertForMaskedLM(language_model, settings())(ids, attention, masks)
+        plain = language_model(input_ids=ids, attention_mask=attention).logits[masks]
+    torch.testing.assert_close(ours, plain)
+
+
+def test_nothing_injected_equals_nothing_changed():
+    model = AudioBertForMaskedLM(bert(), settings())
+    ids, attention, masks = batch()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model(ids, attention, masks, injection(torch.zeros(2, 2, 1, 16))), model(ids, attention, masks)
+        )
+
+
+def test_knowledge_is_added_at_the_first_token_of_a_span_and_nowhere_else():
+    model = AudioBertForMaskedLM(bert(), settings())
+    ids, _, _ = batch()
+    knowledge = torch.randn(2, 2, 1, 16)
+    words = model.language_model.get_input_embeddings()(ids)
+    changed = model.embeddings(ids, injection(knowledge)) - words
+    torch.testing.assert_close(changed[0, 1], knowledge[0, 0, 0])
+    torch.testing.assert_close(changed[0, 2], knowledge[0, 1, 0])
+    torch.testing.assert_close(changed[1, 1], knowledge[1, 0, 0])
+    assert (changed.abs().sum(dim=-1) > 0).sum() == 3
+
+
+def test_replacing_puts_the_knowledge_in_the_tokens_place():
+    model = AudioBertForMaskedLM(bert(), settings(mode="replace"))
+    ids, _, _ = batch()
+    knowledge = torch.randn(2, 2, 1, 16)
+    embeddings = model.embeddings(ids, injection(knowledge))
+    torch.testing.assert_close(embeddings[0, 1], knowledge[0, 0, 0])
+    torch.testing.assert_close(embeddings[0, 3], model.language_model.get_input_embeddings()(ids)[0, 3])
+
+
+def test_clips_that_fit_better_count_more_and_the_gate_closes_on_those_that_do_not():
+    model = AudioBertForMaskedLM(bert(), settings(clips_per_span=2, gate=True))
+    knowledge = torch.stack([torch.ones(2, 2, 16), -torch.ones(2, 2, 16)], dim=2)
+    good = Injection(*vars(injection()).values())
+    good.knowledge, good.scores = knowledge, torch.tensor([0.9, 0.1]).expand(2, 2, 2)
+    poor = Injection(good.starts, good.ends, knowledge, torch.tensor([-0.9, -1.0]).expand(2, 2, 2))
+    assert model.pooled_knowledge(good).mean() > 0.9 * torch.sigmoid(torch.tensor(4.0 * 0.6))
+    assert model.pooled_knowledge(poor).abs().max() < 0.05
+
+
+def test_the_comparison_turns_round_with_the_spans():
+    model = AudioBertForMaskedLM(bert(), settings(comparison=True))
+    hidden = torch.randn(1, 5, 16)
+    there = Injection(torch.tensor([[1, 3]]), torch.tensor([[2, 4]]))
+    back = Injection(torch.tensor([[3, 1]]), torch.tensor([[4, 2]]))
+    torch.testing.assert_close(model.compared(hidden, there), -model.compared(hidden, back))
+    alone = Injection(torch.tensor([[1, -1]]), torch.tensor([[2, -1]]))
+    assert model.compared(hidden, alone).item() == 0.0
+
+
+def test_gradients_reach_the_knowledge():
+    model = AudioBertForMaskedLM(bert(), settings(clips_per_span=2, gate=True))
+    knowledge = torch.randn(2, 2, 2, 16, requires_grad=True)
+    ids, attention, masks = batch()
+    model(ids, attention, masks, injection(knowledge, clips=2)).sum().backward()
+    assert (knowledge.grad.abs().sum(dim=(-1, -2)) > 0).tolist() == [[True, True], [True, False]]
+
+
+def test_attributes_are_on_scales_of_about_one():
+    low = Attributes(5.0, -20.0, -3.0, 110.0, 112.0, 0.9, 900.0, 0.01)
+    noise = Attributes(5.0, -20.0, -3.0, None, None, 0.0, 4000.0, 0.6)
+    features = attribute_features([low, noise])
+    assert features.shape == (2, 7)
+    assert features[0, 0] == -2.0  # two octaves below 440 Hz
+    assert features[1, :2].tolist() == [0.0, 0.0]
+    assert abs(features).max() < 5
+    assert attribute_features([]).shape == (0, 7)
+
+
+def test_an_untrained_knowledge_encoder_injects_nothing_and_a_trained_one_hears():
+    encoder = KnowledgeEncoder(AudioTower(TOWER), 16)
+    torch.manual_seed(1)
+    clips = [torch.randn(40, 128).numpy(), torch.randn(10, 128).numpy()]
+    attributes = [Attributes(1.0, -20.0, -3.0, 440.0, 440.0, 1.0, 900.0, 0.0)] * 2
+    assert not encoder.encode(clips, attributes).any()
+    nn.init.normal_(encoder.outer.weight)
+    vectors = encoder.encode(clips, attributes)
+    assert vectors.shape == (2, 16)
+    assert abs(vectors[0] - vectors[1]).max() > 0
+
+
+def test_an_unknown_head_is_named():
+    with pytest.raises(TypeError, match="Linear has no masked-LM head"):
+        masked_lm_head(nn.Linear(2, 2))
