@@ -1,0 +1,110 @@
+"""Spans and clips of the rows, looked up once a run, and the controls that get other clips."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from audiobert.artefacts import read_json, whole_file, write_json
+from audiobert.auditorybench.data import Row
+from audiobert.inputs import Offsets
+from audiobert.parts import Parts
+from audiobert.training.clips import Spectrograms, TrainingClip
+from audiobert.training.questions import Question
+
+
+class Retrieved:
+    """The clips of every span text, looked up once: training asks for the same spans in every epoch."""
+
+    def __init__(self, indices: dict[str, np.ndarray], scores: dict[str, np.ndarray]) -> None:
+        self.indices, self.scores = indices, scores
+
+    def of(self, question: Question, width: int, clips: int) -> tuple[np.ndarray, np.ndarray]:
+        """Clip indices and CLAP scores `(width, clips)` of a question's spans; padding has index 0, score 0."""
+        indices = np.zeros((width, clips), dtype=np.int64)
+        scores = np.zeros((width, clips), dtype=np.float32)
+        for column, text in enumerate(question.span_texts):
+            indices[column] = self.indices[text.lower()][:clips]
+            scores[column] = self.scores[text.lower()][:clips]
+        return indices, scores
+
+    def shuffled(self, seed: int) -> Retrieved:
+        """The same clips, dealt to other spans: as plausible as before, but about something else."""
+        names = sorted(self.indices)
+        order = np.random.default_rng(seed).permutation(len(names))
+        return Retrieved(
+            {name: self.indices[names[order[i]]] for i, name in enumerate(names)},
+            {name: self.scores[names[order[i]]] for i, name in enumerate(names)},
+        )
+
+    def random(self, seed: int, clip_count: int) -> Retrieved:
+        """Any clips, with the scores of the retrieved ones."""
+        random = np.random.default_rng(seed)
+        drawn = {n: random.choice(clip_count, size=len(self.indices[n]), replace=False) for n in sorted(self.indices)}
+        return replace_indices(self, drawn)
+
+
+def replace_indices(retrieved: Retrieved, indices: dict[str, np.ndarray]) -> Retrieved:
+    """The same scores with other clips."""
+    return Retrieved(indices, retrieved.scores)
+
+
+def detected_spans(parts: Parts, rows: Sequence[Row], cache: Path) -> list[list[Offsets]]:
+    """What the detector finds in the rows; kept in a file for the next run with the same detector."""
+    key = digest([parts.records["detector"]["sha256"], *(row.text for row in rows)])
+    path = cache / f"detected-{key}.json"
+    if not path.exists():
+        found = parts.detector.detect([row.text for row in rows])
+        write_json(path, [[(span.start, span.end) for span in spans] for spans in found])
+    return [[(start, end) for start, end in spans] for spans in read_json(path)]
+
+
+def retrieve(
+    parts: Parts, spectrograms: Spectrograms, texts: set[str], query: str, clips: int, cache: Path
+) -> Retrieved:
+    """The nearest clips of every span text by cosine of CLAP vectors; kept in a file for the next run."""
+    names = sorted(texts)
+    key = digest([parts.records["clap"]["sha256"], str(spectrograms.frames_path.name), query, str(clips), *names])
+    path = cache / f"retrieved-{key}.safetensors"
+    if not path.exists():
+        clap_vectors = parts.clap.embed_audio([spectrograms[i] for i in range(len(spectrograms))])
+        queries = parts.clap.embed_text([query.format(span=name) for name in names])
+        tops, best = [], []
+        for start in range(0, len(names), 4096):
+            cosines = queries[start : start + 4096] @ clap_vectors.T
+            tops.append(np.argsort(-cosines, axis=1, kind="stable")[:, :clips])
+            best.append(np.take_along_axis(cosines, tops[-1], axis=1))
+        with whole_file(path) as part:
+            save_file({"rows": np.concatenate(tops), "scores": np.concatenate(best)}, part)
+    found = load_file(path)
+    return Retrieved(dict(zip(names, found["rows"], strict=True)), dict(zip(names, found["scores"], strict=True)))
+
+
+def digest(values: Sequence[str]) -> str:
+    """A short name for a list of strings."""
+    return hashlib.sha256("\0".join(values).encode()).hexdigest()[:16]
+
+
+def oracle(retrieved: Retrieved, answers: dict[str, str], clips: Sequence[TrainingClip], seed: int) -> Retrieved:
+    """Clips of the answer's own class, whatever the span says, where there are such clips.
+
+    Parameters
+    ----------
+    answers : dict
+        From a span's text (lower case) to the answer of its row.
+    """
+    random = np.random.default_rng(seed)
+    by_label: dict[str, list[int]] = {}
+    for index, clip in enumerate(clips):
+        by_label.setdefault(clip.label, []).append(index)
+    indices = dict(retrieved.indices)
+    for name, answer in answers.items():
+        members = by_label.get(answer.lower()) or by_label.get(answer.lower().removesuffix("s"))
+        if members:
+            count = len(indices[name])
+            indices[name] = random.choice(members, size=count, replace=len(members) < count)
+    return replace_indices(retrieved, indices)
