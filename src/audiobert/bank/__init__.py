@@ -5,6 +5,7 @@ from __future__ import annotations
 from audiobert.bank.audio_bank import AudioBank, VerifyReport, check_identity, verify_bank
 from audiobert.bank.build import BuildReport, ClipEncoder, build_bank
 from audiobert.bank.clips import Clip
+from audiobert.bank.merge import export_bank, merge_banks
 
 __all__ = [
     "AudioBank",
@@ -14,5 +15,7 @@ __all__ = [
     "VerifyReport",
     "build_bank",
     "check_identity",
+    "export_bank",
+    "merge_banks",
     "verify_bank",
 ]

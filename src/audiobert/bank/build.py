@@ -170,7 +170,7 @@ def build_bank(
             first = f", first: {reasons[0]['id']} ({reasons[0]['reason']})" if reasons else ""
             raise InputError(f"{opened.name} has no usable clip: {len(reasons)} entries rejected{first}")
         manifest = {
-            "source": opened.name,
+            "source": opened.name if keep_audio_root else Path(opened.name).name,
             "audio_root": str(opened.root.resolve()) if keep_audio_root and opened.root else None,
             "identity": encoder.identity(),
             "settings": asdict(hearing),

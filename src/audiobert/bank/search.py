@@ -76,9 +76,9 @@ def _faiss() -> Any:
     return faiss
 
 
-def tuning_queries(vectors: np.ndarray, count: int = _TUNING_QUERIES) -> np.ndarray:
+def tuning_queries(vectors: np.ndarray, count: int = _TUNING_QUERIES, seed: int = 0) -> np.ndarray:
     """Queries that lie near the bank's vectors but not on them, as a text does: half way to a random direction."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     near = vectors[np.sort(random.choice(len(vectors), min(count, len(vectors)), replace=False))].astype(np.float32)
     away = random.standard_normal(near.shape).astype(np.float32)
     away /= np.linalg.norm(away, axis=1, keepdims=True)

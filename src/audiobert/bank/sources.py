@@ -150,6 +150,20 @@ def _is_shard(path: Path) -> bool:
     return path.name.lower().endswith(SHARD_EXTENSIONS)
 
 
+def read_ids(path: Path) -> list[str]:
+    """Ids from a text file, one a line; empty lines are skipped.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read as text.
+    """
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); give a text file with an id a line") from None
+
+
 # ---------------------------------------------------------------------------------------------------------- folders
 
 

@@ -1,0 +1,175 @@
+"""Several banks into one, and a bank into the formats that other tools read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from audiobert.artefacts import whole_file, whole_folder
+from audiobert.bank.audio_bank import AudioBank, check_identity
+from audiobert.bank.batches import batched
+from audiobert.bank.build import add_index
+from audiobert.bank.clips import SCHEMA
+from audiobert.bank.store import REJECTED, write_bank
+from audiobert.errors import InputError, MissingExtraError
+
+_ROWS_PER_GROUP = 8_192
+
+
+def merge_banks(folders: Sequence[str | Path], out: str | Path, *, index: bool | None = None) -> AudioBank:
+    """Put banks that were made by the same models with the same settings into one.
+
+    Clips come in the order of the banks. A clip whose content an earlier bank holds is left out and listed as rejected;
+    one whose id an earlier bank uses for other content gets its content's hash added to the id.
+
+    Raises
+    ------
+    InputError
+        When fewer than two banks are given, their settings differ, or `out` is in use.
+    ArtefactError
+        When a bank is damaged, or was made by other models than the first.
+    """
+    out = Path(out)
+    if len(folders) < 2:
+        raise InputError(f"{len(folders)} bank was given; give at least two to merge")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"{out} exists; give a folder that does not")
+    banks = [AudioBank.open(folder) for folder in folders]
+    for bank in banks[1:]:
+        check_identity(bank, banks[0].identity)
+        if bank.manifest.get("settings") != banks[0].manifest.get("settings"):
+            raise InputError(f"{bank.folder} and {banks[0].folder} were built with different settings; build one again")
+    kept, duplicates = _sort_out(banks)
+    roots = {bank.manifest.get("audio_root") for bank in banks}
+    manifest = {
+        "source": [bank.manifest.get("source") for bank in banks],
+        "audio_root": roots.pop() if len(roots) == 1 else None,
+        "identity": banks[0].identity,
+        "settings": banks[0].manifest.get("settings"),
+    }
+    with whole_folder(out) as part:
+        content = write_bank(
+            part,
+            clips=sum(len(ids) for ids in kept),
+            rows=_rows(banks, kept, absolute=manifest["audio_root"] is None),
+            rejected=[*_rejected(banks), *duplicates],
+            clap_dim=banks[0].clap_vectors.shape[1],
+            hidden_size=banks[0].knowledge_vectors.shape[1],
+            manifest=manifest,
+        )
+        add_index(part, content, index)
+    return AudioBank.open(out)
+
+
+def _sort_out(banks: Sequence[AudioBank]) -> tuple[list[dict[int, str]], list[dict[str, Any]]]:
+    """Of each bank the rows to keep with their id in the merged bank, and what is a duplicate."""
+    by_content: dict[bytes, str] = {}
+    ids: set[str] = set()
+    kept: list[dict[int, str]] = []
+    duplicates: list[dict[str, Any]] = []
+    for bank in banks:
+        columns = bank.table.select(["id", "path", "content_sha256"])
+        rows: dict[int, str] = {}
+        for index, row in enumerate(row for batch in columns.to_batches() for row in batch.to_pylist()):
+            content = bytes.fromhex(row["content_sha256"])
+            if content in by_content:
+                detail = f"same content as {by_content[content]}"
+                duplicates.append({"id": row["id"], "path": row["path"], "reason": "duplicate", "detail": detail})
+                continue
+            name = row["id"] if row["id"] not in ids else f"{row['id']}#{row['content_sha256'][:8]}"
+            by_content[content] = name
+            ids.add(name)
+            rows[index] = name
+        kept.append(rows)
+    return kept, duplicates
+
+
+def _rows(
+    banks: Sequence[AudioBank], kept: Sequence[dict[int, str]], *, absolute: bool
+) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
+    for bank, ids in zip(banks, kept, strict=True):
+        root = bank.manifest.get("audio_root")
+        for index, row in enumerate(bank.rows()):
+            if index not in ids:
+                continue
+            if absolute and root and row["path"]:
+                row["path"] = str(Path(root) / row["path"])
+            yield {**row, "id": ids[index]}, bank.clap_vectors[index], bank.knowledge_vectors[index]
+
+
+def _rejected(banks: Sequence[AudioBank]) -> Iterator[dict[str, Any]]:
+    for bank in banks:
+        with (bank.folder / REJECTED).open(encoding="utf-8") as file:
+            yield from map(json.loads, file)
+
+
+def export_bank(folder: str | Path, out: str | Path, *, to: Literal["parquet", "datasets"] = "parquet") -> Path:
+    """Write a bank's metadata and vectors (float32) for other tools.
+
+    Parameters
+    ----------
+    folder
+        The bank.
+    out
+        A `.parquet` file, or the folder of a dataset that `datasets.load_from_disk` opens.
+    to
+        `parquet` or `datasets`.
+
+    Raises
+    ------
+    InputError
+        When the format is unknown or `out` is in use.
+    """
+    bank, out = AudioBank.open(folder), Path(out)
+    if to not in ("parquet", "datasets"):
+        raise InputError(f"the format {to!r} is unknown; give parquet or datasets")
+    if out.exists():
+        raise InputError(f"{out} exists; give a name that does not")
+    if to == "parquet":
+        with whole_file(out) as part:
+            _write_parquet(bank, part)
+        return out
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError("datasets", "scale") from None
+    with whole_folder(out) as folder_part:
+        parquet = folder_part / "clips.parquet"
+        _write_parquet(bank, parquet)
+        dataset = datasets.Dataset.from_parquet(str(parquet), cache_dir=str(folder_part / ".cache"))
+        dataset.save_to_disk(str(folder_part / "saved"))
+        del dataset
+        saved = sorted((folder_part / "saved").iterdir())
+        for path in saved:
+            path.replace(folder_part / path.name)
+        for leftover in (parquet, folder_part / "saved", folder_part / ".cache"):
+            _remove(leftover)
+    return out
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _write_parquet(bank: AudioBank, path: Path) -> None:
+    widths = {"clap_vector": bank.clap_vectors, "knowledge_vector": bank.knowledge_vectors}
+    schema = SCHEMA
+    for name, vectors in widths.items():
+        schema = schema.append(pa.field(name, pa.list_(pa.float32(), vectors.shape[1])))
+    with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        start = 0
+        for rows in batched(bank.rows(), _ROWS_PER_GROUP):
+            batch = pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+            columns = list(batch.columns)
+            for vectors in widths.values():
+                block = vectors[start : start + len(rows)].astype(np.float32)
+                columns.append(pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), block.shape[1]))
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+            start += len(rows)
