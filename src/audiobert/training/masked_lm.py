@@ -28,14 +28,14 @@ IGNORED = -100
 class MaskedLmConfig(TrainingConfig):
     """Settings of `train masked-lm`."""
 
-    epochs: int = 6
+    epochs: int = 3
     tokens_per_batch: int = 4096
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     mask_rate: float = 0.2
     max_tokens: int = 128
     lora_rank: int = 64
     lora_alpha: int = 64
-    average_from: float = 0.8
+    average_from: float = 0.9
 
 
 def read_lines(path: Path) -> list[str]:

@@ -1,0 +1,43 @@
+import pytest
+
+from audiobert.parts import load_parts, model_folder
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return load_parts(model_folder("mini")).detector
+
+
+@pytest.mark.parametrize(
+    ("text", "spans"),
+    [
+        ("Meow is the sound a [MASK] makes.", ["Meow"]),
+        ("The sound of a piccolo has a [MASK] pitch than the sound of a double bass.", 2),
+        ("The capital of France is [MASK].", []),
+        ("The minister [MASK] the new law on Friday.", []),
+        ("", []),
+        ("   ", []),
+    ],
+)
+def test_words_about_sound_are_found_and_others_are_not(detector, text, spans):
+    found = detector.detect([text])[0]
+    assert len(found) == spans if isinstance(spans, int) else [span.text for span in found] == spans
+    for span in found:
+        assert text[span.start : span.end] == span.text
+        assert 0.5 < span.score <= 1.0
+
+
+def test_a_batch_finds_what_one_text_finds(detector):
+    texts = ["Moo is the sound a [MASK] makes.", "He went home.", "A [MASK] makes a chirping sound in the morning."]
+    assert [[s.text for s in row] for row in detector.detect(texts)] == [
+        [s.text for s in detector.detect([text])[0]] for text in texts
+    ]
+    assert detector.detect([]) == []
+
+
+def test_a_text_of_many_windows_keeps_its_offsets(detector):
+    filler = "The committee met on Monday and talked about the budget of the town. "
+    text = filler * 60 + "Ribbit is the sound a [MASK] makes. " + filler * 60
+    found = detector.detect([text])[0]
+    assert "Ribbit" in [span.text for span in found]
+    assert all(text[span.start : span.end] == span.text for span in found)

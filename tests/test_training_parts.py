@@ -1,0 +1,121 @@
+"""Each part is trained for a few steps on a small folder of its own, written, and loaded again."""
+
+import csv
+import gzip
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from audiobert import AudioBert
+from audiobert.cli import run
+
+LABELS = {"dog": 300.0, "cat": 900.0, "bell": 2000.0}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Tones for clips, a handful of rows for each task, and some lines of text, in the layout that training reads."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "text").mkdir()
+    lines = ["The town council met on Monday to talk about the budget.", "She read a book by the window all day."] * 20
+    for name in ("general_train", "general_eval"):
+        with gzip.open(folder / "text" / f"{name}.txt.gz", "wt") as file:
+            file.write("\n".join(lines))
+    with gzip.open(folder / "text" / "audiocaps_captions.csv.gz", "wt", newline="") as file:
+        csv.writer(file).writerows([["split", "caption"], ["train", "A dog barks twice"], ["val", "Never seen"]])
+    audio = folder / "audio"
+    audio.mkdir()
+    rows = [["path", "source", "label", "caption", "duration_s", "fold", "license"]]
+    for label, pitch_hz in LABELS.items():
+        for take in range(6):
+            time = np.arange(16_000) / 16_000
+            soundfile.write(audio / f"{label}{take}.wav", 0.5 * np.sin(2 * np.pi * (pitch_hz + take) * time), 16_000)
+            rows.append([f"{label}{take}.wav", "made here", label, f"a {label} sounding", "1.0", "0", "CC0"])
+    with (audio / "clips.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    bench = folder / "auditorybench"
+    bench.mkdir()
+    animal = [
+        ["dog", "woof", "Woof is the sound a [MASK] makes."],
+        ["cat", "meow", "Meow is the sound a [MASK] makes."],
+    ]
+    pitch = [
+        [
+            f"The sound of a {a} has a [MASK] pitch than the sound of a {b}.",
+            answer,
+            f"sound of a {a}",
+            f"sound of a {b}",
+        ]
+        for a, b, answer in (("bell", "dog", "higher"), ("dog", "cat", "lower"))
+    ]
+    for split in ("train", "dev", "wiki"):
+        for name, header, body in (
+            ("animal_sound_recognition", ["animal", "span", "sentence"], animal),
+            ("sound_pitch_comparsion", ["sentence", "answer", "span1", "span2"], pitch),
+        ):
+            with (bench / f"{name}_{split}.csv").open("w", newline="") as file:
+                csv.writer(file).writerows([header, *body * 4])
+    return folder
+
+
+CONFIGS = {
+    "masked-lm": {"epochs": 1, "tokens_per_batch": 256, "lora_rank": 4},
+    "detector": {"epochs": 1, "batch_size": 8, "negatives": 8, "lora_rank": 4},
+    "clap": {"steps": 2, "test_every": 2, "pairs": 3, "hidden_size": 24, "layers": 1, "window_frames": 64},
+    "audiobert": {"epochs": 2, "batch_size": 8, "clips_per_span": 2, "clips_per_step": 2, "lora_rank": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs")
+    for part, settings in CONFIGS.items():
+        config = out / f"{part}.json"  # JSON is YAML
+        config.write_text(json.dumps(settings))
+        arguments = ["train", part, "--data", str(data), "--out", str(out / part), "--config", str(config)]
+        assert run([*arguments, "--seed", "1"]) == 0
+    return out
+
+
+@pytest.mark.slow
+def test_four_commands_make_a_model(trained):
+    model = AudioBert.from_pretrained(str(trained / "audiobert" / "model"), device="cpu")
+    answer = model.fill_mask("Woof is the sound a [MASK] makes.")
+    assert len(answer.masks[0].predictions) == 5
+    assert len(model.bank) == 18
+    plain = model.fill_mask("The council [MASK] on Monday.", audio=False)
+    assert plain.masks[0].predictions == plain.masks[0].base_predictions
+
+
+@pytest.mark.slow
+def test_the_records_say_what_made_the_parts(trained):
+    record = json.loads((trained / "audiobert" / "audiobert.json").read_text())
+    assert record["settings"]["seed"] == 1
+    assert {"animal.dev", "pitch.dev", "combined.dev", "animal.wiki", "pitch.wiki"} <= record["accuracy"].keys()
+    clap = json.loads((trained / "clap" / "clap.json").read_text())
+    assert clap["held_out"]["all"]["clips"] + clap["clips_heard"] == 18
+    assert json.loads((trained / "masked-lm" / "language_model.json").read_text())["lines"] == 41
+    predictions = (trained / "audiobert" / "predictions.jsonl").read_text().splitlines()
+    assert len(predictions) == 32
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_weights(trained, data, tmp_path):
+    config = trained / "audiobert.json"
+    arguments = ["--data", str(data), "--parts", str(trained), "--config", str(config), "--seed", "1"]
+    assert run(["train", "audiobert", *arguments, "--out", str(tmp_path / "again")]) == 0
+    both = [(folder / "audiobert.safetensors").read_bytes() for folder in (trained / "audiobert", tmp_path / "again")]
+    assert both[0] == both[1]
+
+
+@pytest.mark.parametrize(
+    ("part", "missing"),
+    [("masked-lm", "general_train.txt.gz"), ("detector", "auditorybench"), ("clap", "clips.csv")],
+)
+def test_a_folder_without_the_data_is_one_line(part, missing, tmp_path, capsys):
+    assert run(["train", part, "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert missing in error
+    assert error.count("\n") == 1
