@@ -139,8 +139,8 @@ def dataset_card(name: str, splits: Splits) -> str:
     lines = ["---", yaml.safe_dump(header, sort_keys=False, allow_unicode=True).strip(), "---", "", f"# {name}", ""]
     lines += [
         "What do language models know about sounds? Two tasks, each a sentence with one [MASK]: which animal makes",
-        "this sound (`animal`), and is this sound higher or lower than that one (`pitch`). Made from audio with metadata by",
-        "`audiobert construct`, after section II-A of *AudioBERT: Audio Knowledge Augmented Language Model*.",
+        "this sound (`animal`), and is this sound higher or lower than that one (`pitch`). Made from audio with",
+        "metadata by `audiobert construct`, after section II-A of the AudioBERT paper (arXiv 2409.08199).",
         "",
         "## Counts",
         "",

@@ -1,4 +1,8 @@
-"""From rows to splits: duplicates and contradictions out first, then 70/10/20 in groups, then the answers balanced."""
+"""From rows to splits: duplicates and contradictions out first, then 70/10/20 in groups, then the answers balanced.
+
+Two sentences are near-duplicates when they say the same with the same words (`content_key`), or when they differ by
+a few letters: what `audiobert audit` calls near-duplicates, by the same function.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,12 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from audiobert.auditorybench.audit import near_duplicate_pairs
 from audiobert.construct.records import MASK, AnimalRow, PitchRow, Rejected
 from audiobert.construct.rules import BrokenRuleError, locate_span
 
 STEP = "split"
+_BLOCK = 256  # rows compared with all kept ones at once
 SPLITS = ("train", "dev", "test")
 _OPPOSITE = {"higher": "lower", "lower": "higher"}
 # Words that make no difference to what is asked. Two sentences with the same other words are near-duplicates.
@@ -150,6 +156,44 @@ def without_duplicates(
     return [row for row in rows if row.id in kept_ids], [rejected[row.id] for row in rows if row.id in rejected]
 
 
+def without_near_duplicates(rows: Sequence[Row], held_out: Sequence[str]) -> tuple[list[Row], list[Rejected]]:
+    """Rows of which no two sentences are near-duplicates by the audit's measure, nor one of a held-out sentence.
+
+    Of near-duplicates the first stays. Equal sentences are left alone: `without_duplicates` has decided about them.
+    """
+    rejected: dict[str, Rejected] = {}
+    kept: list[Row] = []
+    held_out = sorted({sentence.casefold() for sentence in held_out})
+
+    def reject(row: Row, near: str, reason: str) -> None:
+        rejected[row.id] = Rejected(step=STEP, item=row.id, reason=reason, detail=f"'{row.sentence}' of '{near}'")
+
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        sentences = [row.sentence for row in block]
+        in_wiki = dict(near_duplicate_pairs(sentences, held_out)) if held_out else {}
+        known = [row.sentence.casefold() for row in kept]
+        in_kept = dict(near_duplicate_pairs(sentences, known)) if known else {}
+        new: list[Row] = []
+        for row in block:
+            if near := in_wiki.get(row.sentence):
+                reject(row, near, "in-wiki-set")
+                continue
+            near = in_kept.get(row.sentence) or _near(row.sentence, [other.sentence for other in new])
+            if near is None or near == row.sentence.casefold():
+                new.append(row)
+            else:
+                reject(row, near, "near-duplicate")
+        kept += new
+    return kept, list(rejected.values())
+
+
+def _near(sentence: str, others: Sequence[str]) -> str | None:
+    """A near-duplicate of the sentence among the others, by the audit's measure."""
+    found = near_duplicate_pairs([sentence], [other.casefold() for other in others]) if others else []
+    return found[0][1] if found else None
+
+
 def split_rows(rows: Sequence[Row], key: Callable[[Row], str], settings: SplitSettings) -> dict[str, list[Row]]:
     """Rows in train, dev and test, near-duplicates together; the same rows and seed give the same splits."""
     groups: dict[str, list[Row]] = defaultdict(list)
@@ -215,8 +259,14 @@ def turned(row: PitchRow) -> PitchRow | None:
     )
 
 
-def balance_answers(rows: Sequence[PitchRow], seed: str) -> list[PitchRow]:
-    """The rows with as many of the more frequent answer turned as it takes to make both equally frequent."""
+def balance_answers(rows: Sequence[PitchRow], others: Sequence[str], seed: str) -> list[PitchRow]:
+    """The rows with as many of the more frequent answer turned as it takes to make both equally frequent.
+
+    Parameters
+    ----------
+    others
+        Sentences of all splits; a row stays as it is when its turned sentence would be a near-duplicate of another.
+    """
     counts = Counter(row.answer for row in rows)
     surplus = abs(counts["higher"] - counts["lower"]) // 2
     more = "higher" if counts["higher"] > counts["lower"] else "lower"
@@ -226,9 +276,11 @@ def balance_answers(rows: Sequence[PitchRow], seed: str) -> list[PitchRow]:
     for index in order:
         if surplus == 0:
             break
-        if (other := turned(rows[index])) is not None:
-            balanced[index] = other
-            surplus -= 1
+        other = turned(rows[index])
+        if other is None or _near(other.sentence, [text for text in others if text != rows[index].sentence]):
+            continue
+        balanced[index] = other
+        surplus -= 1
     return balanced
 
 
@@ -240,17 +292,25 @@ def make_splits(
     settings: SplitSettings,
 ) -> tuple[Splits, list[Rejected]]:
     """Clean, split and balance both tasks; the Wikipedia rows become their own split."""
-    animal, rejected = without_duplicates(animal, animal_key, map(animal_key, wiki_animal), settings)
-    pitch, rejected_pitch = without_duplicates(pitch, pitch_key, map(pitch_key, wiki_pitch), settings)
+    rejected: list[Rejected] = []
+    animal, out = without_duplicates(animal, animal_key, map(animal_key, wiki_animal), settings)
+    rejected += out
+    animal, out = without_near_duplicates(animal, [row.sentence for row in wiki_animal])
+    rejected += out
+    pitch, out = without_duplicates(pitch, pitch_key, map(pitch_key, wiki_pitch), settings)
+    rejected += out
+    pitch, out = without_near_duplicates(pitch, [row.sentence for row in wiki_pitch])
+    rejected += out
     animal_splits = split_rows(animal, animal_key, settings)
     pitch_splits = split_rows(pitch, pitch_key, settings)
     if settings.balance:
-        pitch_splits = {
-            split: balance_answers(rows, f"{settings.seed}-balance-{split}") for split, rows in pitch_splits.items()
-        }
+        sentences = [row.sentence for row in (*pitch, *wiki_pitch)]
+        for split, rows in pitch_splits.items():
+            pitch_splits[split] = balance_answers(rows, sentences, f"{settings.seed}-balance-{split}")
+            sentences += [row.sentence for row in pitch_splits[split]]
     animal_splits["wiki"], pitch_splits["wiki"] = list(wiki_animal), list(wiki_pitch)
     splits = Splits(
         {split: rows for split, rows in animal_splits.items() if rows},
         {split: rows for split, rows in pitch_splits.items() if rows},
     )
-    return splits, rejected + rejected_pitch
+    return splits, rejected
