@@ -39,9 +39,10 @@ def _page(task: Mapping[str, Any]) -> list[str]:
     for split, seen in task.get("train_answer_where_seen", {}).items():
         if seen["rows"]:
             not_given = f"{seen['answer_not_given_by_train']} ({_percent(seen['share_not_given_by_train'])})"
+            most = _percent(seen["share_most_frequent_right"])
             lines.append(
-                f"  {split}: of the {seen['rows']} rows whose sentence is in train, {not_given} have an answer that train "
-                f"does not give for it; its most frequent answer is right in {_percent(seen['share_most_frequent_right'])}"
+                f"  {split}: of the {seen['rows']} rows whose sentence is in train, {not_given} have an answer that "
+                f"train does not give for it; its most frequent answer is right in {most}"
             )
     lines += ["", "Sentences with several answers"]
     for split, found in task["ambiguity"].items():

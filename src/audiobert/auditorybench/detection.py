@@ -97,7 +97,7 @@ def load_detector(name: str, options: ModelOptions) -> tuple[Detector, dict[str,
     from audiobert.auditorybench.models import kind_of_model
     from audiobert.pipeline import AudioBert
 
-    if (options.kind or kind_of_model(name)) != "audiobert":
+    if name.startswith("control:") or (options.kind or kind_of_model(name)) != "audiobert":
         raise InputError(f"'{name}' has no span detector: give an AudioBERT, 'mini' or a folder")
     model = AudioBert.from_pretrained(name, bank=options.bank, device=options.device)
     return model, model.describe()

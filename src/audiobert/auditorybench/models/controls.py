@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from audiobert.auditorybench.data import Row
 from audiobert.auditorybench.protocol import Prediction, ProtocolName, ranked_prediction
@@ -47,8 +50,6 @@ class Control:
 
     @staticmethod
     def _prediction(question: Question, scores: dict[str, float]) -> Prediction:
-        from dataclasses import replace
-
         if question.candidates is None:
             words = tuple(scores)
             return ranked_prediction(replace(question, candidates=words), [scores[word] for word in words])
@@ -74,25 +75,25 @@ class BagOfWords(Control):
 
     def __init__(self, name: str, train: Mapping[str, Sequence[Row]]) -> None:
         super().__init__(name, train)
-        self._fitted: dict[str, tuple[Any, Any]] = {}
+        self._fitted: dict[str, _Fitted] = {}
 
     def scores(self, task: str, questions: Sequence[Question]) -> list[dict[str, float]]:
         kind = questions[0].kind
         if task not in self._fitted:
             self._fitted[task] = self._fit(self.train[task], kind)
-        features, regression = self._fitted[task]
+        fitted = self._fitted[task]
         if kind == "comparison":
-            inputs = self._difference(features, [question.spans for question in questions])
+            inputs = self._difference(fitted.features, [question.spans for question in questions])
         else:
-            inputs = features.transform([question.text for question in questions])
-        log_probs = regression.predict_log_proba(inputs)
-        return [dict(zip(regression.classes_.tolist(), row.tolist(), strict=True)) for row in log_probs]
+            inputs = fitted.features.transform([question.text for question in questions])
+        log_probs = fitted.regression.predict_log_proba((inputs @ fitted.merge).astype(np.float32))
+        return [dict(zip(fitted.regression.classes_.tolist(), row.tolist(), strict=True)) for row in log_probs]
 
     @staticmethod
     def _difference(features: Any, spans: Sequence[Sequence[str]]) -> Any:
         return features.transform([pair[0] for pair in spans]) - features.transform([pair[1] for pair in spans])
 
-    def _fit(self, rows: Sequence[Row], kind: str) -> tuple[Any, Any]:
+    def _fit(self, rows: Sequence[Row], kind: str) -> _Fitted:
         try:
             from sklearn.feature_extraction.text import TfidfVectorizer
             from sklearn.linear_model import LogisticRegression
@@ -112,7 +113,46 @@ class BagOfWords(Control):
             inputs = self._difference(features, spans)
         else:
             inputs = features.fit_transform([row.text for row in rows])
-        return features, LogisticRegression(C=C, max_iter=1000).fit(inputs, answers)
+        merge = merge_proportional_columns(inputs)
+        regression = LogisticRegression(C=C, max_iter=1000).fit((inputs @ merge).astype(np.float32), answers)
+        return _Fitted(features, merge, regression)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    features: Any
+    merge: Any
+    regression: Any
+
+
+def merge_proportional_columns(inputs: Any) -> Any:
+    """A matrix (columns, fewer columns) that makes one column of those that are multiples of each other.
+
+    The character n-grams of a rare word always come together. A regression with an L2 penalty on the merged column, whose
+    length is that of all together, is the same regression (the penalty does not change under a rotation), with a third of
+    the weights: 25 thousand columns by 550 animals would take minutes.
+    """
+    from scipy import sparse
+
+    columns = sparse.csc_matrix(inputs, dtype=np.float64)
+    columns.eliminate_zeros()
+    columns.sort_indices()
+    lengths = np.sqrt(np.asarray(columns.multiply(columns).sum(axis=0)).ravel())
+    groups: dict[tuple[bytes, bytes], int] = {}
+    kept, group_of = [], []
+    for column in range(columns.shape[1]):
+        start, end = columns.indptr[column], columns.indptr[column + 1]
+        if start == end:
+            continue
+        direction = columns.data[start:end] / lengths[column]
+        direction = np.round(direction * np.sign(direction[0]), 6)
+        key = columns.indices[start:end].tobytes(), direction.tobytes()
+        kept.append(column)
+        group_of.append(groups.setdefault(key, len(groups)))
+    signs = np.sign(columns.data[columns.indptr[kept]])
+    squares = np.bincount(group_of, weights=lengths[kept] ** 2, minlength=len(groups))
+    weights = signs * lengths[kept] / np.sqrt(squares[group_of])
+    return sparse.csr_matrix((weights, (kept, group_of)), shape=(columns.shape[1], len(groups)))
 
 
 def make_control(name: str, train: Mapping[str, Sequence[Row]]) -> Control:

@@ -1,0 +1,85 @@
+"""`audiobert data`, `audit`, `evaluate` and `compare` as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import auditorybench_toys as toys
+from audiobert.cli import run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toys.make_benchmark(tmp_path_factory.mktemp("benchmark"))
+
+
+def test_evaluate_then_compare(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, lines = tmp_path / "results.json", tmp_path / "predictions.jsonl"
+    arguments = ["evaluate", "control:majority", "control:bag-of-words", "--data", str(data)]
+    assert run([*arguments, "--out", str(out), "--predictions", str(lines)]) == 0
+    shown = capsys.readouterr().out
+    assert "control:majority" in shown
+    assert "BERT-base (paper)" in shown
+    assert len(lines.read_text().splitlines()) == 2 * 2 * (len(toys.DEV) + len(toys.PITCH))
+    assert run(["compare", str(out), "--format", "csv", "--no-pairs"]) == 0
+    assert capsys.readouterr().out.startswith("name,section,animal.dev")
+    assert run(["compare", str(out), "--json"]) == 0
+    compared = json.loads(capsys.readouterr().out)
+    assert compared["pairs"][0]["mcnemar"]["p_value"] <= 1
+    assert run([*arguments, "--json", "--splits", "dev"]) == 0
+    assert [report["model"] for report in json.loads(capsys.readouterr().out)] == arguments[1:3]
+
+
+def test_a_masked_model_from_a_folder(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = toys.bert(tmp_path / "bert")
+    arguments = ["evaluate", str(folder), "--data", str(data), "--device", "cpu", "--splits", "dev", "--json"]
+    assert run([*arguments, "--protocol", "candidates"]) == 0
+    assert json.loads(capsys.readouterr().out)["protocol"] == "candidates"
+
+
+def test_data_and_audit(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", "verify", str(data)]) == 2  # these are not the published files
+    assert "is not the published file" in capsys.readouterr().out
+    assert run(["audit", str(data), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tasks"]["animal"]["splits"]["dev"]["rows"] == len(toys.DEV)
+    assert run(["audit", str(data), "--no-near"]) == 0
+    assert "Sentences with several answers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["evaluate"], 2, "MODEL"),
+        (["evaluate", "control:coin"], 2, "no control 'control:coin'"),
+        (["evaluate", "control:majority", "--tasks", "colour"], 2, "no task 'colour'"),
+        (["evaluate", "control:majority", "--splits", "test"], 2, "lacks animal_sound_recognition_test.csv"),
+        (["evaluate", "control:majority", "--protocol", "guess"], 2, "no protocol 'guess'"),
+        (["evaluate", "control:majority", "--protocol", "multiple-choice"], 2, "the row has no options"),
+        (["evaluate", "control:majority", "--detector"], 2, "no span detector"),
+        (["evaluate", "toy", "--base-url", "http://127.0.0.1:9", "--retries", "0"], 1, "cannot be reached"),
+        (["compare", "nothing.json"], 2, "nothing.json does not exist"),
+        (["audit", "nowhere"], 2, "nowhere"),
+        (["data", "verify", "nowhere"], 2, "no folder nowhere"),
+    ],
+)
+def test_bad_input_is_one_line(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], code: int, says: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("AUDITORYBENCH_DIR", str(data))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == code
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["compare"], ["audit"], ["data", "download"], ["data", "verify"]])
+def test_help_has_an_example(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*command, "--help"]) == 0
+    assert "Example: audiobert" in capsys.readouterr().out
