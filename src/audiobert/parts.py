@@ -70,7 +70,7 @@ def write_model_folder(folder: Path, parts_folders: Sequence[Path]) -> None:
 def part_folder(folder: Path, part: str) -> Path:
     """Where a part lies: in the folder itself, or in the folder of its own that training wrote."""
     below = folder / PART_FOLDERS[part]
-    return below if (below / f"{part}.json").is_file() and not (folder / f"{part}.json").is_file() else folder
+    return folder if (folder / f"{part}.safetensors").is_file() or not below.is_dir() else below
 
 
 def model_folder(name: str) -> Path:

@@ -148,13 +148,14 @@ def ranking_metrics(
     precision = np.cumsum(ranked, axis=1) / positions
     counts = ranked.sum(axis=1)
     total = ranked.shape[1]
+    missed = np.prod([np.maximum(total - counts - i, 0) / (total - i) for i in range(min(5, total))], axis=0)
     return {
         "R@1": float(ranked[:, 0].mean()),
         "R@5": float(ranked[:, :5].any(axis=1).mean()),
         "mAP": float(((precision * ranked).sum(axis=1) / counts).mean()),
         "zero_shot": float((truth.argmax(axis=0) == scores.argmax(axis=0)).mean()),
         "chance_R@1": float((counts / total).mean()),
-        "chance_R@5": float((1 - np.prod([(total - counts - i) / (total - i) for i in range(5)], axis=0)).mean()),
+        "chance_R@5": float((1 - missed).mean()),
         "chance_mAP": float((counts / total).mean()),
         "chance_zero_shot": 1 / len(classes),
         "classes": float(len(classes)),
