@@ -128,9 +128,9 @@ class _Fitted:
 def merge_proportional_columns(inputs: Any) -> Any:
     """A matrix (columns, fewer columns) that makes one column of those that are multiples of each other.
 
-    The character n-grams of a rare word always come together. A regression with an L2 penalty on the merged column, whose
-    length is that of all together, is the same regression (the penalty does not change under a rotation), with a third of
-    the weights: 25 thousand columns by 550 animals would take minutes.
+    The character n-grams of a rare word always come together. A regression with an L2 penalty on the merged column,
+    whose length is that of all together, is the same regression (the penalty does not change under a rotation), with a
+    third of the weights: 25 thousand columns by 550 animals would take minutes.
     """
     from scipy import sparse
 
