@@ -1,4 +1,4 @@
-"""The whole construction: killed at any point it ends with the same bytes, and the benchmark that comes out is clean."""
+"""The whole construction: killed at any point it ends with the same bytes, and what comes out is clean."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from audiobert.cli import run as command_line
 from scripted_server import Fault, ScriptedServer
 from test_construct_wiki import ANIMALS_WIKITEXT, RANGES_TIMELINE
 
-# label in the caption, its pitch in Hz
+# Label in the caption, its pitch in Hz; this clock is low, while the scripted model takes clocks for high.
 TONES = {
     "cello": 130.8, "flute": 880.0, "trombone": 174.6, "piccolo flute": 1760.0, "double bass": 55.0, "mandolin": 523.3,
-    "guitar": 220.0, "oboe": 640.0, "siren": 940.0, "clock": 1500.0, "engine": 95.0, "car horn": 410.0, "train": 300.0,
+    "guitar": 220.0, "oboe": 540.0, "siren": 425.0, "clock": 70.0, "engine": 95.0, "car horn": 410.0, "train": 300.0,
 }  # fmt: skip
 ANIMALS = ("dog", "cat", "cow", "frog", "pig", "crow", "sheep", "rooster", "donkey", "lion", "monkey", "hen")
 
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A manifest with 24 tones and 60 animals (short, silent files: animals are not measured)."""
+    """A manifest with 26 tones and 40 animals (short, silent files: animals are not measured)."""
     folder = tmp_path_factory.mktemp("collection")
     rows = []
     time_s = np.arange(8_000) / 16_000
@@ -43,7 +43,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
         wave = sum(np.sin(2 * np.pi * hz * (1 + number / 500) * harmonic * time_s) / harmonic for harmonic in (1, 2, 3))
         soundfile.write(folder / path, (0.3 * wave).astype(np.float32), 16_000)
         rows.append({"path": path, "title": f"{name} take {number}", "caption": f"a {name} playing", "license": "CC0"})
-    for number in range(60):
+    for number in range(40):
         name = ANIMALS[number % len(ANIMALS)]
         rows.append(
             {"path": f"animals/{number}.wav", "title": f"{name} {number}", "caption": f"a {name}", "license": "CC BY"}
@@ -65,7 +65,7 @@ def _config(folder: Path, collection: Path, url: str, **changes: Any) -> Path:
         "out": str(folder / "out"),
         "input": {"path": str(collection / "clips.csv")},
         "llm": {"model": "scripted", "base_url": url, "concurrency": 3, "backoff_s": 0.01, "backoff_max_s": 0.05},
-        "pitch": {"pairs": 40},
+        "pitch": {"pairs": 25},
         "wiki": {"animals": str(collection / "animals.wikitext"), "ranges": str(collection / "ranges.wikitext")},
     }
     for name, change in changes.items():
@@ -76,7 +76,7 @@ def _config(folder: Path, collection: Path, url: str, **changes: Any) -> Path:
 
 
 def _tree(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but the store and the report of the last run, which tell of the way and not of the result."""
+    """SHA-256 of every file but the store and the report of the last run, which tell of the way only."""
     apart = ("store.sqlite", "last_run.json")
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -116,7 +116,7 @@ def test_killed_at_any_point_it_ends_with_the_same_bytes(
     made: tuple[Path, Path, int], collection: Path, tmp_path: Path
 ) -> None:
     _, out, requests = made
-    stops = [2, requests // 3, requests - 12]  # while categorizing, while making animals or pairs, near the end
+    stops = [requests // 4, requests - 12]  # while categorizing, and near the end
     with ScriptedServer(lambda *_: Fault(pause_s=0.01)) as server:
         config = _config(tmp_path, collection, server.url)
         command = [sys.executable, "-m", "audiobert", "construct", "run", str(config)]
@@ -158,7 +158,7 @@ def test_rejected_say_why(made: tuple[Path, Path, int]) -> None:
 def test_kept_rows_hold_the_rules(made: tuple[Path, Path, int]) -> None:
     animals = [json.loads(line) for line in (made[1] / "animal.jsonl").read_text(encoding="utf-8").splitlines()]
     pitches = [json.loads(line) for line in (made[1] / "pitch.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert len(animals) > 20 and len(pitches) > 30
+    assert len(animals) > 15 and len(pitches) > 20
     for row in animals:
         assert row["sentence"].count("[MASK]") == 1 and row["span"] in row["sentence"]
         assert row["answer"] in ANIMALS and row["answer"] not in row["sentence"].lower().split()
@@ -206,12 +206,8 @@ def test_datasets_loads_the_folder_and_the_card_tells(made: tuple[Path, Path, in
         loaded = datasets.load_dataset(str(dataset), task, cache_dir=str(tmp_path))
         assert list(loaded) == ["train", "dev", "test", "wiki"]
         assert all("[MASK]" in row["sentence"] for split in loaded.values() for row in split)
-        rows = sum(
-            1
-            for _ in (
-                dataset / f"{'animal_sound_recognition' if task == 'animal' else 'sound_pitch_comparsion'}_train.csv"
-            ).open()
-        )
+        name = {"animal": "animal_sound_recognition", "pitch": "sound_pitch_comparsion"}[task]
+        rows = len((dataset / f"{name}_train.csv").read_text(encoding="utf-8").splitlines())
         assert loaded["train"].num_rows == rows - 1
         assert f"| train | {loaded['train'].num_rows} |" in (dataset / "README.md").read_text(encoding="utf-8")
     card = (dataset / "README.md").read_text(encoding="utf-8")
@@ -221,7 +217,7 @@ def test_datasets_loads_the_folder_and_the_card_tells(made: tuple[Path, Path, in
 
 
 def test_edits_by_hand_are_kept_and_followed(
-    made: tuple[Path, Path, int], collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with ScriptedServer() as server:
         config = _config(tmp_path, collection, server.url, pitch={"pairs": 5}, input={"limit": 40})

@@ -104,6 +104,8 @@ class Construction:
 
     def __init__(self, settings: ConstructionSettings, *, redo: bool = False) -> None:
         self.settings, self.redo = settings, redo
+        for step in (settings.categorize, settings.animal, settings.pitch):
+            load_prompt(step.prompt)  # a wrong name is told before anything is asked
         self.workspace = Workspace(settings.out)
         self.store = Store(self.workspace.store)
         self.asker = Asker(settings.llm, self.store)
