@@ -18,6 +18,7 @@ train = typer.Typer(no_args_is_help=True, help="Train a part of the model; each 
 
 def register(app: typer.Typer) -> None:
     app.add_typer(train, name="train")
+    app.command("ablate")(ablate)
 
 
 @train.command("masked-lm")
@@ -72,3 +73,30 @@ def audiobert(
 
     settings = AudioBertConfig.load(config, seed=seed)
     train_audiobert(data, out, settings, parts_from=parts or out.parent, resume=resume)
+
+
+def ablate(
+    data: Data,
+    out: Out,
+    parts: Annotated[Path, typer.Option("--parts", help="Folder with the trained parts.")],
+    only: Annotated[str | None, typer.Option("--only", help="Some ablations, by name, with commas between.")] = None,
+    seeds: Annotated[str, typer.Option("--seeds", help="Seeds, with commas between.")] = "0,1,2,3,4",
+    config: Config = None,
+    table: Annotated[Path | None, typer.Option("--table", help="Write the Markdown table to this file.")] = None,
+) -> None:
+    """Train AudioBERT with and without hearing, over several seeds, and say what hearing adds.
+
+    Example: audiobert ablate --data ../shared --parts runs/mini --out runs/ablations --only audio,no-audio
+    """
+    from audiobert.errors import InputError
+    from audiobert.training.ablations import ABLATIONS, as_markdown, run_ablations, write_table
+    from audiobert.training.audiobert import AudioBertConfig
+
+    if not all(seed.strip().isdigit() for seed in seeds.split(",")):
+        raise InputError(f"--seeds is {seeds!r}; give whole numbers with commas between, such as 0,1,2")
+    names = [name.strip() for name in only.split(",")] if only else list(ABLATIONS)
+    numbers = [int(seed) for seed in seeds.split(",")]
+    summaries = run_ablations(data, out, parts, AudioBertConfig.load(config), names, numbers)
+    print(as_markdown(summaries), end="")
+    if table:
+        write_table(summaries, table)

@@ -62,6 +62,7 @@ class AudioBertConfig(TrainingConfig):
     clips_per_step: int = 12
     swap_share: float = 0.5
     detected_share: float = 0.5
+    asked_spans: Literal["detected", "gold"] = "detected"
     label_smoothing: float = 0.0
     average_from: float = 0.6
     tasks: tuple[str, ...] = TASKS
@@ -108,15 +109,16 @@ class Material:
                 questions.append(make_question(self.tokenizer, row, spans, swap=swap))
         return questions
 
-    def asked(self) -> list[Question]:
-        """The questions as a user's model is asked them: detected spans, none where none was found."""
-        return [make_question(self.tokenizer, row, spans) for row, spans in zip(self.rows, self.detected, strict=True)]
+    def asked(self, spans: str = "detected") -> list[Question]:
+        """The questions as a user's model is asked them: detected spans, none where none was found; or gold ones."""
+        chosen = self.detected if spans == "detected" else self.gold
+        return [make_question(self.tokenizer, row, own) for row, own in zip(self.rows, chosen, strict=True)]
 
     def swapped(self) -> list[Question]:
-        """The comparisons among the rows with their spans exchanged and the answer turned round."""
+        """The comparisons among the rows with their gold spans exchanged and the answer turned round."""
         return [
             make_question(self.tokenizer, row, spans, swap=True)
-            for row, spans in zip(self.rows, self.detected, strict=True)
+            for row, spans in zip(self.rows, self.gold, strict=True)
             if can_swap(row, spans)
         ]
 
@@ -220,7 +222,14 @@ def measured_attributes(folder: Path, clips: list[TrainingClip], cache: Path) ->
 
 
 def train_audiobert(
-    data: Path, out: Path, config: AudioBertConfig, *, parts_from: Path, resume: bool = False
+    data: Path,
+    out: Path,
+    config: AudioBertConfig,
+    *,
+    parts_from: Path,
+    cache: Path | None = None,
+    resume: bool = False,
+    bank: bool = True,
 ) -> dict[str, Any]:
     """Train AudioBERT; write `audiobert.safetensors` and its JSON.
 
@@ -230,6 +239,10 @@ def train_audiobert(
         A folder with `auditorybench/` and `audio/` (with `clips.csv`).
     parts_from : Path
         A folder with the trained language model, detector and CLAP, each in it or in a folder of its own below it.
+    cache : Path, optional
+        Spectrograms and what was looked up; by default a folder beside `out`.
+    bank : bool
+        Put a whole model with a bank together, too.
 
     Returns
     -------
@@ -238,7 +251,7 @@ def train_audiobert(
     """
     parts = load_parts(parts_from, attention="eager")
     clips = read_clips(data / "audio")
-    cache = out.parent / "cache"
+    cache = cache or out.parent / "cache"
     spectrograms = Spectrograms(data / "audio", clips, cache)
     attributes = torch.from_numpy(measured_attributes(data / "audio", clips, cache))
 
@@ -292,7 +305,7 @@ def train_audiobert(
         objective.eval()
         return score_questions(questions, ask, parts.tokenizer)
 
-    dev_questions = material["dev"].asked()
+    dev_questions = material["dev"].asked(config.asked_spans)
 
     def figures(_: int) -> dict[str, float]:
         return {name: round(value, 4) for name, value in accuracies(scored(dev_questions)).items()}
@@ -318,7 +331,7 @@ def train_audiobert(
     )
     features.copy_(tower.eval().encode([spectrograms[i] for i in range(len(clips))]))
     objective.eval()
-    results = scored(dev_questions) + scored(material["wiki"].asked())
+    results = scored(dev_questions) + scored(material["wiki"].asked(config.asked_spans))
     turned = scored(material["dev"].swapped())
     final = accuracies(results)
     right = {(r["task"], r["row"]) for r in results if r["split"] == "dev" and r["correct"]}
@@ -347,8 +360,9 @@ def train_audiobert(
         )
     )
     write_json(out / "audiobert.json", record)
-    write_model_folder(out / MODEL_FOLDER, [*dict.fromkeys(parts.folders.values()), out])
-    encoder_of_clips = MiniClipEncoder(parts.clap, encoder, encoder_identity(parts.records | {"audiobert": record}))
-    build_bank(data / "audio" / "clips.csv", out / MODEL_FOLDER / BANK_FOLDER, encoder_of_clips)
-    stderr.print(f"audiobert: {final}; wrote {out / MODEL_FOLDER}")
+    if bank:
+        write_model_folder(out / MODEL_FOLDER, [*dict.fromkeys(parts.folders.values()), out])
+        encoder_of_clips = MiniClipEncoder(parts.clap, encoder, encoder_identity(parts.records | {"audiobert": record}))
+        build_bank(data / "audio" / "clips.csv", out / MODEL_FOLDER / BANK_FOLDER, encoder_of_clips)
+    stderr.print(f"audiobert: {final}; wrote {out}")
     return record
