@@ -1,0 +1,234 @@
+"""The Gradio page: three tabs on one shelf of models and banks."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from audiobert.errors import AudioBertError, InputError, MissingExtraError
+from audiobert.web.compare import compare_sounds
+from audiobert.web.shelf import Choice, Shelf
+from audiobert.web.views import answer_view, compare_view, error_view, search_view
+
+if TYPE_CHECKING:
+    import gradio
+
+MAX_CHARACTERS = 5_000
+MAX_NAME_CHARACTERS = 200
+MAX_CLIPS = 10
+MAX_FOUND = 50
+AT_ONCE = 2  # questions that are answered at the same time
+PREDICTIONS = 8
+
+HEADER = (
+    '<header class="ab-head"><h1>AudioBERT</h1><p>A language model that knows what the world sounds like: it finds the'
+    " words about sound, looks up what they sound like, and answers with that in mind.</p></header>"
+)
+EXAMPLES = (
+    "Meow is the sound a [MASK] makes.",
+    "Woof woof is the sound a [MASK] makes.",
+    "The farmer heard a loud moo from the [MASK].",
+    "The sound of a piccolo has a [MASK] pitch than the sound of a double bass.",
+    "A church bell typically has a [MASK] pitch than a bicycle bell.",
+    "The capital of France is [MASK].",
+)
+SEARCHES = ("a dog barking", "rain on a roof", "a low note on a cello", "church bells")
+COMPARISONS = (("a flute", "a tuba"), ("a mouse squeaking", "a cow mooing"), ("a violin", "a double bass"))
+
+_log = logging.getLogger(__name__)
+
+
+def checked(text: str | None, what: str, limit: int) -> str:
+    """The text without surrounding space.
+
+    Raises
+    ------
+    InputError
+        When it is empty or longer than the page takes.
+    """
+    text = (text or "").strip()
+    if not text:
+        raise InputError(f"the {what} is empty; type one, or choose an example")
+    if len(text) > limit:
+        raise InputError(f"the {what} has {len(text):,} characters; the page takes up to {limit:,}")
+    return text
+
+
+def _number(value: Any, what: str, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= most or value != int(value):
+        raise InputError(f"the number of {what} is {value!r}; give 1 to {most}")
+    return int(value)
+
+
+class Answers:
+    """What the page's buttons do: a form in, HTML out; whatever is wrong with the form is said in the page."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self.shelf = shelf
+
+    def fill_mask(self, text: str, audio: bool, clips: float, model: str, bank: str) -> str:
+        """Predict the masks of a sentence."""
+
+        def answer(choice: Choice) -> Callable[[float], str]:
+            sentence = checked(text, "sentence", MAX_CHARACTERS)
+            count = _number(clips, "clips", MAX_CLIPS)
+            found = choice.model.fill_mask(sentence, top_k=PREDICTIONS, audio=bool(audio), clips_per_span=count)
+            return lambda seconds: answer_view(found, choice.opened, audio=bool(audio), seconds=seconds)
+
+        return self._answer(model, bank, answer)
+
+    def search(self, query: str, top_k: float, model: str, bank: str) -> str:
+        """Find clips by words."""
+
+        def answer(choice: Choice) -> Callable[[float], str]:
+            words = checked(query, "query", MAX_CHARACTERS)
+            hits = choice.model.search(words, _number(top_k, "clips", MAX_FOUND))
+            return lambda seconds: search_view(words, hits, choice.opened, seconds=seconds)
+
+        return self._answer(model, bank, answer)
+
+    def compare(
+        self, first: str, second: str, first_file: str | None, second_file: str | None, model: str, bank: str
+    ) -> str:
+        """Compare two sounds by their pitch."""
+
+        def answer(choice: Choice) -> Callable[[float], str]:
+            names = [
+                checked(name, "name of a sound", MAX_NAME_CHARACTERS) if name and name.strip() else ""
+                for name in (first, second)
+            ]
+            compared = compare_sounds(choice.model, names[0], names[1], files=(first_file, second_file))
+            return lambda seconds: compare_view(compared, choice.opened, seconds=seconds)
+
+        return self._answer(model, bank, answer)
+
+    def _answer(self, model: str, bank: str, answer: Callable[[Choice], Callable[[float], str]]) -> str:
+        try:
+            choice = self.shelf.choose(model, bank)
+            started = time.perf_counter()
+            view = answer(choice)
+            return view(time.perf_counter() - started)
+        except AudioBertError as error:
+            return error_view(str(error))
+        except Exception:
+            _log.exception("a question was not answered")
+            return error_view("Something went wrong here; the terminal that the page was started from says more.")
+
+
+def build_page(shelf: Shelf, *, queue_limit: int) -> gradio.Blocks:
+    """Lay the page out.
+
+    Parameters
+    ----------
+    queue_limit
+        Questions that may wait; further ones are turned away with a message.
+
+    Raises
+    ------
+    MissingExtraError
+        Without gradio.
+    """
+    try:
+        import gradio as gr
+    except ImportError:
+        raise MissingExtraError("gradio", "web") from None
+    answers = Answers(shelf)
+    with gr.Blocks(title="AudioBERT", analytics_enabled=False, delete_cache=(600, 1800)) as page:
+        gr.HTML(HEADER)
+        with gr.Row():
+            model = gr.Dropdown(shelf.models, value=shelf.models[0], label="Model", visible=len(shelf.models) > 1)
+            bank = gr.Dropdown(shelf.banks, value=shelf.banks[0], label="Bank", visible=len(shelf.banks) > 1)
+        with gr.Tabs():
+            with gr.Tab("Sentence", id="sentence"):
+                _sentence_tab(gr, answers, model, bank)
+            with gr.Tab("Search the bank", id="search"):
+                _search_tab(gr, answers, model, bank)
+            with gr.Tab("Compare two sounds", id="compare"):
+                _compare_tab(gr, answers, model, bank)
+    page.queue(max_size=queue_limit, default_concurrency_limit=AT_ONCE)
+    return page
+
+
+def _wire(gr: Any, triggers: list[Any], function: Callable[..., str], inputs: list[Any], output: Any) -> None:
+    """Call `function` on any of the triggers; all functions of the page share the machine."""
+    gr.on(
+        triggers,
+        function,
+        inputs,
+        output,
+        api_name=function.__name__,
+        concurrency_id="model",
+        concurrency_limit=AT_ONCE,
+        show_progress="minimal",
+        trigger_mode="always_last",
+    )
+
+
+def _sentence_tab(gr: Any, answers: Answers, model: Any, bank: Any) -> None:
+    text = gr.Textbox(
+        label="A sentence with [MASK] where a word is to be predicted",
+        placeholder=EXAMPLES[0],
+        lines=1,
+        max_lines=6,
+        elem_id="sentence-text",
+    )
+    with gr.Row():
+        audio = gr.Checkbox(True, label="Audio", info="Off: the plain language model.", elem_id="sentence-audio")
+        clips = gr.Slider(1, MAX_CLIPS, 3, step=1, label="Clips a span", info="Clips that speak for a span.")
+    button = gr.Button("Predict", variant="primary", elem_id="sentence-go")
+    output = gr.HTML(elem_id="sentence-answer")
+    examples = gr.Examples([[one] for one in EXAMPLES], text, label="Examples", cache_examples=False)
+    inputs = [text, audio, clips, model, bank]
+    _wire(gr, [button.click, text.submit, audio.input], answers.fill_mask, inputs, output)
+    examples.load_input_event.then(
+        answers.fill_mask, inputs, output, api_visibility="private", concurrency_id="model", show_progress="minimal"
+    )
+
+
+def _search_tab(gr: Any, answers: Answers, model: Any, bank: Any) -> None:
+    query = gr.Textbox(label="Words for a sound", placeholder=SEARCHES[0], max_lines=2, elem_id="search-text")
+    top_k = gr.Slider(1, MAX_FOUND, 10, step=1, label="Clips")
+    button = gr.Button("Search", variant="primary", elem_id="search-go")
+    output = gr.HTML(elem_id="search-answer")
+    examples = gr.Examples([[one] for one in SEARCHES], query, label="Examples", cache_examples=False)
+    inputs = [query, top_k, model, bank]
+    _wire(gr, [button.click, query.submit], answers.search, inputs, output)
+    examples.load_input_event.then(
+        answers.search, inputs, output, api_visibility="private", concurrency_id="model", show_progress="minimal"
+    )
+
+
+def _compare_tab(gr: Any, answers: Answers, model: Any, bank: Any) -> None:
+    names, recordings = [], []
+    with gr.Row():
+        for number, placeholder in enumerate(COMPARISONS[0], start=1):
+            with gr.Column(min_width=260):
+                names.append(
+                    gr.Textbox(label=f"Sound {number}", placeholder=placeholder, elem_id=f"compare-name-{number}")
+                )
+                recordings.append(
+                    gr.Audio(
+                        label=f"or a recording of sound {number}",
+                        sources=["upload"],
+                        type="filepath",
+                        editable=False,
+                        buttons=[],
+                        elem_id=f"compare-file-{number}",
+                    )
+                )
+    button = gr.Button("Compare", variant="primary", elem_id="compare-go")
+    output = gr.HTML(elem_id="compare-answer")
+    examples = gr.Examples([list(pair) for pair in COMPARISONS], names, label="Examples", cache_examples=False)
+    inputs = [*names, *recordings, model, bank]
+    _wire(gr, [button.click, names[0].submit, names[1].submit], answers.compare, inputs, output)
+    examples.load_input_event.then(
+        answers.compare, inputs, output, api_visibility="private", concurrency_id="model", show_progress="minimal"
+    )
+
+
+def style() -> str:
+    """The page's own style sheet."""
+    return (files("audiobert.web") / "templates" / "page.css").read_text(encoding="utf-8")

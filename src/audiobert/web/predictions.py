@@ -1,0 +1,193 @@
+"""What `evaluate --predictions` wrote, by answer, pitch difference and confidence; confusions and examples."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from audiobert.auditorybench.metrics import share
+from audiobert.errors import InputError
+
+Line = dict[str, Any]
+Key = tuple[str, str, int]  # task, split, row
+
+_NEEDED = ("model", "task", "split", "row", "text", "answer", "prediction", "correct")
+# Edges of the differences in semitones: a whole tone, a fourth, an octave, two octaves.
+PITCH_EDGES = (0.0, 2.0, 5.0, 12.0, 24.0, math.inf)
+CALIBRATION_BINS = 10
+
+
+def read_predictions(paths: Iterable[str | Path]) -> list[Line]:
+    """Read files of `evaluate --predictions`.
+
+    Raises
+    ------
+    InputError
+        When a file is missing or a line of it is no prediction.
+    """
+    lines: list[Line] = []
+    for path in map(Path, paths):
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} cannot be read ({error}); give a file of 'evaluate --predictions'") from None
+        for number, line in enumerate(text.splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except ValueError:
+                value = None
+            if not isinstance(value, dict) or any(name not in value for name in _NEEDED):
+                raise InputError(
+                    f"{path}, line {number}, is no prediction; give a file that 'evaluate --predictions' wrote"
+                )
+            lines.append(value)
+    return lines
+
+
+def of_model(lines: Iterable[Line], model: str) -> list[Line]:
+    """The lines of one model; of several seeds those of the first, so that a row counts once."""
+    own = [line for line in lines if line["model"] == model]
+    first = min((line.get("seed", 0) for line in own), default=0)
+    return [line for line in own if line.get("seed", 0) == first]
+
+
+def key_of(line: Line) -> Key:
+    return line["task"], line["split"], line["row"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some rows under a name: how many, how many right, the accuracy with its Wilson interval, and without audio."""
+
+    name: str
+    n: int
+    correct: int
+    accuracy: float
+    low: float
+    high: float
+    without: float | None = None
+
+
+def _group(name: str, lines: Sequence[Line], without: Mapping[Key, Line]) -> Group:
+    figures = share(sum(bool(line["correct"]) for line in lines), len(lines))
+    assert figures is not None
+    low, high = figures["ci95"]
+    others = [without[key_of(line)] for line in lines if key_of(line) in without]
+    silent = sum(bool(line["correct"]) for line in others) / len(others) if len(others) == len(lines) else None
+    return Group(name, len(lines), figures["correct"], figures["accuracy"], low, high, silent)
+
+
+def by_answer(lines: Iterable[Line], without: Mapping[Key, Line]) -> list[Group]:
+    """Accuracy by the right answer, the most frequent answer first."""
+    groups: dict[str, list[Line]] = defaultdict(list)
+    for line in lines:
+        groups[str(line["answer"]).casefold()].append(line)
+    return [_group(name, groups[name], without) for name in sorted(groups, key=lambda name: (-len(groups[name]), name))]
+
+
+def heard_pitches(line: Line, pitch_hz: Mapping[str, float | None]) -> tuple[float, float] | None:
+    """The median pitch of the clips that stood for the two spans of a comparison; None where it cannot be told.
+
+    The line lists the clips span after span, as many for each.
+    """
+    spans, clips = line.get("spans") or [], line.get("clips") or []
+    if len(spans) != 2 or not clips or len(clips) % 2:
+        return None
+    half = len(clips) // 2
+    found = []
+    for some in (clips[:half], clips[half:]):
+        pitches = [pitch for clip in some if (pitch := pitch_hz.get(clip)) is not None]
+        if not pitches:
+            return None
+        found.append(median(pitches))
+    return found[0], found[1]
+
+
+def by_pitch_difference(lines: Iterable[Line], pitches: Mapping[Key, tuple[float, float]]) -> list[Group]:
+    """Accuracy by how far apart the two sounds of a comparison are, in semitones; empty bins are left out."""
+    groups: dict[int, list[Line]] = defaultdict(list)
+    for line in lines:
+        if key_of(line) in pitches:
+            first, second = pitches[key_of(line)]
+            semitones = abs(12 * math.log2(first / second))
+            groups[next(i for i, edge in enumerate(PITCH_EDGES[1:]) if semitones < edge)].append(line)
+    return [_group(_bin_name(index), groups[index], {}) for index in sorted(groups)]
+
+
+def _bin_name(index: int) -> str:
+    low, high = PITCH_EDGES[index], PITCH_EDGES[index + 1]
+    return f"{low:g} to {high:g} semitones" if high < math.inf else f"{low:g} semitones and more"
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Answers given with about the same confidence: how many, the mean confidence, and how many were right."""
+
+    n: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Bins by confidence, and the expected calibration error: the mean distance of confidence and accuracy."""
+
+    bins: list[Bin]
+    error: float
+    n: int
+
+
+def calibration(lines: Iterable[Line]) -> Calibration | None:
+    """How far the confidence of comparisons can be trusted: the probability of the chosen one of two words.
+
+    None where the predictions hold no two scores (a missing word under the protocol `paper` has none).
+    """
+    pairs = []
+    for line in lines:
+        scores = line.get("scores") or {}
+        if len(scores) == 2:
+            best, other = sorted(scores.values(), reverse=True)
+            pairs.append((1 / (1 + math.exp(other - best)), bool(line["correct"])))
+    if not pairs:
+        return None
+    bins: dict[int, list[tuple[float, bool]]] = defaultdict(list)
+    for confidence, right in pairs:
+        bins[min(int((confidence - 0.5) * 2 * CALIBRATION_BINS), CALIBRATION_BINS - 1)].append((confidence, right))
+    made = [
+        Bin(len(some), sum(c for c, _ in some) / len(some), sum(right for _, right in some) / len(some))
+        for _, some in sorted(bins.items())
+    ]
+    error = sum(one.n * abs(one.confidence - one.accuracy) for one in made) / len(pairs)
+    return Calibration(made, error, len(pairs))
+
+
+def confusions(lines: Iterable[Line], most: int = 15) -> list[tuple[str, str, int]]:
+    """The most frequent wrong predictions: right answer, what was said, how often."""
+    counts = Counter(
+        (str(line["answer"]).casefold(), str(line["prediction"]).casefold()) for line in lines if not line["correct"]
+    )
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [(answer, said, count) for (answer, said), count in ranked[:most]]
+
+
+def examples(lines: Iterable[Line], count: int, *, correct: bool, seed: int = 0) -> list[Line]:
+    """Some rows that were right (or wrong), drawn by chance, as many of each task as there are, no sentence twice."""
+    by_task: dict[str, dict[str, Line]] = defaultdict(dict)
+    for line in lines:
+        if bool(line["correct"]) is correct:
+            by_task[line["task"]].setdefault(line["text"], line)
+    chance = random.Random(seed)
+    decks = [chance.sample(list(rows.values()), len(rows)) for _, rows in sorted(by_task.items())]
+    dealt: list[Line] = []
+    for turn in range(max(map(len, decks), default=0)):
+        dealt += [deck[turn] for deck in decks if turn < len(deck)]
+    return dealt[:count]

@@ -1,0 +1,43 @@
+"""How well the bank is found by words: for each kind of sound, the share of the first clips that are of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from audiobert.pipeline import AudioBert
+
+TOP_K = 10
+LEAST_CLIPS = 5
+
+
+def words_of(label: str) -> str:
+    """A label as words: `church_bells` is "church bells"."""
+    return " ".join(label.replace("_", " ").replace("-", " ").split())
+
+
+def retrieval_by_class(model: AudioBert, *, top_k: int = TOP_K) -> list[tuple[str, float, int]]:
+    """Precision at `top_k` of each label of the bank, asked by its name, the best first.
+
+    Labels of fewer than five clips are left out; of one with fewer clips than `top_k`, as many clips as it has are
+    looked at. Banks without labels give nothing.
+
+    Returns
+    -------
+    list of (str, float, int)
+        The label as words, the precision, and its clips.
+    """
+    labels = [words_of(label or "") for label in model.bank.table["label"].to_pylist()]
+    counts = Counter(label for label in labels if label)
+    asked = [label for label, count in counts.items() if count >= LEAST_CLIPS]
+    if not asked:
+        return []
+    names = np.array(labels, dtype=object)
+    found = []
+    for label in asked:
+        rows = [hit.row for hit in model.search(label, min(top_k, counts[label]))]
+        found.append((label, float(np.mean(names[rows] == label)), counts[label]))
+    return sorted(found, key=lambda one: (-one[1], one[0]))
