@@ -21,7 +21,7 @@ from audiobert.auditorybench.questions import make_question
 from audiobert.auditorybench.tasks import find_task
 from audiobert.backbone import load_backbone
 
-ROWS_A_SPLIT = 300
+ROWS_A_SPLIT = 128
 ROUNDS = 3
 LIMIT = 1.3
 
