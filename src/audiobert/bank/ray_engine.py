@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,10 @@ class _BlockEncoder:
         block: Block = row["block"]
         heard = [hear(task.entry, self._hearing, task.known_sha256) for task in block]
         return {"number": row["number"], "records": encode_heard(block, heard, self._encoder)}
+
+
+def _retrying() -> dict[str, Any]:
+    return {"max_restarts": -1, "max_task_retries": _RETRIES}
 
 
 def encode_blocks(
@@ -72,8 +77,8 @@ def encode_blocks(
     if started_here:
         _connect(ray, address, workers)
     try:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        ray.data.DataContext.get_current().enable_progress_bars = False
         actors = workers or (int(ray.cluster_resources().get("CPU", 1)) if address else available_cores())
         reference = ray.put(encoder)
         for some in batched(blocks, _BLOCKS_PER_DATASET):
@@ -83,8 +88,7 @@ def encode_blocks(
                 fn_constructor_args=([reference], hearing),
                 compute=ray.data.ActorPoolStrategy(size=min(actors, len(rows))),
                 num_cpus=1,
-                max_restarts=-1,
-                max_task_retries=_RETRIES,
+                ray_remote_args_fn=_retrying,
             )
             for row in dataset.iter_rows():
                 yield some[row["number"]], row["records"]
