@@ -172,7 +172,7 @@ def test_missing_and_foreign_banks_are_refused(model, tmp_path):
         AudioBert.from_pretrained(str(tmp_path))
 
 
-def test_the_shipped_bank_holds_no_audio_and_fits_the_model(model):
+def test_the_shipped_bank_holds_no_audio():
     bank = AudioBank.open(model_folder("mini") / "bank")
     assert bank.verify().sound
     assert all(clip.path is None or not clip.path.startswith("/") for clip in bank.clips())
