@@ -192,8 +192,8 @@ def serve(
     except ImportError:
         raise MissingExtraError("gradio", "web") from None
     with bind(host, port) as listening:
-        app = build_app(shelf, host=host, queue_limit=queue_limit)
         warm_up(shelf)
+        app = build_app(shelf, host=host, queue_limit=queue_limit)
         config = uvicorn.Config(
             app,
             log_level="warning",

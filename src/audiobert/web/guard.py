@@ -91,7 +91,7 @@ class Guard:
             if body is None:
                 await _refuse(with_headers, 413, f"the request is larger than {MAX_BODY_BYTES:,} bytes")
                 return
-            if _names_a_server(body):
+            if not self._only_uploads(body):
                 await _refuse(with_headers, 400, "files are taken from this page alone")
                 return
             receive = _replay(body, receive)
@@ -105,8 +105,17 @@ class Guard:
         _, asked, file = path.partition("/gradio_api/file=")
         return not asked or self._uploaded(file)
 
-    def _uploaded(self, file: str) -> bool:
-        if "\0" in file:
+    def _only_uploads(self, body: bytes) -> bool:
+        """Whether all files that a form names were uploaded. Gradio would copy others of this machine from the
+        temporary or the working folder to where its file route reads, and fetch those that are addresses."""
+        try:
+            content = json.loads(body or b"null")
+        except (ValueError, RecursionError):
+            return False
+        return all(self._uploaded(one["path"]) for one in _objects(content) if one.get("path") is not None)
+
+    def _uploaded(self, file: object) -> bool:
+        if not isinstance(file, str) or "\0" in file:
             return False
         return Path(file).is_absolute() and Path(file).resolve().is_relative_to(self.uploads)
 
@@ -142,15 +151,6 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again
-
-
-def _names_a_server(body: bytes) -> bool:
-    """Whether a form holds a file that is to be fetched from a server (Gradio would do that)."""
-    try:
-        content = json.loads(body or b"null")
-    except (ValueError, RecursionError):
-        return True
-    return any("://" in str(one.get(name, "")) for one in _objects(content) for name in ("path", "url"))
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:

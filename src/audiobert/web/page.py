@@ -68,6 +68,7 @@ class Answers:
 
     def __init__(self, shelf: Shelf) -> None:
         self.shelf = shelf
+        self.clips_per_span: int = shelf.choose().model.model.settings.clips_per_span  # as many as in training
 
     def fill_mask(self, text: str, audio: bool, clips: float, model: str, bank: str) -> str:
         """Predict the masks of a sentence."""
@@ -177,10 +178,12 @@ def _sentence_tab(gr: Any, answers: Answers, model: Any, bank: Any) -> None:
     )
     with gr.Row():
         audio = gr.Checkbox(True, label="Audio", info="Off: the plain language model.", elem_id="sentence-audio")
-        clips = gr.Slider(1, MAX_CLIPS, 3, step=1, label="Clips a span", info="Clips that speak for a span.")
+        clips = gr.Slider(
+            1, MAX_CLIPS, min(answers.clips_per_span, MAX_CLIPS), step=1, label="Clips a span", elem_id="sentence-clips"
+        )
     button = gr.Button("Predict", variant="primary", elem_id="sentence-go")
-    output = gr.HTML(elem_id="sentence-answer")
     examples = gr.Examples([[one] for one in EXAMPLES], text, label="Examples", cache_examples=False)
+    output = gr.HTML(elem_id="sentence-answer")
     inputs = [text, audio, clips, model, bank]
     _wire(gr, [button.click, text.submit, audio.input], answers.fill_mask, inputs, output)
     examples.load_input_event.then(
@@ -192,8 +195,8 @@ def _search_tab(gr: Any, answers: Answers, model: Any, bank: Any) -> None:
     query = gr.Textbox(label="Words for a sound", placeholder=SEARCHES[0], max_lines=2, elem_id="search-text")
     top_k = gr.Slider(1, MAX_FOUND, 10, step=1, label="Clips")
     button = gr.Button("Search", variant="primary", elem_id="search-go")
-    output = gr.HTML(elem_id="search-answer")
     examples = gr.Examples([[one] for one in SEARCHES], query, label="Examples", cache_examples=False)
+    output = gr.HTML(elem_id="search-answer")
     inputs = [query, top_k, model, bank]
     _wire(gr, [button.click, query.submit], answers.search, inputs, output)
     examples.load_input_event.then(
@@ -220,8 +223,8 @@ def _compare_tab(gr: Any, answers: Answers, model: Any, bank: Any) -> None:
                     )
                 )
     button = gr.Button("Compare", variant="primary", elem_id="compare-go")
-    output = gr.HTML(elem_id="compare-answer")
     examples = gr.Examples([list(pair) for pair in COMPARISONS], names, label="Examples", cache_examples=False)
+    output = gr.HTML(elem_id="compare-answer")
     inputs = [*names, *recordings, model, bank]
     _wire(gr, [button.click, names[0].submit, names[1].submit], answers.compare, inputs, output)
     examples.load_input_event.then(

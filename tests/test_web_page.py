@@ -1,0 +1,287 @@
+"""The demo page as a person uses it: typed into, clicked and listened to in a headless Chromium."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from web_server import MODEL, ForeignEncoder, Running, copy_sounds, running
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+gradio = pytest.importorskip("gradio")
+sync_api = pytest.importorskip("playwright.sync_api")
+
+# Without these Chromium asks its maker's servers for news at every start.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+]
+WAIT_MS = 60_000
+MEOW = "Meow is the sound a [MASK] makes."
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no chromium here; install the package 'chromium'")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def demo(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The page with a bank that has audio, the model's own that has none, and one of another model."""
+    from audiobert.bank import build_bank
+    from audiobert.web.demo import build_app, warm_up
+    from audiobert.web.shelf import OWN_BANK, Shelf
+
+    folder = tmp_path_factory.mktemp("page")
+    manifest = copy_sounds(shared, folder / "sounds")
+    mine, foreign = folder / "my-bank", folder / "foreign-bank"
+    encoder = Shelf([MODEL]).choose().model.clip_encoder()
+    build_bank(manifest, mine, encoder, workers=0)
+    build_bank(manifest, foreign, ForeignEncoder(), workers=0)
+    shelf = Shelf([MODEL], [mine, foreign])
+    warm_up(shelf)
+    with running(build_app(shelf)) as demo:
+        demo.banks = {"mine": str(mine), "foreign": str(foreign), "own": OWN_BANK}
+        yield demo
+
+
+@pytest.fixture
+def page(chromium: Any, demo: Running) -> Iterator[Any]:
+    """A fresh tab on the page; at the end nothing was asked of elsewhere and no script had failed."""
+    tab = chromium.new_page(viewport={"width": 1100, "height": 900})
+    tab.set_default_timeout(WAIT_MS)
+    asked: list[str] = []
+    faults: list[str] = []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("pageerror", lambda error: faults.append(str(error)))
+    tab.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    tab.goto(demo.url)
+    box(tab).wait_for()
+    tab.faults = faults
+    yield tab
+    tab.close()
+    own = urlsplit(demo.url).netloc
+    elsewhere = [url for url in asked if urlsplit(url).scheme in ("http", "https") and urlsplit(url).netloc != own]
+    assert not elsewhere
+    assert not demo.connected
+    assert not faults
+
+
+def box(tab: Any, name: str = "sentence-text") -> Any:
+    return tab.locator(f"#{name} textarea, #{name} input[type=text]").first
+
+
+def ask(tab: Any, sentence: str) -> Any:
+    """Type a sentence, press Enter, and wait for what comes."""
+    box(tab).fill(sentence)
+    box(tab).press("Enter")
+    return tab.locator("#sentence-answer")
+
+
+def choose_bank(tab: Any, name: str) -> None:
+    tab.get_by_label("Bank").click()
+    tab.get_by_role("option", name=name, exact=True).click()
+
+
+def words(part: Any) -> list[str]:
+    return part.locator(".ab-word").all_inner_texts()
+
+
+def test_a_sentence_is_answered_with_what_it_sounds_like(page: Any) -> None:
+    answer = ask(page, MEOW)
+    answer.locator("[data-testid=with-sound]").wait_for()
+    assert answer.locator("mark").all_inner_texts() == ["Meow"]
+    assert words(answer.locator("[data-testid=with-sound]"))[0] == "cat"
+    assert len(words(answer.locator("[data-testid=without-sound]"))) == 8
+    card = answer.locator(".ab-clip").first
+    text = card.inner_text()
+    for shown in ("CLAP score", "Pitch", "Loudness", "Licence"):
+        assert shown in text
+    assert re.search(r"Answered in \d+ ms", answer.inner_text())
+
+
+def test_a_clip_plays_seeks_and_has_its_picture(page: Any) -> None:
+    card = ask(page, MEOW).locator(".ab-clip").first
+    card.wait_for()
+    image = card.locator("img")
+    image.scroll_into_view_if_needed()
+    page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=image.element_handle())
+    played = card.locator("audio").evaluate(
+        """async audio => {
+            await audio.play();
+            await new Promise(done => audio.addEventListener('timeupdate', () => audio.currentTime > 0 && done()));
+            const whole = audio.duration;
+            audio.currentTime = whole * 0.6;
+            await new Promise(done => audio.addEventListener('seeked', done, {once: true}));
+            return [whole, audio.currentTime, audio.error];
+        }"""
+    )
+    assert played[0] > 0.3 and played[1] >= played[0] * 0.5 and played[2] is None
+
+
+def test_audio_off_is_the_plain_language_model(page: Any) -> None:
+    answer = ask(page, MEOW)
+    answer.locator("[data-testid=with-sound]").wait_for()
+    plain = words(answer.locator("[data-testid=without-sound]"))
+    page.get_by_label("Audio", exact=True).uncheck()
+    answer.get_by_text("Audio is off").wait_for()
+    assert answer.locator("[data-testid=with-sound]").count() == 0
+    assert answer.locator("mark").count() == 0
+    assert words(answer.locator("[data-testid=without-sound]")) == plain
+
+
+def test_a_sentence_without_sound_says_so(page: Any) -> None:
+    answer = ask(page, "The capital of France is [MASK].")
+    answer.get_by_text("Nothing about sound").wait_for()
+    assert answer.locator(".ab-clip").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("sentence", "message"),
+    [
+        ("Meow is the sound a cat makes.", "no [MASK] in"),
+        ("   ", "the sentence is empty"),
+        ("word " * 2_000 + "[MASK]", "10,006 characters; the page takes up to 5,000"),
+    ],
+)
+def test_a_wrong_sentence_is_explained_in_the_page(page: Any, sentence: str, message: str) -> None:
+    alert = ask(page, sentence).get_by_role("alert")
+    alert.wait_for()
+    assert message in alert.inner_text()
+    ask(page, MEOW).locator("[data-testid=with-sound]").wait_for()  # and the next one is answered
+
+
+def test_a_bank_of_another_model_is_refused_by_name(page: Any, demo: Running) -> None:
+    choose_bank(page, demo.banks["foreign"])
+    alert = ask(page, MEOW).get_by_role("alert")
+    alert.wait_for()
+    assert "foreign/clap" in alert.inner_text() and "audiobert bank build" in alert.inner_text()
+
+
+def test_the_shipped_bank_says_that_it_has_no_audio_and_how_to_get_some(page: Any, demo: Running) -> None:
+    choose_bank(page, demo.banks["own"])
+    answer = ask(page, MEOW)
+    note = answer.locator("[data-testid=no-audio]")
+    note.wait_for()
+    assert "audiobert bank build" in note.inner_text() and "audiobert demo --bank" in note.inner_text()
+    assert answer.locator("audio").count() == 0
+
+
+def test_markup_and_templates_in_a_sentence_stay_text(page: Any) -> None:
+    given = "<img src=x onerror=alert(1)> ${6*7} {{6*7}} `x` meow says the [MASK]"
+    answer = ask(page, given)
+    answer.locator(".ab-sentence").wait_for()
+    assert answer.locator(".ab-sentence").inner_text().strip() == given
+    assert answer.locator(".ab-sentence img").count() == 0
+
+
+def test_it_works_by_keyboard_alone(page: Any) -> None:
+    box(page).focus()
+    page.keyboard.type(MEOW)
+    for _ in range(12):  # to the button, past the switch and the slider
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id || document.activeElement.closest('[id]').id") == "sentence-go":
+            break
+    else:
+        pytest.fail("the button is not reached with Tab")
+    page.keyboard.press("Space")
+    answer = page.locator("#sentence-answer")
+    answer.locator("[data-testid=with-sound]").wait_for()
+    # The players can be reached and played too.
+    answer.locator("audio").first.focus()
+    page.keyboard.press("Space")
+    page.wait_for_function("!document.querySelector('#sentence-answer audio').paused")
+
+
+def test_an_example_answers_when_it_is_clicked(page: Any) -> None:
+    page.get_by_role("button", name="Woof woof is the sound a [MASK] makes.").click()
+    page.locator("#sentence-answer mark").first.wait_for()
+    assert box(page).input_value().startswith("Woof woof")
+
+
+def test_the_bank_is_searched_by_words(page: Any) -> None:
+    page.get_by_role("tab", name="Search the bank").click()
+    box(page, "search-text").fill("a cat meowing")
+    box(page, "search-text").press("Enter")
+    found = page.locator("#search-answer [data-testid=found]")
+    found.wait_for()
+    assert "10 of 13 clips for “a cat meowing”" in found.inner_text()
+    titles = found.locator(".ab-clip h4").all_inner_texts()
+    assert len(titles) == 10 and "cat" in titles[0]
+    scores = [float(text) for text in found.locator("dl div:first-child dd").all_inner_texts()]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_two_sounds_are_compared_by_name(page: Any) -> None:
+    page.get_by_role("tab", name="Compare two sounds").click()
+    box(page, "compare-name-1").fill("a flute")
+    box(page, "compare-name-2").fill("a tuba")
+    box(page, "compare-name-2").press("Enter")
+    compared = page.locator("#compare-answer [data-testid=compared]")
+    compared.wait_for()
+    assert "The sound of a flute has a [MASK] pitch than the sound of a tuba." in compared.inner_text()
+    assert len(re.findall(r"[\d,]+ Hz", compared.locator("table").inner_text())) == 2
+    assert re.search(r"(a flute|a tuba) is higher", compared.locator("[data-testid=says-with]").inner_text())
+    assert "is higher" in compared.locator("[data-testid=says-without]").inner_text()
+
+
+def test_a_recording_is_measured_and_named(page: Any, tmp_path: Path) -> None:
+    import numpy as np
+    import soundfile
+
+    tone = tmp_path / "tone.wav"
+    seconds = np.arange(32_000) / 16_000
+    soundfile.write(tone, 0.4 * np.sin(2 * np.pi * 660 * seconds), 16_000)
+    page.get_by_role("tab", name="Compare two sounds").click()
+    with page.expect_response(re.compile("/gradio_api/upload")) as response:
+        page.locator("#compare-file-1 input[type=file]").set_input_files(tone)
+    assert response.value.ok
+    box(page, "compare-name-2").fill("a tuba")
+    page.locator(
+        "#compare-file-1 audio, #compare-file-1 .waveform-container, #compare-file-1 [data-testid]"
+    ).first.wait_for()
+    page.locator("#compare-go").click()
+    compared = page.locator("#compare-answer [data-testid=compared]")
+    compared.wait_for()
+    text = compared.inner_text()
+    assert re.search(r"6[56]\d Hz", text) and "your recording (2.0 s" in text and "Sounds most like" in text
+
+
+def test_an_upload_that_is_no_sound_is_refused_with_a_word(page: Any, tmp_path: Path) -> None:
+    (tmp_path / "fake.wav").write_text("<script>alert(1)</script>")
+    page.get_by_role("tab", name="Compare two sounds").click()
+    with page.expect_response(re.compile("/gradio_api/upload")) as response:
+        page.locator("#compare-file-1 input[type=file]").set_input_files(tmp_path / "fake.wav")
+    assert response.value.status == 415 and "cannot be decoded" in response.value.text()
+    page.get_by_text("cannot be decoded").first.wait_for()
+    page.faults.clear()  # the browser's console names the refused request
+
+
+def test_it_fits_a_phone(page: Any) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    answer = ask(page, MEOW)
+    answer.locator("[data-testid=with-sound]").wait_for()
+    for tab in ("Sentence", "Search the bank", "Compare two sounds"):
+        chosen = page.get_by_role("tab", name=tab)
+        if chosen.count() and chosen.first.is_visible():
+            chosen.first.click()
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= 360, f"{tab}: {wide} pixels wide"
