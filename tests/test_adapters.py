@@ -59,6 +59,15 @@ def test_only_the_trained_adapter_receives_gradients(model):
     assert all(f".{AUDIO}." in name for name in wanting)
 
 
+def test_an_adapter_in_training_stays_so_when_it_is_off_for_a_moment(model):
+    adapters = Adapters(model)
+    adapters.add(AUDIO, LoraSettings(4, 8, 0.0, QUERY_KEY_VALUE))
+    adapters.set(AUDIO, train=AUDIO)
+    with adapters.on():
+        pass
+    assert all(parameter.requires_grad for parameter in adapters.parameters(AUDIO).values())
+
+
 def test_target_modules_are_those_that_are_named(model):
     adapters = Adapters(model)
     adapters.add(LANGUAGE, LoraSettings(4, 8, 0.0, ALL_LINEAR))

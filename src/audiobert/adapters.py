@@ -71,8 +71,10 @@ class Adapters:
 
     def set(self, *names: str, train: str | None = None) -> None:
         """Switch exactly these adapters on; `train` names the one whose weights receive gradients."""
+        # Not through peft's set_adapter: it walks over all adapters of all layers to set requires_grad, which takes
+        # milliseconds a switch and would end the training of an adapter that is switched off for a moment.
         for layer in self._layers:
-            layer.set_adapter(list(names), inference_mode=True)
+            layer._active_adapter = list(names)
         self._on = names
         if train is not None:
             for parameter in self.parameters(train).values():
