@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from audiobert.errors import ArtefactError, MissingExtraError
 
-# Rows scored at once: converted to float32 they stay in the processor's cache.
-_BLOCK_ROWS = 8_192
+if TYPE_CHECKING:
+    import torch
+
+# Rows converted to float32 and scored at once: few enough to stay in the processor's cache.
+_BLOCK_ROWS = 1_024
+# Rows after which the best so far are picked.
+_PICK_ROWS = 64 * _BLOCK_ROWS
 # Below this many clips the exact search answers in a few milliseconds and an index gains nothing.
 INDEX_FROM_CLIPS = 100_000
 # The index is tuned until it finds this share of the ten nearest of queries that are not in the bank.
@@ -47,25 +52,37 @@ def exact_search(
     wanted = torch.from_numpy(np.ascontiguousarray(queries, np.float32))
     best_scores = torch.full((len(queries), 0), -torch.inf)
     best_rows = torch.zeros((len(queries), 0), dtype=torch.int64)
-    for start in range(0, len(vectors), _BLOCK_ROWS):
+    for start in range(0, len(vectors), _PICK_ROWS):
+        block = vectors[start : start + _PICK_ROWS]
         rows: torch.Tensor | None = None
-        block = vectors[start : start + _BLOCK_ROWS]
         if mask is not None:
-            chosen = np.flatnonzero(mask[start : start + _BLOCK_ROWS])
+            chosen = np.flatnonzero(mask[start : start + _PICK_ROWS])
             if not len(chosen):
                 continue
-            rows = torch.from_numpy(chosen) + start
-            block = block[chosen]
-        scores = wanted @ torch.from_numpy(block).float().T  # (queries, block)
+            block, rows = block[chosen], torch.from_numpy(chosen) + start
+        scores = _scores(wanted, torch.from_numpy(block))
         top = scores.topk(min(top_k, scores.shape[1]), dim=1)
         found = top.indices + start if rows is None else rows[top.indices]
         best_scores = torch.cat([best_scores, top.values], dim=1)
         best_rows = torch.cat([best_rows, found], dim=1)
-        if best_scores.shape[1] > top_k:
-            kept = best_scores.topk(top_k, dim=1)
-            best_scores, best_rows = kept.values, best_rows.gather(1, kept.indices)
-    order = best_scores.argsort(dim=1, descending=True, stable=True)
-    return best_scores.gather(1, order).numpy(), best_rows.gather(1, order).numpy()
+    kept = best_scores.topk(min(top_k, best_scores.shape[1]), dim=1)
+    return kept.values.numpy(), best_rows.gather(1, kept.indices).numpy()
+
+
+def _scores(queries: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """Inner products `(queries, clips)`; float16 vectors are converted block by block into one small buffer."""
+    import torch
+
+    if vectors.dtype == torch.float32:
+        return queries @ vectors.T
+    scores = torch.empty(len(queries), len(vectors))
+    buffer = torch.empty(min(_BLOCK_ROWS, len(vectors)), vectors.shape[1])
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        block = vectors[start : start + _BLOCK_ROWS]
+        converted = buffer[: len(block)]
+        converted.copy_(block)
+        scores[:, start : start + len(block)] = queries @ converted.T
+    return scores
 
 
 def _faiss() -> Any:
