@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from audiobert import pipeline
 from audiobert.answers import Hit
 from audiobert.bank import AudioBank
 from audiobert.cli import run
@@ -21,9 +22,6 @@ class FakeModel:
     def __init__(self, bank: Path | None) -> None:
         self.bank = AudioBank.open(bank) if bank else None
 
-    def clip_encoder(self) -> FakeEncoder:
-        return FakeEncoder()
-
     def search(self, query: str, top_k: int = 10, **filters: Any) -> list[Hit]:
         assert self.bank is not None and query
         scores, rows = self.bank.search(self.bank.clap_vectors[2], top_k, **filters)
@@ -36,7 +34,12 @@ def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
         assert name == "mini" and device is None
         return FakeModel(bank)
 
+    def load_clip_encoder(name: str = "mini", device: str | None = None) -> FakeEncoder:
+        assert name == "mini" and device is None
+        return FakeEncoder()
+
     monkeypatch.setattr(AudioBert, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(pipeline, "load_clip_encoder", load_clip_encoder)
 
 
 def test_build_info_verify_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

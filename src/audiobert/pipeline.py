@@ -83,23 +83,10 @@ class AudioBert:
             A part or the bank is missing, damaged, or belongs to another model.
         """
         folder = model_folder(name)
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        parts = load_parts(folder, device=chosen)
-        weights, record = load_part(folder, "audiobert")
-        settings = InjectionSettings(**record["injection"])
-        parts.adapters.add(AUDIO, LoraSettings(**record["lora"]))
-        parts.adapters.load(AUDIO, part_of(weights, "lora."))
-        model = AudioBertForMaskedLM(parts.language_model, settings)
-        copy_tensors(model.own_parameters(), part_of(weights, "model."), f"{folder / 'audiobert.safetensors'}")
-        tower = AudioTower(parts.clap.projections.audio_tower.config)
-        encoder = KnowledgeEncoder(tower, parts.language_model.config.hidden_size, attributes=settings.attributes)
-        copy_tensors(encoder.state_dict(), part_of(weights, "knowledge."), f"{folder / 'audiobert.safetensors'}")
-        for module in (model, encoder):
-            module.requires_grad_(False).eval().to(chosen)
-        parts.records["audiobert"] = record
-        clip_encoder = MiniClipEncoder(parts.clap, encoder, encoder_identity(parts.records))
+        parts, model, clip_encoder = load_model(folder, device)
         opened = AudioBank.open(bank if bank is not None else folder / BANK_FOLDER)
-        return cls(parts, model, clip_encoder, opened, record["settings"]["query"], folder, name)
+        query = parts.records["audiobert"]["settings"]["query"]
+        return cls(parts, model, clip_encoder, opened, query, folder, name)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model with its bank's vectors and metadata into a folder that `from_pretrained` takes."""
@@ -341,3 +328,34 @@ class AudioBert:
             start, end = prepared.to_original(span.start, span.end)
             moved.append(AuditorySpan(prepared.original[start:end], start, end, span.score, span.clips))
         return tuple(moved)
+
+
+def load_model(folder: Path, device: str | None = None) -> tuple[Parts, AudioBertForMaskedLM, MiniClipEncoder]:
+    """Load what a folder holds beside its bank: the parts, AudioBERT's own weights, and the audio side.
+
+    Raises
+    ------
+    ArtefactError
+        A part is missing or damaged.
+    """
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    parts = load_parts(folder, device=chosen)
+    weights, record = load_part(folder, "audiobert")
+    settings = InjectionSettings(**record["injection"])
+    parts.adapters.add(AUDIO, LoraSettings(**record["lora"]))
+    parts.adapters.load(AUDIO, part_of(weights, "lora."))
+    model = AudioBertForMaskedLM(parts.language_model, settings)
+    where = str(folder / "audiobert.safetensors")
+    copy_tensors(model.own_parameters(), part_of(weights, "model."), where)
+    tower = AudioTower(parts.clap.projections.audio_tower.config)
+    encoder = KnowledgeEncoder(tower, parts.language_model.config.hidden_size, attributes=settings.attributes)
+    copy_tensors(encoder.state_dict(), part_of(weights, "knowledge."), where)
+    for module in (model, encoder):
+        module.requires_grad_(False).eval().to(chosen)
+    parts.records["audiobert"] = record
+    return parts, model, MiniClipEncoder(parts.clap, encoder, encoder_identity(parts.records))
+
+
+def load_clip_encoder(name: str = "mini", device: str | None = None) -> MiniClipEncoder:
+    """What turns clips into vectors for a bank of a model, which need not have a bank yet."""
+    return load_model(model_folder(name), device)[2]

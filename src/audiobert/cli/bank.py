@@ -58,7 +58,7 @@ def build(
     from audiobert.bank import build_bank
     from audiobert.bank.sources import open_source
     from audiobert.errors import InputError
-    from audiobert.pipeline import AudioBert
+    from audiobert.pipeline import load_clip_encoder
     from audiobert.pitch import ESTIMATOR_NAMES
 
     if pitch not in ESTIMATOR_NAMES:
@@ -67,7 +67,7 @@ def build(
     report = build_bank(
         source,
         out,
-        AudioBert.from_pretrained(model, device=device).clip_encoder(),
+        load_clip_encoder(model, device),
         resume=resume,
         overwrite=overwrite,
         workers=workers,

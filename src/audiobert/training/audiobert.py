@@ -368,6 +368,8 @@ def train_audiobert(
     if bank:
         write_model_folder(out / MODEL_FOLDER, [*dict.fromkeys(parts.folders.values()), out])
         encoder_of_clips = MiniClipEncoder(parts.clap, encoder, encoder_identity(parts.records | {"audiobert": record}))
-        build_bank(data / "audio" / "clips.csv", out / MODEL_FOLDER / BANK_FOLDER, encoder_of_clips)
+        build_bank(
+            data / "audio" / "clips.csv", out / MODEL_FOLDER / BANK_FOLDER, encoder_of_clips, keep_audio_root=False
+        )
     stderr.print(f"audiobert: {final}; wrote {out}")
     return record
