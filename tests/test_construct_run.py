@@ -236,12 +236,21 @@ def test_edits_by_hand_are_kept_and_followed(
         assert command_line(["construct", "animal", str(config), "--redo"]) == 0
 
 
-def test_step_by_step_is_the_same_as_at_once(made: tuple[Path, Path, int], collection: Path, tmp_path: Path) -> None:
+def test_step_by_step_and_by_parquet_is_the_same_as_at_once(
+    made: tuple[Path, Path, int], collection: Path, tmp_path: Path
+) -> None:
     with ScriptedServer() as server:
         config = _config(tmp_path, collection, server.url)
+        config.write_text(config.read_text(encoding="utf-8") + "records: parquet\n", encoding="utf-8")
         for step in ("collect", "categorize", "animal", "pitch", "wiki", "split"):
             assert command_line(["construct", step, str(config)]) == 0
-    assert _tree(tmp_path / "out" / "dataset") == _tree(made[1] / "dataset")
+    # the JSON beside the benchmark names the files that it was made from: these are others
+    trees = [_tree(folder / "dataset") for folder in (tmp_path / "out", made[1])]
+    assert [tree.pop("construction.json") for tree in trees] and trees[0] == trees[1]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.parquet"))[:2] == [
+        "animal.parquet",
+        "categories.parquet",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -282,6 +291,15 @@ def test_review_by_command(made: tuple[Path, Path, int], tmp_path: Path, capsys:
     assert command_line(["construct", "review", "import", str(sheet), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found[0]["accuracy_percent"] == 100.0 and found[0]["items"] == len(rows)
+
+
+def test_schemas_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line(["construct", "schema"]) == 0
+    schemas = json.loads(capsys.readouterr().out)
+    assert schemas["AnimalRow"]["required"] == ["id", "sentence", "answer", "span"]
+    assert {"SourceClip", "CategorizedClip", "PitchRow", "Rejected", "PitchAnswer", "ConstructionSettings"} < set(
+        schemas
+    )
 
 
 def test_shipped_settings_are_valid() -> None:

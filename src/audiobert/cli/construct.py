@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
     family.command("run", help=f"All steps in their order. {_example('run')}")(_run)
     for step, text in _STEP_HELP.items():
         family.command(step, help=f"{text} {_example(step)}")(_command_of(step))
+    family.command("schema")(_schema)
     review = typer.Typer(help="The human evaluation: export a sample, import what was said.", no_args_is_help=True)
     review.command("export")(_review_export)
     review.command("import")(_review_import)
@@ -69,6 +70,16 @@ def _command_of(step: str) -> Any:
         _do((step,), config, redo, engine, limit, as_json)
 
     return command
+
+
+def _schema() -> None:
+    """Print the JSON schemas of the records, of the prompts' answers, and of the settings.
+
+    Example: audiobert construct schema > schemas.json
+    """
+    from audiobert.construct.run import schemas
+
+    print(json.dumps(schemas(), indent=2, ensure_ascii=False))
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -91,8 +91,8 @@ class RayEngine:
                     done(int(row["index"]), completion)
             except ray.exceptions.RayError as error:
                 raise RemoteError(
-                    f"the Ray job failed ({type(error).__name__}: {str(error).splitlines()[0][:200]}); what was "
-                    "answered is kept, run the same command again to go on"
+                    f"the Ray job failed ({type(error).__name__}: {str(error).strip().splitlines()[-1][:200]}); what "
+                    "was answered is kept, run the same command again to go on"
                 ) from None
             if answered < len(shard):
                 raise RemoteError(

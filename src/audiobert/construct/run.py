@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,7 +20,7 @@ from audiobert.construct.labels import LabelFilter
 from audiobert.construct.llm import LlmSettings
 from audiobert.construct.output import write_dataset
 from audiobert.construct.pitch import PitchSettings, make_pitch_rows
-from audiobert.construct.prompts import load_prompt
+from audiobert.construct.prompts import load_prompt, prompt_labels
 from audiobert.construct.records import (
     CANNOT_SAY,
     AnimalRow,
@@ -49,6 +49,7 @@ class ConstructionSettings(BaseModel):
 
     name: str = "AuditoryBench"
     out: Path
+    records: Literal["jsonl", "parquet"] = "jsonl"
     input: CollectionSettings
     llm: LlmSettings
     categorize: CategorizeSettings = CategorizeSettings()
@@ -57,6 +58,13 @@ class ConstructionSettings(BaseModel):
     wiki: WikiSettings = WikiSettings()
     split: SplitSettings = SplitSettings()
     review: ReviewSettings = ReviewSettings()
+
+
+def schemas() -> dict[str, Any]:
+    """JSON schemas of what the steps read and write, of the prompts' answers, and of the settings."""
+    kinds: list[type[BaseModel]] = [SourceClip, CategorizedClip, AnimalRow, PitchRow, Rejected, ConstructionSettings]
+    answers: list[type[BaseModel]] = [load_prompt(label).answer_kind for label in prompt_labels()]
+    return {kind.__name__: kind.model_json_schema() for kind in kinds + answers}
 
 
 def read_settings(path: str | Path, *, engine: str | None = None, limit: int | None = None) -> ConstructionSettings:
@@ -106,7 +114,7 @@ class Construction:
         self.settings, self.redo = settings, redo
         for step in (settings.categorize, settings.animal, settings.pitch):
             load_prompt(step.prompt)  # a wrong name is told before anything is asked
-        self.workspace = Workspace(settings.out)
+        self.workspace = Workspace(settings.out, settings.records)
         self.store = Store(self.workspace.store)
         self.asker = Asker(settings.llm, self.store)
 

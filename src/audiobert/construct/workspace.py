@@ -41,10 +41,12 @@ class Workspace:
     ----------
     folder
         Made when it does not exist.
+    records_format
+        `jsonl` or `parquet`: what the steps hand to each other.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, records_format: str = "jsonl") -> None:
+        self.folder, self.records_format = Path(folder), records_format
         self.folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -59,7 +61,7 @@ class Workspace:
 
     def records(self, name: str) -> Path:
         """The file of a kind of records."""
-        return self.folder / f"{name}.jsonl"
+        return self.folder / f"{name}.{self.records_format}"
 
     def rejected(self, step: str) -> Path:
         """What a step has left out."""
