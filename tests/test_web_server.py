@@ -242,6 +242,12 @@ def test_a_form_cannot_name_a_file_of_the_server(demo: Running, house: Path, whe
     assert sorted(uploads.rglob("*")) == before  # Gradio copied nothing to where its file route reads
 
 
+def test_there_is_no_way_past_the_queue(demo: Running, house: Path) -> None:
+    form = {"data": ["Meow [MASK]", True, 2, "fake", str(house / "bank")]}
+    for route in ("run/fill_mask", "api/fill_mask"):
+        assert httpx.post(f"{demo.url}/gradio_api/{route}", json=form).status_code in (401, 403, 404)
+
+
 def test_a_form_that_is_too_large_is_refused(demo: Running) -> None:
     sent = httpx.post(f"{demo.url}/gradio_api/call/fill_mask", json={"data": ["x" * 300_000]})
     assert sent.status_code == 413

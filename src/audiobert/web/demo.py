@@ -134,7 +134,11 @@ def _add_uploads(app: FastAPI, uploads: Path) -> None:
         except InputError as error:
             return PlainTextResponse(str(error), status_code=413 if "too" in str(error) else 415)
 
+    async def progress(_: Request) -> Response:
+        return PlainTextResponse('data: {"msg": "done"}\n\n', media_type="text/event-stream")
+
     app.add_route("/gradio_api/upload", upload, methods=["POST"])
+    app.add_route("/gradio_api/upload_progress", progress, methods=["GET"])
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from audiobert.answers import FillMask
 from audiobert.artefacts import whole_file
@@ -17,10 +18,13 @@ from audiobert.web.predictions import Calibration, Group
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
 # Okabe and Ito's colours, which people with any colour vision tell apart.
 WITH_SOUND, WITHOUT_SOUND, PUBLISHED, CONTROL = "#D55E00", "#7F8C99", "#A9B8C6", "#E7C66B"
 _SECTION = {"published": PUBLISHED, "control": CONTROL, "model": WITH_SOUND}
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -33,13 +37,24 @@ _PNG_DPI = 200
 
 
 def _new_figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib import rcParams
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError("matplotlib", "web") from None
-    rcParams.update(_STYLE)
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def _styled(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Draw or save with this module's style, and leave matplotlib's settings as they were."""
+
+    @wraps(function)
+    def with_style(*values: Given.args, **options: Given.kwargs) -> Result:
+        try:
+            from matplotlib import rc_context
+        except ImportError:
+            raise MissingExtraError("matplotlib", "web") from None
+        with rc_context(_STYLE):
+            return function(*values, **options)
+
+    return with_style
 
 
 def _bars(axes: Any, names: Sequence[str], values: Sequence[float], colours: Any, errors: Any = None) -> None:
@@ -53,25 +68,27 @@ def _bars(axes: Any, names: Sequence[str], values: Sequence[float], colours: Any
     axes.grid(axis="x", color="#E5E7EB", linewidth=0.6)
 
 
+@_styled
 def predictions_figure(answers: Sequence[FillMask]) -> Figure:
     """The paper's Figure 1: the probabilities of the first mask's words, without sound beside with it."""
-    figure = _new_figure(7.2, 1.9 * len(answers) + 0.2)
-    grid = figure.subplots(len(answers), 2, squeeze=False)
-    for row, answer in enumerate(answers):
+    figure = _new_figure(7.2, 2.0 * len(answers))
+    rows = figure.subfigures(len(answers), 1, squeeze=False)[:, 0]
+    for row, answer in zip(rows, answers, strict=True):
         mask = answer.masks[0]
         best = max(p.score for p in (*mask.predictions, *mask.base_predictions))
         shown = (
-            (mask.base_predictions, WITHOUT_SOUND, "Plain language model"),
-            (mask.predictions, WITH_SOUND, "AudioBERT"),
+            (mask.base_predictions, WITHOUT_SOUND, "Plain language model (%)"),
+            (mask.predictions, WITH_SOUND, "AudioBERT (%)"),
         )
-        for axes, (predictions, colour, name) in zip(grid[row], shown, strict=True):
+        row.suptitle(f"“{answer.text}”", fontsize=9)
+        for axes, (predictions, colour, name) in zip(row.subplots(1, 2), shown, strict=True):
             _bars(axes, [p.token for p in predictions], [100 * p.score for p in predictions], colour)
             axes.set_xlim(0, 105 * best)
-            axes.set_title(name if row == 0 else "", fontsize=9, fontweight="bold")
-            axes.set_xlabel(f"“{answer.text}” (%)" if axes is grid[row][0] else "%", fontsize=8, loc="left")
+            axes.set_xlabel(name, fontsize=8)
     return figure
 
 
+@_styled
 def table_figure(table: ResultTable) -> Figure:
     """A table of figures as bars with error bars: 95% intervals of own rows, standard deviations of published ones."""
     names = [row.name for row in table.rows]
@@ -102,6 +119,7 @@ def table_figure(table: ResultTable) -> Figure:
     return figure
 
 
+@_styled
 def groups_figure(groups: Sequence[Group], label: str = "Accuracy (%)") -> Figure:
     """Accuracy by group with 95% intervals; a mark where the same model stands without audio."""
     figure = _new_figure(6.4, 0.24 * len(groups) + 0.9)
@@ -114,13 +132,15 @@ def groups_figure(groups: Sequence[Group], label: str = "Accuracy (%)") -> Figur
     _bars(axes, [f"{group.name} (n={group.n})" for group in groups], values, WITH_SOUND, errors)
     marked = [(100 * g.without, place) for place, g in enumerate(groups) if g.without is not None]
     if marked:
-        axes.scatter(*zip(*marked, strict=True), marker="|", s=80, color="#1F2937", zorder=3, label="without audio")
-        axes.legend(loc="lower right", frameon=False)
+        x, y = ([mark[i] for mark in marked] for i in range(2))
+        axes.scatter(x, y, marker="|", s=80, color="#1F2937", zorder=3, label="without audio")
+        figure.legend(loc="outside upper right", frameon=False)
     axes.set_xlim(0, 100)
     axes.set_xlabel(label)
     return figure
 
 
+@_styled
 def calibration_figure(found: Calibration) -> Figure:
     """A reliability diagram: how often answers of a confidence are right; on the line they are to be trusted."""
     figure = _new_figure(4.2, 3.6)
@@ -138,6 +158,7 @@ def calibration_figure(found: Calibration) -> Figure:
     return figure
 
 
+@_styled
 def retrieval_figure(classes: Sequence[tuple[str, float, int]], top_k: int) -> Figure:
     """Precision of retrieval by class: (label, share of the first clips with that label, clips of the label)."""
     figure = _new_figure(6.0, 0.19 * len(classes) + 0.8)
@@ -150,6 +171,7 @@ def retrieval_figure(classes: Sequence[tuple[str, float, int]], top_k: int) -> F
     return figure
 
 
+@_styled
 def svg_address(figure: Figure) -> str:
     """The figure as a `data:` address, for an image in a page that needs nothing else."""
     out = io.BytesIO()
@@ -157,6 +179,7 @@ def svg_address(figure: Figure) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(out.getvalue()).decode()
 
 
+@_styled
 def write_figures(folder: str | Path, figures: Mapping[str, Figure]) -> list[Path]:
     """Write each figure as PDF and PNG; returns the files."""
     written = []

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from audiobert.auditorybench.stats import holm
-from audiobert.auditorybench.tables import TITLES, Comparison, ResultTable, pairwise
+from audiobert.auditorybench.tables import NOT_ABOVE, NOT_SURE, TITLES, Comparison, ResultTable, pairwise
 
 NO_AUDIO = ":no-audio"
+_IN_WORDS = {NOT_ABOVE: ", which is not above the best control", NOT_SURE: ", not surely above the best control"}
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ def headline(table: ResultTable, focus: str | None, added: Sequence[Added]) -> l
         where = f"{TITLES.get(column[0], column[0])}, {column[1]}"
         beside = published.cells.get(column) if published else None
         theirs = f"; the paper's AudioBERT (BERT-base) has {beside.value:.2f}%" if beside else ""
-        mark = " (not above the best control)" if cell.mark == "✗" else ""
-        said.append(f"{where}: {cell.text()}%{mark}{theirs}.".replace(" ✗%", "%").replace(" ~%", "%"))
+        spread = f" [{cell.interval[0]:.1f}, {cell.interval[1]:.1f}]" if cell.interval else ""
+        said.append(f"{where}: {cell.value:.2f}%{spread}{_IN_WORDS.get(cell.mark, '')}{theirs}.")
     for one in added:
         if one.model == focus and one.column[0] != "combined":
             points, low, high = one.difference
@@ -77,9 +78,9 @@ def commands(reports: Sequence[Mapping[str, Any]], detectors: Sequence[Mapping[s
     """The command lines that make the same results again, models with the same questions together."""
     grouped: dict[tuple[str, ...], list[str]] = {}
     for one in reports:
-        tasks, splits = (dict.fromkeys(str(entry[what]) for entry in one["results"]) for what in ("task", "split"))
-        seeds = dict.fromkeys(str(seed) for entry in one["results"] for seed in entry.get("seeds", [0]))
-        options = (",".join(tasks), ",".join(splits), str(one.get("protocol", "paper")), ",".join(seeds))
+        asked = [_listed(entry[what] for entry in one["results"]) for what in ("task", "split")]
+        seeds = _listed(seed for entry in one["results"] for seed in entry.get("seeds", [0]))
+        options = (*asked, str(one.get("protocol", "paper")), seeds)
         grouped.setdefault(options, []).append(str(one["model"]))
     lines = []
     for (tasks, splits, protocol, seeds), models in grouped.items():
@@ -90,7 +91,7 @@ def commands(reports: Sequence[Mapping[str, Any]], detectors: Sequence[Mapping[s
         )
     if detectors:
         entries = [entry for one in detectors for entry in one["detection"] if entry["task"] != "combined"]
-        tasks, splits = (",".join(dict.fromkeys(str(entry[what]) for entry in entries)) for what in ("task", "split"))
+        tasks, splits = (_listed(entry[what] for entry in entries) for what in ("task", "split"))
         names = shlex.join(dict.fromkeys(str(one["model"]) for one in detectors))
         lines.append(
             f"audiobert evaluate {names} --detector --data auditorybench --tasks {tasks} --splits {splits}"
@@ -103,6 +104,11 @@ def commands(reports: Sequence[Mapping[str, Any]], detectors: Sequence[Mapping[s
             " --out report.html"
         )
     return lines
+
+
+def _listed(values: Iterable[Any]) -> str:
+    """Each value once, in order, parted by commas."""
+    return ",".join(dict.fromkeys(str(value) for value in values))
 
 
 def made_of(report: Mapping[str, Any]) -> dict[str, Any]:

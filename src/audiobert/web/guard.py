@@ -29,9 +29,9 @@ MAX_UPLOAD_BYTES = 20 << 20
 
 _GET = re.compile(
     r"/(favicon\.ico|manifest\.json|robots\.txt|theme\.css|config|clips/(sound|picture)|(assets|static)/[^\0]+)?"
-    r"|/gradio_api/(info|app_id|startup-events|heartbeat/\w+|queue/data|call/\w+/\w+|file=.+)"
+    r"|/gradio_api/(info|app_id|startup-events|heartbeat/\w+|queue/data|upload_progress|call/\w+/\w+|file=.+)"
 )
-_POST = re.compile(r"/gradio_api/(queue/join|call/\w+|upload|cancel|reset)/?")
+_POST = re.compile(r"/gradio_api/(queue/join|call/\w+|run/\w+|upload|cancel|reset)/?")
 
 # Nothing is loaded from elsewhere, whatever a script of the page should try. Gradio's own scripts need the unsafe two.
 CONTENT_SECURITY_POLICY = "; ".join(

@@ -145,11 +145,11 @@ def build_page(shelf: Shelf, *, queue_limit: int) -> gradio.Blocks:
         with gr.Tabs():
             with gr.Tab("Sentence", id="sentence"):
                 _sentence_tab(gr, answers, model, bank)
-            with gr.Tab("Search the bank", id="search"):
+            with gr.Tab("Search", id="search"):
                 _search_tab(gr, answers, model, bank)
-            with gr.Tab("Compare two sounds", id="compare"):
+            with gr.Tab("Compare", id="compare"):
                 _compare_tab(gr, answers, model, bank)
-    page.queue(max_size=queue_limit, default_concurrency_limit=AT_ONCE)
+    page.queue(max_size=queue_limit, default_concurrency_limit=AT_ONCE, api_open=False)  # no way past the queue
     return page
 
 
@@ -223,7 +223,13 @@ def _compare_tab(gr: Any, answers: Answers, model: Any, bank: Any) -> None:
                     )
                 )
     button = gr.Button("Compare", variant="primary", elem_id="compare-go")
-    examples = gr.Examples([list(pair) for pair in COMPARISONS], names, label="Examples", cache_examples=False)
+    examples = gr.Examples(
+        [list(pair) for pair in COMPARISONS],
+        names,
+        label="Examples",
+        cache_examples=False,
+        example_labels=[f"{first} and {second}" for first, second in COMPARISONS],  # buttons, not rows of a table
+    )
     output = gr.HTML(elem_id="compare-answer")
     inputs = [*names, *recordings, model, bank]
     _wire(gr, [button.click, names[0].submit, names[1].submit], answers.compare, inputs, output)

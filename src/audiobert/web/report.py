@@ -287,7 +287,7 @@ def _hear(report: Report, model: AudioBert | None) -> None:
     if classes:
         report.figures["retrieval"] = draw.retrieval_figure(classes, TOP_K)
     else:
-        report.notes.append("The bank has no labels, so retrieval by class is missing.")
+        report.notes.append("Retrieval by class is missing: the bank has no label with five clips or more.")
 
 
 # --- the data and the way to the same again --------------------------------------------------------------------------
