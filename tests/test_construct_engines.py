@@ -97,7 +97,10 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ray_runs_the_same_questions(tmp_path: Path) -> None:
+def test_ray_runs_the_same_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "RAY_memory_monitor_refresh_ms", "0"
+    )  # another process's memory must not get these workers killed
     ray = pytest.importorskip("ray")
     from audiobert.construct.ray_engine import RayEngine
 
@@ -116,7 +119,6 @@ def test_ray_runs_the_same_questions(tmp_path: Path) -> None:
         return lambda dataset: dataset.map(before).map(answer)
 
     settings = LlmSettings(engine="ray", model="some/model")
-    # All resources by number: a busy machine's free memory must not decide whether the job is scheduled.
     limits = {"num_cpus": 2, "object_store_memory": 200 * 2**20, "_memory": 2**30}
     ray.init(include_dashboard=False, log_to_driver=False, **limits)
     try:

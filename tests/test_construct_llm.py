@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,12 @@ def test_every_third_request_fails_and_nothing_is_lost(tmp_path: Path, fault: Fa
 
 
 def test_slow_answers_are_given_up_and_asked_again(tmp_path: Path) -> None:
-    with ScriptedServer(lambda number, _: Fault(500, "late", pause_s=3) if number == 0 else None, _plain) as server:
+    with ScriptedServer(lambda number, _: Fault(500, "late", pause_s=120) if number == 0 else None, _plain) as server:
         started = time.monotonic()
-        asker = _asker(server, tmp_path, timeout_s=0.5, concurrency=2)
+        asker = _asker(server, tmp_path, timeout_s=2, concurrency=2)
         assert _categories(asker, ITEMS[:2]) == EXPECTED[:2]
-    assert time.monotonic() - started < 3
-    assert asker.traffic.faults == {"timeout": 1}
+    assert time.monotonic() - started < 100
+    assert asker.traffic.faults["timeout"] >= 1 and set(asker.traffic.faults) == {"timeout"}
 
 
 def test_server_that_dies_midway_loses_nothing(tmp_path: Path) -> None:
@@ -192,10 +193,20 @@ def test_rate_limit_and_concurrency(tmp_path: Path) -> None:
         started = time.monotonic()
         assert _categories(_asker(server, tmp_path, requests_per_minute=600), ITEMS[:6]) == EXPECTED[:6]
         assert time.monotonic() - started >= 0.5  # five intervals of 0.1 s
-    with ScriptedServer(lambda *_: Fault(pause_s=0.3), _plain) as server:
-        started = time.monotonic()
-        _categories(_asker(server, tmp_path / "wide", concurrency=10), ITEMS[:10])
-        assert time.monotonic() - started < 10 * 0.3
+    lock, under_way, most = threading.Lock(), 0, 0
+
+    def script(*_: Any) -> None:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.2)
+        with lock:
+            under_way -= 1
+
+    with ScriptedServer(script, _plain) as server:
+        _categories(_asker(server, tmp_path / "wide", concurrency=4), ITEMS[:12])
+    assert 2 <= most <= 4
 
 
 def test_tokens_and_cost_are_counted_and_bounded(tmp_path: Path) -> None:
