@@ -285,6 +285,25 @@ def test_uploads_are_sounds_of_a_limited_size_and_stay_where_they_are_put(demo: 
     assert len([path for path in uploads.rglob("*") if path.is_file()]) == 1
 
 
+def test_old_uploads_are_removed_and_their_number_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    from audiobert.web import guard
+
+    monkeypatch.setattr(guard, "KEPT_UPLOADS", 3)
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    paths = []
+    for n in range(5):
+        tone(tmp_path / "tone.wav", 100.0 * (n + 1), 0.1)
+        paths.append(guard.keep_sound((tmp_path / "tone.wav").read_bytes(), "tone.wav", uploads))
+        os.utime(paths[-1].parent, (time.time() - 60 + n, time.time() - 60 + n))
+    assert [path.exists() for path in paths] == [False, False, True, True, True]
+    os.utime(paths[2].parent, (0, 0))
+    guard.make_room(uploads)
+    assert not paths[2].exists() and paths[4].exists()
+
+
 def test_a_fault_of_the_house_is_said_without_its_insides(demo: Running, house: Path) -> None:
     with httpx.Client(timeout=60) as client:
         status, text = ask(demo.url, "crash [MASK]", str(house / "bank"), client)

@@ -11,6 +11,8 @@ import hashlib
 import io
 import json
 import re
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES = 256 << 10  # of a form; the longest text that the page takes is far below
 MAX_UPLOAD_BYTES = 20 << 20
+KEPT_UPLOADS = 50  # 1 GB at most
+KEPT_SECONDS = 1_800
 
 _GET = re.compile(
     r"/(favicon\.ico|manifest\.json|robots\.txt|theme\.css|config|clips/(sound|picture)|(assets|static)/[^\0]+)?"
@@ -207,8 +211,17 @@ def keep_sound(content: bytes, name: str, uploads: Path) -> Path:
         soundfile.info(io.BytesIO(content))
     except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError):
         raise InputError(f"{name!r} cannot be decoded: WAV, FLAC, OGG, MP3 and AIFF are taken") from None
+    make_room(uploads)
     folder = uploads / hashlib.sha256(content).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"sound{suffix}"
     path.write_bytes(content)
     return path
+
+
+def make_room(uploads: Path) -> None:
+    """Remove uploads older than half an hour, and the oldest beyond those that are kept at most."""
+    ages = sorted((time.time() - folder.stat().st_mtime, folder) for folder in uploads.iterdir() if folder.is_dir())
+    for place, (age, folder) in enumerate(ages, start=1):
+        if age > KEPT_SECONDS or place >= KEPT_UPLOADS:
+            shutil.rmtree(folder, ignore_errors=True)

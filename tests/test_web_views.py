@@ -1,0 +1,219 @@
+"""What the page shows and how two sounds are compared, without a browser; and the command that starts it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from audiobert.answers import AuditorySpan, FillMask, Hit, MaskPredictions, MaskScores, Prediction
+from audiobert.bank import AudioBank, Clip, build_bank
+from audiobert.cli import run
+from audiobert.errors import InputError
+from web_server import MODEL, ForeignEncoder
+
+pytest.importorskip("jinja2")
+from audiobert.web.compare import Said, compare_sounds
+from audiobert.web.shelf import OpenedBank
+from audiobert.web.views import answer_view, error_view, percent, search_view, web_address
+
+
+def tone(path: Path, hertz: float) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * hertz * np.arange(16_000) / 16_000), 16_000)
+    return path
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> OpenedBank:
+    folder = tmp_path_factory.mktemp("views")
+    for label, hertz in (("low_tone", 220.0), ("high_tone", 880.0)):
+        tone(folder / "sounds" / label / "a.wav", hertz)
+    build_bank(folder / "sounds", folder / "bank", ForeignEncoder(), workers=0)
+    return OpenedBank("bank-0", AudioBank.open(folder / "bank"), folder / "sounds")
+
+
+HOSTILE = '"><img src=x onerror=alert(1)> ${6*7} {{6*7}}'
+
+
+def hostile_hit(**more: Any) -> Hit:
+    given: dict[str, Any] = {
+        "id": HOSTILE,
+        "caption": HOSTILE,
+        "author": HOSTILE,
+        "source": HOSTILE,
+        "license": HOSTILE,
+    }
+    return Hit(Clip(**(given | {"url": "javascript:alert(1)"} | more)), 0.5, 0)
+
+
+def test_whatever_a_bank_says_is_shown_as_text(opened: OpenedBank) -> None:
+    for html in (
+        search_view(HOSTILE, [hostile_hit()], opened, seconds=0.1),
+        error_view(HOSTILE),
+        answer_view(
+            FillMask(
+                HOSTILE,
+                True,
+                (AuditorySpan(HOSTILE[:5], 0, 5, 0.9, (hostile_hit(),)),),
+                (MaskPredictions((Prediction(HOSTILE, 0.5),), (Prediction("b", 0.1),)),),
+            ),
+            opened,
+            audio=True,
+            seconds=0.1,
+        ),
+    ):
+        assert "<img src=x" not in html and "javascript:" not in html
+        assert not re.search(r"[{}$`]", html)  # Gradio reads its HTML as a template
+        assert "onerror" in html  # it is there, as text
+
+
+def test_links_lead_to_the_web_and_nowhere_else(opened: OpenedBank) -> None:
+    hit = hostile_hit(url="https://freesound.org/s/1/", license="https://creativecommons.org/licenses/by/4.0/")
+    html = search_view("x", [hit], opened, seconds=0.1)
+    assert 'href="https://freesound.org/s/1/"' in html and ">CC BY</a>" in html and "noopener" in html
+    for address in (
+        "javascript:alert(1)",
+        "file:///etc/passwd",
+        "data:text/html,x",
+        "//x",
+        "http://",
+        "http://[",
+        None,
+    ):
+        assert web_address(address) is None
+
+
+def test_a_clip_is_named_by_its_id_and_bank(opened: OpenedBank) -> None:
+    hits = [Hit(opened.bank.clip(row), 0.5 - 0.1 * row, row) for row in range(2)]
+    html = search_view("tone", hits, opened, seconds=0.1)
+    assert html.count("<audio") == 2 and "clips/sound?bank=bank-0&amp;id=high_tone%2Fa.wav" in html
+    assert "no-audio" not in html
+    silent = OpenedBank("own-0", opened.bank, None)
+    assert "audiobert bank build" in search_view("tone", hits, silent, seconds=0.1)
+
+
+def test_small_probabilities_are_not_called_nothing() -> None:
+    assert [percent(share) for share in (1.0, 0.099, 0.0004, 0.0)] == ["100%", "9.9%", "<0.1%", "<0.1%"]
+
+
+class Tokenizer:
+    def convert_tokens_to_ids(self, word: str) -> int:
+        return {"higher": 0, "lower": 1}[word]
+
+
+class Biased:
+    """A model that has learnt which of two names is the higher one, and leans towards "higher" without sound."""
+
+    mask_token = "[MASK]"
+    tokenizer = Tokenizer()
+
+    def __init__(self, bank: AudioBank) -> None:
+        self.bank = bank
+        self.asked: list[tuple[str, Any]] = []
+
+    def clip_encoder(self) -> ForeignEncoder:
+        return ForeignEncoder()
+
+    def search(self, query: str, top_k: int) -> list[Hit]:
+        del top_k
+        wanted = "high_tone" if "high" in query else "low_tone"
+        return [Hit(clip, 0.9, row) for row, clip in enumerate(self.bank.clips()) if clip.label == wanted]
+
+    def score_masks(self, texts: list[str], *, audio: bool, spans: Any) -> list[MaskScores]:
+        self.asked.append((texts[0], spans))
+        chances = (
+            [0.9 if text.index("high t") < text.index("[MASK]") else 0.2 for text in texts] if audio else [0.7, 0.7]
+        )
+        return [MaskScores(torch.tensor([[c, 1 - c]]).log(), audio) for c in chances]
+
+
+def test_two_names_are_measured_on_the_banks_clips_and_asked_both_ways(opened: OpenedBank) -> None:
+    model: Any = Biased(opened.bank)
+    found = compare_sounds(model, "a low tone", " a  high tone ")
+    assert found.question == "The sound of a low tone has a [MASK] pitch than the sound of a high tone."
+    assert found.first.pitch_hz == pytest.approx(220, rel=0.02) and found.second.pitch_hz == pytest.approx(
+        880, rel=0.02
+    )
+    assert found.semitones == pytest.approx(-24, abs=0.5) and found.measured_higher is False
+    assert found.with_sound == Said(pytest.approx(0.2), pytest.approx(0.1)) and found.with_sound.consistent
+    # "higher" whatever is asked: the two orders cancel out, and it is said.
+    assert found.without_sound.higher == pytest.approx(0.5) and not found.without_sound.consistent
+    text, spans = model.asked[0]
+    assert [text[start:end] for start, end in spans[0]] == ["a low tone", "a high tone"]
+
+
+def test_a_recording_is_measured_and_takes_the_nearest_clips_name(opened: OpenedBank, tmp_path: Path) -> None:
+    model: Any = Biased(opened.bank)
+    found = compare_sounds(model, "", "a high tone", files=(tone(tmp_path / "mine.wav", 330), None))
+    assert found.first.pitch_hz == pytest.approx(330, rel=0.02)
+    assert found.first.attributes is not None and found.first.named_by is not None
+    assert found.first.name in ("a low tone", "a high tone")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [(("", "b"), "sound 1 is empty"), (("high t", "a [mask]"), "sound 2 has a mask")]
+)
+def test_a_sound_without_a_name_is_asked_for(opened: OpenedBank, names: tuple[str, str], message: str) -> None:
+    model: Any = Biased(opened.bank)
+    with pytest.raises(InputError, match=re.escape(message)):
+        compare_sounds(model, *names)
+
+
+def test_a_recording_that_is_none_is_refused_without_naming_its_path(opened: OpenedBank, tmp_path: Path) -> None:
+    (tmp_path / "x.wav").write_text("no sound")
+    model: Any = Biased(opened.bank)
+    with pytest.raises(InputError, match="the recording of sound 2 cannot be decoded") as caught:
+        compare_sounds(model, "high t", "", files=(None, tmp_path / "x.wav"))
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_without_gradio_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for library in ("gradio", "uvicorn"):
+        monkeypatch.setitem(sys.modules, library, None)
+    assert run(["demo"]) == 2
+    assert "pip install 'audiobert[web]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--port", "99999"], ["--queue", "0"], ["--audio-root", "/no/such/folder"]])
+def test_a_wrong_option_is_bad_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["demo", *arguments]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_command_serves_on_loopback_until_it_is_interrupted() -> None:
+    pytest.importorskip("gradio")
+    command = [sys.executable, "-m", "audiobert", "demo", "--port", "0", "--model", MODEL]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as demo:
+        assert demo.stdout is not None and demo.stderr is not None
+        line = demo.stdout.readline()
+        address = re.search(r"http://127\.0\.0\.1:\d+", line)
+        if address is None:
+            demo.kill()
+            pytest.fail(f"no address in {line!r}: {demo.stderr.read()}")
+        assert "AudioBERT" in httpx.get(address.group(), timeout=60).text
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(60) == 0
+        assert "Traceback" not in demo.stderr.read()
+
+
+def test_a_single_model_and_bank_need_no_choice() -> None:
+    from audiobert.web.shelf import OWN_BANK, Shelf
+
+    shelf = Shelf(["mini"], loader=lambda name: SimpleNamespace(name=name))  # type: ignore[arg-type, return-value]
+    assert shelf.banks == [OWN_BANK] and shelf.models == ["mini"]
