@@ -277,6 +277,25 @@ def test_examples_are_drawn_alike_from_the_tasks() -> None:
 
 
 @pytest.mark.slow
+def test_the_report_of_the_model_itself_has_figure_1_retrieval_and_captions(shared: Path, tmp_path: Path) -> None:
+    from audiobert.pipeline import AudioBert
+    from audiobert.web.report import Sources, make_report
+    from web_server import MODEL
+
+    results, predictions = tmp_path / "results.json", tmp_path / "predictions.jsonl"
+    models = [MODEL, f"{MODEL}:no-audio"]
+    evaluate(models, shared / "auditorybench", splits=["dev"], limit=24, out=results, predictions=predictions)
+    report = make_report(Sources([results], [predictions]))
+    assert {"figure_1", "retrieval", "accuracy", "calibration"} <= set(report.figures)
+    assert any(clip["caption"] for one in report.values["examples"] for clip in one["clips"])
+    retrieval = {label: precision for label, precision, _ in report.values["retrieval"]}
+    labels = [label for label in AudioBert.from_pretrained(MODEL).bank.table["label"].to_pylist() if label]
+    assert set(retrieval) <= {label.replace("_", " ").replace("-", " ") for label in labels}
+    # By chance a class of the bank would be found in a few percent of the places.
+    assert sum(retrieval.values()) / len(retrieval) > 0.25
+
+
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_report_prints_and_fits_a_phone(report: Elements, evaluated: Path) -> None:
     del report

@@ -61,6 +61,7 @@ class Running:
     url: str
     banks: dict[str, str] = field(default_factory=dict)
     connected: list[str] = field(default_factory=list)
+    shelf: Any = None
 
 
 @contextmanager

@@ -90,7 +90,7 @@ def build_app(shelf: Shelf, *, host: str = LOOPBACK, queue_limit: int = QUEUE_LI
         theme=gr.themes.Default(font=_FONTS, font_mono=_MONOSPACE),
         css=style(),
     )
-    hosts = [LOOPBACK, "localhost", "[::1]", host] if is_loopback(host) else ["*"]
+    hosts = [LOOPBACK, "localhost", "::1", "[::1]", host] if is_loopback(host) else ["*"]
     return Guard(TrustedHostMiddleware(app, allowed_hosts=hosts, www_redirect=False), uploads)
 
 
