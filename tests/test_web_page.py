@@ -122,15 +122,21 @@ def test_a_sentence_is_answered_with_what_it_sounds_like(page: Any) -> None:
 def test_an_answer_costs_less_than_half_a_second_of_one_core(demo: Running) -> None:
     import time
 
+    import torch
+
     from audiobert.web.page import Answers
 
-    answers, costs = Answers(demo.shelf), []
-    for _ in range(5):
-        # Other threads and programs do not count, so that a busy machine does not fail the test.
-        started = time.process_time()
-        html = answers.fill_mask(MEOW, True, 4, MODEL, demo.banks["mine"])
-        costs.append(time.process_time() - started)
-        assert "with-sound" in html
+    answers, costs, threads = Answers(demo.shelf), [], torch.get_num_threads()
+    torch.set_num_threads(1)  # several wait for each other by spinning, which would count
+    try:
+        for _ in range(5):
+            # Other programs do not count, so that a busy machine does not fail the test.
+            started = time.process_time()
+            html = answers.fill_mask(MEOW, True, 4, MODEL, demo.banks["mine"])
+            costs.append(time.process_time() - started)
+            assert "with-sound" in html
+    finally:
+        torch.set_num_threads(threads)
     assert sorted(costs)[2] < 0.5
 
 
