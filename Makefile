@@ -35,7 +35,7 @@ demo: $(VENV)/.core
 	  "The capital of France is [MASK]."
 
 test: $(VENV)/.all
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: $(VENV)/.all
 	@$(BIN)/ruff check .

@@ -51,7 +51,7 @@ def test_spans(capsys):
         (["fill-mask", "no mask"], "no [MASK]"),
         (["fill-mask", ""], "empty"),
         (["fill-mask", SOUND, "--top-k", "0"], "top_k is 0"),
-        (["fill-mask", SOUND, "--top-k", "many"], "many"),
+        (["fill-mask", SOUND, "--top-k", "many"], "'--top-k'"),
         (["fill-mask", SOUND, "--model", "maxi"], "no model 'maxi'"),
         (["fill-mask", SOUND, "--bank", "/nowhere"], "/nowhere"),
         (["fill-mask", SOUND, "--loud"], "--loud"),

@@ -13,7 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from audiobert.spans import Span, spans_of_words
 
-WINDOW_OVERLAP_TOKENS = 64
+# The detector learnt from single sentences: in a long text it reads about as much at once as it did in training.
+WINDOW_TOKENS = 96
+WINDOW_OVERLAP_TOKENS = 32
 
 
 class Switch(Protocol):
@@ -47,7 +49,7 @@ class SpanDetector:
     ) -> None:
         self.encoder, self.head, self.tokenizer, self.switch = encoder, head, tokenizer, switch
         self.threshold = threshold
-        self.max_tokens = int(min(tokenizer.model_max_length, encoder.config.max_position_embeddings))
+        self.max_tokens = int(min(WINDOW_TOKENS, tokenizer.model_max_length, encoder.config.max_position_embeddings))
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Label logits `(texts, tokens, 2)`."""
@@ -57,7 +59,7 @@ class SpanDetector:
     def detect(self, texts: Sequence[str], *, batch_size: int = 64) -> list[list[Span]]:
         """The spans of each text, in the order of the text; none where nothing is about sound.
 
-        A text longer than the encoder's window is read in overlapping windows; where two overlap, a token counts as it
+        A text longer than `WINDOW_TOKENS` is read in overlapping windows; where two overlap, a token counts as it
         does in the window in which it stands further from the edge.
         """
         found: list[list[Span]] = [[] for _ in texts]

@@ -63,7 +63,7 @@ def run(arguments: list[str]) -> int:
     except click_exceptions.ClickException as error:
         if debug:
             traceback.print_exc()
-        return _fail(f"{error.format_message()} See 'audiobert --help'.", 2)
+        return _fail(f"{error.format_message().rstrip('.')}. See 'audiobert --help'.", 2)
     except AudioBertError as error:
         if debug:
             traceback.print_exc()
