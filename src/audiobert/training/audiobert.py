@@ -50,7 +50,6 @@ class AudioBertConfig(TrainingConfig):
     lora_dropout: float = 0.01
     lora_targets: Literal["query-key-value", "all-linear"] = "query-key-value"
     injection: Literal["add", "replace"] = "add"
-    loss_tokens: Literal["mask", "all"] = "mask"
     audio: Literal["retrieved", "none", "random", "shuffled", "oracle"] = "retrieved"
     clips_per_span: int = 4
     gate: bool = True
