@@ -248,8 +248,8 @@ def test_pitch_differences_come_from_the_clips_of_the_two_spans() -> None:
     assert heard_pitches(one, pitches) == (440.0, 220.0)
     assert heard_pitches(one, {"a": 440.0}) is None  # the second sound has no pitch
     assert heard_pitches({**one, "spans": spans[:1]}, pitches) is None
-    (group,) = by_pitch_difference([one], {key_of(one): (440.0, 220.0)})
-    assert group.name == "12 to 24 semitones" and group.n == 1  # an octave
+    (group,) = by_pitch_difference([one], {key_of(one): (440.0, 220.0)}, {key_of(one): one})
+    assert group.name == "12 to 24 semitones" and group.n == 1 and group.without == 1.0  # an octave
 
 
 def test_calibration_is_the_distance_of_confidence_and_accuracy() -> None:
@@ -287,7 +287,7 @@ def test_the_report_of_the_model_itself_has_figure_1_retrieval_and_captions(shar
     evaluate(models, shared / "auditorybench", splits=["dev"], limit=24, out=results, predictions=predictions)
     report = make_report(Sources([results], [predictions]))
     assert {"figure_1", "retrieval", "accuracy", "calibration"} <= set(report.figures)
-    assert any(clip["caption"] for one in report.values["examples"] for clip in one["clips"])
+    assert any(clip["caption"] for one in report.values["examples"] for span in one["heard"] for clip in span["clips"])
     retrieval = {label: precision for label, precision, _ in report.values["retrieval"]}
     labels = [label for label in AudioBert.from_pretrained(MODEL).bank.table["label"].to_pylist() if label]
     assert set(retrieval) <= {label.replace("_", " ").replace("-", " ") for label in labels}

@@ -94,17 +94,25 @@ def by_answer(lines: Iterable[Line], without: Mapping[Key, Line]) -> list[Group]
     return [_group(name, groups[name], without) for name in sorted(groups, key=lambda name: (-len(groups[name]), name))]
 
 
-def heard_pitches(line: Line, pitch_hz: Mapping[str, float | None]) -> tuple[float, float] | None:
-    """The median pitch of the clips that stood for the two spans of a comparison; None where it cannot be told.
+def clips_by_span(line: Line) -> list[list[str]]:
+    """The ids of the clips of each span; a line lists them span after span, as many for each.
 
-    The line lists the clips span after span, as many for each.
+    Empty where they cannot be told apart.
     """
     spans, clips = line.get("spans") or [], line.get("clips") or []
-    if len(spans) != 2 or not clips or len(clips) % 2:
+    if not spans or not clips or len(clips) % len(spans):
+        return []
+    each = len(clips) // len(spans)
+    return [clips[start : start + each] for start in range(0, len(clips), each)]
+
+
+def heard_pitches(line: Line, pitch_hz: Mapping[str, float | None]) -> tuple[float, float] | None:
+    """The median pitch of the clips that stood for the two spans of a comparison; None where it cannot be told."""
+    heard = clips_by_span(line)
+    if len(heard) != 2:
         return None
-    half = len(clips) // 2
     found = []
-    for some in (clips[:half], clips[half:]):
+    for some in heard:
         pitches = [pitch for clip in some if (pitch := pitch_hz.get(clip)) is not None]
         if not pitches:
             return None
@@ -112,7 +120,9 @@ def heard_pitches(line: Line, pitch_hz: Mapping[str, float | None]) -> tuple[flo
     return found[0], found[1]
 
 
-def by_pitch_difference(lines: Iterable[Line], pitches: Mapping[Key, tuple[float, float]]) -> list[Group]:
+def by_pitch_difference(
+    lines: Iterable[Line], pitches: Mapping[Key, tuple[float, float]], without: Mapping[Key, Line]
+) -> list[Group]:
     """Accuracy by how far apart the two sounds of a comparison are, in semitones; empty bins are left out."""
     groups: dict[int, list[Line]] = defaultdict(list)
     for line in lines:
@@ -120,7 +130,7 @@ def by_pitch_difference(lines: Iterable[Line], pitches: Mapping[Key, tuple[float
             first, second = pitches[key_of(line)]
             semitones = abs(12 * math.log2(first / second))
             groups[next(i for i, edge in enumerate(PITCH_EDGES[1:]) if semitones < edge)].append(line)
-    return [_group(_bin_name(index), groups[index], {}) for index in sorted(groups)]
+    return [_group(_bin_name(index), groups[index], without) for index in sorted(groups)]
 
 
 def _bin_name(index: int) -> str:

@@ -30,6 +30,7 @@ from audiobert.web.predictions import (
     by_answer,
     by_pitch_difference,
     calibration,
+    clips_by_span,
     confusions,
     examples,
     heard_pitches,
@@ -221,7 +222,7 @@ def _look_closely(
             report.figures[images["answers"]] = draw.groups_figure(drawn)
         pitches = _pitches(task, split, some, pitch_of, sources.data)
         if pitches:
-            report.values["pitch"][name] = by_pitch_difference(some, pitches)
+            report.values["pitch"][name] = by_pitch_difference(some, pitches, silent)
             report.figures[images["pitch"]] = draw.groups_figure(report.values["pitch"][name])
     found = calibration(own)
     report.values["calibration"] = found
@@ -262,18 +263,24 @@ def _pitches(
 
 
 def _example(line: Line, silent: Line | None, bank: AudioBank | None) -> dict[str, Any]:
-    clips = []
-    for clip_id in (line.get("clips") or [])[: CLIPS_SHOWN * max(1, len(line.get("spans") or []))]:
-        caption = None
-        if bank is not None:
-            try:
-                clip = bank.clip(bank.find([clip_id])[0])
-                caption = clip.caption or clip.title or clip.label
-            except InputError:  # of another bank
-                caption = None
-        clips.append({"id": clip_id, "caption": caption})
-    spans = [(span["start"], span["end"]) for span in line.get("spans") or []]
-    return {"line": line, "pieces": pieces(line["text"], spans), "silent": silent, "clips": clips}
+    spans = line.get("spans") or []
+    heard = [
+        {"span": span["text"], "clips": [{"id": one, "caption": _caption(one, bank)} for one in clips[:CLIPS_SHOWN]]}
+        for span, clips in zip(spans, clips_by_span(line), strict=False)
+    ]
+    cut = pieces(line["text"], [(span["start"], span["end"]) for span in spans])
+    return {"line": line, "pieces": cut, "silent": silent, "heard": heard}
+
+
+def _caption(clip_id: str, bank: AudioBank | None) -> str | None:
+    """What the bank says of a clip; None for a clip of another bank."""
+    if bank is None:
+        return None
+    try:
+        clip = bank.clip(bank.find([clip_id])[0])
+    except InputError:
+        return None
+    return clip.caption or clip.title or clip.label
 
 
 def _hear(report: Report, model: AudioBert | None) -> None:
