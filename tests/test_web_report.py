@@ -166,7 +166,7 @@ def test_what_audio_adds_is_the_difference_of_the_two(report: Elements, evaluate
     results = {one["model"]: one for one in json.loads((evaluated / "results.json").read_text())}
     with_sound, without = (results[name]["results"][0] for name in ("no/such-model", "no/such-model:no-audio"))
     points = 100 * (with_sound["correct"] - without["correct"]) / with_sound["n"]
-    assert f"Audio adds {points:+.2f} points" in report.text
+    assert f"Switched on, {points:+.2f} points" in report.text
 
 
 def test_what_could_not_be_had_is_said(report: Elements) -> None:

@@ -70,7 +70,7 @@ def headline(table: ResultTable, focus: str | None, added: Sequence[Added]) -> l
     for one in added:
         if one.model == focus and one.column[0] != "combined":
             points, low, high = one.difference
-            said.append(f"Audio adds {points:+.2f} points [{low:+.2f}, {high:+.2f}] on {one.name}.")
+            said.append(f"Switched on, {points:+.2f} points [{low:+.2f}, {high:+.2f}] over switched off on {one.name}.")
     return said
 
 
