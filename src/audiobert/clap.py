@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -214,8 +214,3 @@ class ClapModel:
         features = self.projections.audio_tower.encode(spectrograms)
         device = self.projections.text_projection.weight.device
         return self.projections.audio_vectors(features.to(device)).float().cpu().numpy()
-
-
-def tower_settings(config: AudioTowerConfig) -> dict[str, int]:
-    """The audio tower's sizes as JSON."""
-    return asdict(config)

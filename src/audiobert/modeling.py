@@ -143,6 +143,15 @@ def masked_lm_head(language_model: Any) -> Callable[[Tensor], Tensor]:
     raise TypeError(f"{type(language_model).__name__} has no masked-LM head that is known")
 
 
+def head_parameters(language_model: nn.Module) -> dict[str, nn.Parameter]:
+    """The masked-LM head of a BERT by name, without the decoder, which is tied to the word embeddings."""
+    return {
+        name: parameter
+        for name, parameter in language_model.named_parameters()
+        if name.startswith("cls.predictions.") and "decoder" not in name
+    }
+
+
 class AudioBertForMaskedLM(nn.Module):
     """A masked language model that takes knowledge vectors at the first token of each span.
 

@@ -21,6 +21,7 @@ from audiobert.backbone import Identity, load_backbone
 from audiobert.clap import AudioTowerConfig, ClapModel, ClapProjections
 from audiobert.detector import SpanDetector
 from audiobert.errors import ArtefactError
+from audiobert.modeling import head_parameters
 
 PRETRAINED = Path(str(files("audiobert"))) / "pretrained"
 CONFIG = "config.json"
@@ -141,7 +142,7 @@ def load_parts(folder: Path, *, attention: str = "sdpa", device: str | torch.dev
     settings = language_record["settings"]
     adapters.add(LANGUAGE, LoraSettings(settings["lora_rank"], settings["lora_alpha"], 0.0, ALL_LINEAR))
     adapters.load(LANGUAGE, {k: v for k, v in language.items() if "lora_" in k})
-    head = {k: p for k, p in model.named_parameters() if k.startswith("cls.predictions.") and "decoder" not in k}
+    head = head_parameters(model)
     copy_tensors(head, language, f"{folder / 'language_model.safetensors'}")
 
     detector_weights, detector_record = load_part(folder, "detector")

@@ -15,8 +15,8 @@ stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def progress(unit: str = "") -> Iterator[Progress]:
-    """A rich `Progress` on stderr with counts, `unit` a second and time left; silent when stderr is no terminal."""
+def progress() -> Iterator[Progress]:
+    """A rich `Progress` on stderr with counts and time left; silent when stderr is no terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -25,7 +25,6 @@ def progress(unit: str = "") -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
-        bar.unit = unit  # type: ignore[attr-defined]
         yield bar
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import traceback
 from importlib import import_module
-from importlib.util import find_spec
 
 import typer
 from typer._click import exceptions as click_exceptions
@@ -42,8 +41,7 @@ def _root(
 
 
 for _family in _FAMILIES:
-    if find_spec(f"audiobert.cli.{_family}"):
-        import_module(f"audiobert.cli.{_family}").register(app)
+    import_module(f"audiobert.cli.{_family}").register(app)
 
 
 def _fail(message: str, exit_code: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
 from audiobert.backbone import load_backbone
-from audiobert.clap import AudioTowerConfig, ClapProjections, mean_pooled, normalise, tower_settings
+from audiobert.clap import AudioTowerConfig, ClapProjections, mean_pooled, normalise
 from audiobert.progress import stderr
 from audiobert.training.clips import Spectrograms, TrainingClip, held_out, read_clips
 from audiobert.training.config import TrainingConfig
@@ -245,7 +246,7 @@ def train_clap(data: Path, out: Path, config: ClapConfig, *, resume: bool = Fals
             part="clap",
             backbone=backbone.identity.to_json(),
             settings=config.model_dump(),
-            tower=tower_settings(config.tower()),
+            tower=asdict(config.tower()),
             text_size=pooled.shape[1],
             clap_dim=config.clap_dim,
             data={"clips.csv": sha256_of(data / "audio" / "clips.csv")},

@@ -19,7 +19,7 @@ from audiobert.detector import SpanDetector
 from audiobert.progress import stderr
 from audiobert.spans import token_labels
 from audiobert.training.config import TrainingConfig
-from audiobert.training.loop import Recipe, fit
+from audiobert.training.loop import Recipe, fit, without_dropout
 from audiobert.training.masked_lm import read_lines
 
 TASKS = ("animal", "pitch")
@@ -188,9 +188,7 @@ def train_detector(data: Path, out: Path, config: DetectorConfig, *, resume: boo
     adapters = Adapters(encoder)
     adapters.add(DETECTOR, LoraSettings(config.lora_rank, config.lora_alpha, 0.0, ALL_LINEAR))
     adapters.set(DETECTOR, train=DETECTOR)
-    for module in encoder.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    without_dropout(encoder)
     head = nn.Linear(encoder.config.hidden_size, 2)
     plain = read_lines(data / "text" / "general_train.txt.gz")
     sentences = Sentences(rows, plain, backbone.tokenizer, config)

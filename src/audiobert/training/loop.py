@@ -6,12 +6,14 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -61,6 +63,13 @@ def learning_rate_at(step: int, steps: int, warmup: float) -> float:
     if step < warm_steps:
         return (step + 1) / warm_steps
     return 0.5 * (1.0 + math.cos(math.pi * (step - warm_steps) / max(1, steps - warm_steps)))
+
+
+def without_dropout(module: nn.Module) -> None:
+    """Switch dropout off for good: short trainings of small adapters need none, and on a CPU it is slow."""
+    for inner in module.modules():
+        if isinstance(inner, nn.Dropout):
+            inner.p = 0.0
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -137,12 +146,14 @@ def fit(
         The log, an entry an epoch. The trained (or averaged) weights stand in `objective`.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    AcceleratorState._reset_state()  # a process may train twice with different precisions; accelerate keeps the first
     accelerator = Accelerator(mixed_precision=recipe.precision if recipe.precision != "fp32" else "no")
     torch.manual_seed(recipe.seed)
     parameters = trainable(objective)
     optimizer = _optimizer(parameters, recipe, groups or {})
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
-    per_epoch = [len(batches(epoch)) for epoch in range(epochs)] if epochs < 3 else [len(batches(0))] * epochs
+    first_epoch = batches(0)  # made once: to count the steps, and to train on
+    per_epoch = [len(first_epoch)] + [len(batches(1)) if epochs == 2 else len(first_epoch)] * (epochs - 1)
     steps = sum(per_epoch)
     average_start = int(recipe.average_from * steps)
     averages = {name: torch.zeros_like(p) for name, p in parameters.items()} if average_start < steps else {}
@@ -157,7 +168,7 @@ def fit(
     with progress() as bar:
         task = bar.add_task(description, total=steps, completed=first, note="")
         for epoch in range(epochs):
-            epoch_batches = batches(epoch)
+            epoch_batches = batches(epoch) if epoch else first_epoch
             if step + len(epoch_batches) <= first:
                 step += len(epoch_batches)
                 continue
@@ -221,7 +232,7 @@ def _step(
     count = torch.zeros((), device=accelerator.device)
     for index, micro_batch in enumerate(micro_batches):
         last = index == len(micro_batches) - 1
-        with accelerator.no_sync(model) if not last else _nothing():
+        with accelerator.no_sync(model) if not last else nullcontext():
             loss_sum, terms = model(micro_batch)
             accelerator.backward(loss_sum)
         total += loss_sum.detach()
@@ -238,12 +249,6 @@ def _step(
 
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
-
-
-class _nothing:  # noqa: N801 - reads as a context manager
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 def _state(

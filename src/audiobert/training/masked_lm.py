@@ -18,9 +18,10 @@ from audiobert.adapters import ALL_LINEAR, LANGUAGE, Adapters, LoraSettings
 from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
 from audiobert.backbone import load_backbone
 from audiobert.errors import InputError
+from audiobert.modeling import head_parameters
 from audiobert.progress import stderr
 from audiobert.training.config import TrainingConfig
-from audiobert.training.loop import Batches, Recipe, fit
+from audiobert.training.loop import Batches, Recipe, fit, without_dropout
 
 IGNORED = -100
 
@@ -134,12 +135,10 @@ def train_masked_lm(data: Path, out: Path, config: MaskedLmConfig, *, resume: bo
     adapters = Adapters(model)
     adapters.add(LANGUAGE, LoraSettings(config.lora_rank, config.lora_alpha, 0.0, ALL_LINEAR))
     adapters.set(LANGUAGE, train=LANGUAGE)
-    head = {k: p for k, p in model.named_parameters() if k.startswith("cls.predictions.") and "decoder" not in k}
+    head = head_parameters(model)
     for parameter in head.values():
         parameter.requires_grad_(True)
-    for module in model.modules():  # the backbone's own dropout: 3.5 million tokens an epoch need none, and it is slow
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    without_dropout(model)
 
     corpus = Lines(lines, backbone.tokenizer, config)
     held_out = Lines(evaluation, backbone.tokenizer, config)
