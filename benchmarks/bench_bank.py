@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from audiobert.audio import SAMPLE_RATE_HZ, Attributes, load_audio, log_mel_spec
 from audiobert.bank import AudioBank, build_bank
 from audiobert.bank.search import exact_search, tuning_queries
 from audiobert.bank.store import open_vectors, write_bank
+from audiobert.features import AUDIO_ENCODER, CLAP, Features, LogMel, Makers
 from benchmarks.bench_audio import row, some_clips
 
 _SIZES = (1_000, 100_000, 630_000)
@@ -43,6 +44,7 @@ class _RandomEncoder:
     clap_dim = 128
     hidden_size = 192
     frames = 512
+    makers: ClassVar[Makers] = {CLAP: LogMel(512), AUDIO_ENCODER: LogMel(512)}
 
     def __init__(self) -> None:
         import torch
@@ -63,9 +65,10 @@ class _RandomEncoder:
     def identity(self) -> dict[str, Any]:
         return {"clap": "random", "audio_encoder": "random"}
 
-    def encode(self, spectrograms: list[np.ndarray], attributes: list[Attributes]) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, features: list[Features], attributes: list[Attributes]) -> tuple[np.ndarray, np.ndarray]:
         import torch
 
+        spectrograms = [one[CLAP] for one in features]
         assert len(spectrograms) == len(attributes)
         batch = np.zeros((len(spectrograms), self.frames, spectrograms[0].shape[1]), np.float32)
         for place, spectrogram in zip(batch, spectrograms, strict=True):
@@ -103,7 +106,7 @@ def _build(folder: Path) -> list[dict[str, Any]]:
         times.append(time.perf_counter())
         features = extractor(waveform, sampling_rate=SAMPLE_RATE_HZ)["input_values"][0]
         times.append(time.perf_counter())
-        encoder.encode([features], [measure(waveform, SAMPLE_RATE_HZ, estimator="none")])
+        encoder.encode([{CLAP: features}], [measure(waveform, SAMPLE_RATE_HZ, estimator="none")])
         times.append(time.perf_counter())
         for name, start, end in zip(spent, times, times[1:], strict=False):
             spent[name] += end - start
@@ -127,7 +130,7 @@ def _our_split(clips: list[Path], encoder: _RandomEncoder, limit: float) -> dict
     attributes = [measure(waveform, SAMPLE_RATE_HZ, estimator="none") for waveform in waveforms]
     times.append(time.perf_counter())
     for start in range(0, len(spectrograms), 32):
-        encoder.encode(spectrograms[start : start + 32], attributes[start : start + 32])
+        encoder.encode([{CLAP: one} for one in spectrograms[start : start + 32]], attributes[start : start + 32])
     times.append(time.perf_counter())
     return {"decode": times[1] - times[0], "features": times[2] - times[1], "encoder": times[4] - times[3]}
 

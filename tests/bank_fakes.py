@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import soundfile
 
 from audiobert.audio import MEL_BINS, SAMPLE_RATE_HZ, Attributes
+from audiobert.features import AUDIO_ENCODER, CLAP, Features, LogMel, Makers
 
 
 class FakeEncoder:
@@ -17,7 +18,7 @@ class FakeEncoder:
 
     clap_dim = 16
     hidden_size = 24
-    frames = 96
+    makers: ClassVar[Makers] = {CLAP: LogMel(96), AUDIO_ENCODER: LogMel(96)}
 
     def __init__(self, name: str = "fake", batches: int | None = None, kill_once: Path | None = None) -> None:
         self.name = name
@@ -28,7 +29,8 @@ class FakeEncoder:
     def identity(self) -> dict[str, Any]:
         return {"clap": {"id": self.name, "sha256": "ab" * 32}, "audio_encoder": {"id": "ear", "sha256": "cd" * 32}}
 
-    def encode(self, spectrograms: list[np.ndarray], attributes: list[Attributes]) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, features: list[Features], attributes: list[Attributes]) -> tuple[np.ndarray, np.ndarray]:
+        spectrograms = [one[CLAP] for one in features]
         if self.batches is not None:
             if not self.batches:
                 raise KeyboardInterrupt
@@ -37,7 +39,7 @@ class FakeEncoder:
             self.kill_once.touch()
             os._exit(9)
         assert len(spectrograms) == len(attributes)
-        assert all(len(one) <= self.frames for one in spectrograms)
+        assert all(len(one) <= 96 for one in spectrograms)
         self.encoded += len(spectrograms)
         random = np.random.default_rng(7)
         to_clap = random.standard_normal((MEL_BINS, self.clap_dim))

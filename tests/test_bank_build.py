@@ -185,8 +185,8 @@ def test_ids_that_occur_twice_are_rejected_once(tmp_path: Path) -> None:
 
 def test_vectors_that_are_no_numbers_do_not_enter_the_bank(tmp_path: Path) -> None:
     class Broken(FakeEncoder):
-        def encode(self, spectrograms: Any, attributes: Any) -> tuple[np.ndarray, np.ndarray]:
-            clap, knowledge = super().encode(spectrograms, attributes)
+        def encode(self, features: Any, attributes: Any) -> tuple[np.ndarray, np.ndarray]:
+            clap, knowledge = super().encode(features, attributes)
             knowledge[1] = np.nan
             return clap, knowledge
 

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+
+from audiobert.features import AUDIO_ENCODER, CLAP, Features, LogMel, Makers
 
 # The model that the page is tested with; another folder can be given while one is being trained.
 MODEL = os.environ.get("AUDIOBERT_TEST_MODEL", "mini")
@@ -39,7 +41,8 @@ def copy_sounds(shared: Path, folder: Path) -> Path:
 class ForeignEncoder:
     """Makes a bank that belongs to no model here."""
 
-    clap_dim, hidden_size, frames = 8, 12, 512
+    clap_dim, hidden_size = 8, 12
+    makers: ClassVar[Makers] = {CLAP: LogMel(512), AUDIO_ENCODER: LogMel(512)}
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -47,11 +50,11 @@ class ForeignEncoder:
             "audio_encoder": {"id": "foreign", "sha256": "1" * 64},
         }
 
-    def encode(self, spectrograms: list[np.ndarray], attributes: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, features: list[Features], attributes: list[Any]) -> tuple[np.ndarray, np.ndarray]:
         del attributes
-        clap = np.random.default_rng(0).normal(size=(len(spectrograms), self.clap_dim))
+        clap = np.random.default_rng(0).normal(size=(len(features), self.clap_dim))
         clap /= np.linalg.norm(clap, axis=1, keepdims=True)
-        return clap.astype(np.float32), np.zeros((len(spectrograms), self.hidden_size), np.float32)
+        return clap.astype(np.float32), np.zeros((len(features), self.hidden_size), np.float32)
 
 
 @dataclass

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -57,6 +58,8 @@ class Recording:
         Channels of the file, mixed down to one.
     duration_s
         Length of the whole file in seconds, decoded or not.
+    others
+        The same sound at the other rates that were asked for, by rate in Hz.
     """
 
     waveform: np.ndarray
@@ -64,6 +67,11 @@ class Recording:
     native_sample_rate_hz: int
     channels: int
     duration_s: float
+    others: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def at(self, rate_hz: int) -> np.ndarray:
+        """The waveform at one of the rates that were asked for."""
+        return self.waveform if rate_hz == self.sample_rate_hz else self.others[rate_hz]
 
 
 def seconds_heard(frames: int) -> float:
@@ -79,6 +87,7 @@ def read_recording(
     source: str | Path | BinaryIO,
     *,
     sample_rate_hz: int = SAMPLE_RATE_HZ,
+    other_rates_hz: Iterable[int] = (),
     max_seconds: float | None = None,
     name: str | None = None,
 ) -> Recording:
@@ -90,6 +99,8 @@ def read_recording(
         A path, or a seekable binary file.
     sample_rate_hz
         Rate of the result; resampled with soxr when the file has another.
+    other_rates_hz
+        Further rates to give the same sound at, decoded once.
     max_seconds
         Decode only the first so many seconds; all when None.
     name
@@ -126,12 +137,20 @@ def read_recording(
     if not np.isfinite(waveform).all():
         message = f"{name} holds samples that are no numbers (NaN or infinity); give an undamaged sound file"
         raise AudioFileError(message, "not-finite")
-    if native_rate_hz != sample_rate_hz:
-        waveform = soxr.resample(waveform, native_rate_hz, sample_rate_hz)
+    at_rate = {
+        rate_hz: _resampled(waveform, native_rate_hz, rate_hz, max_seconds)
+        for rate_hz in dict.fromkeys([sample_rate_hz, *other_rates_hz])
+    }
+    duration_s = max(frames, len(samples)) / native_rate_hz
+    return Recording(at_rate.pop(sample_rate_hz), sample_rate_hz, native_rate_hz, channels, duration_s, at_rate)
+
+
+def _resampled(waveform: np.ndarray, native_rate_hz: int, rate_hz: int, max_seconds: float | None) -> np.ndarray:
+    if native_rate_hz != rate_hz:
+        waveform = soxr.resample(waveform, native_rate_hz, rate_hz)
     if max_seconds is not None:
-        waveform = waveform[: round(max_seconds * sample_rate_hz)]
-    waveform = np.ascontiguousarray(waveform, dtype=np.float32)
-    return Recording(waveform, sample_rate_hz, native_rate_hz, channels, max(frames, len(samples)) / native_rate_hz)
+        waveform = waveform[: round(max_seconds * rate_hz)]
+    return np.ascontiguousarray(waveform, dtype=np.float32)
 
 
 def load_audio(

@@ -14,6 +14,7 @@ from transformers import ASTConfig, ASTModel, PreTrainedTokenizerBase
 
 from audiobert.audio import MEL_BINS
 from audiobert.errors import InputError
+from audiobert.features import FeatureMaker, LogMel
 
 # Mean and standard deviation of log-mel energies over AudioSet, as published with AST (`ASTFeatureExtractor`).
 LOG_MEL_MEAN, LOG_MEL_STD = -4.2677393, 4.5689974
@@ -40,6 +41,11 @@ class AudioTowerConfig:
         """Spectrogram frames that are heard of a clip."""
         return self.window_frames * self.max_windows
 
+    @property
+    def features(self) -> LogMel:
+        """What is heard of a clip."""
+        return LogMel(self.frames)
+
 
 class AudioTower(nn.Module):
     """AST over windows of a log-mel spectrogram, mean over patches and windows."""
@@ -63,6 +69,11 @@ class AudioTower(nn.Module):
             )
         )
 
+    @property
+    def features(self) -> FeatureMaker:
+        """What makes of a waveform what `hear` and `encode` take."""
+        return self.config.features
+
     def forward(self, windows: Tensor) -> Tensor:
         """From normalised windows `(windows, window_frames, 128)` to features `(windows, hidden_size)`."""
         return self.ast(input_values=windows).last_hidden_state.mean(dim=1)
@@ -80,6 +91,13 @@ class AudioTower(nn.Module):
         if starts[-1] + size + size // 4 < len(heard):
             starts.append(len(heard) - size)
         return np.stack([heard[start : start + size] for start in starts])
+
+    def hear(self, spectrograms: Sequence[np.ndarray]) -> Tensor:
+        """Features `(clips, hidden_size)` of log-mel spectrograms `(frames, 128)` in one batch, with gradients."""
+        cut = [self.windows(spectrogram) for spectrogram in spectrograms]
+        device = next(self.parameters()).device
+        features = self(torch.from_numpy(np.concatenate(cut)).float().to(device)).float()
+        return torch.stack([part.mean(dim=0) for part in features.split([len(windows) for windows in cut])])
 
     def encode(self, spectrograms: Sequence[np.ndarray], *, batch_size: int = 64) -> Tensor:
         """Features `(clips, hidden_size)` of log-mel spectrograms `(frames, 128)`, without gradients."""
@@ -180,6 +198,11 @@ class ClapModel:
     ) -> None:
         self.projections = projections.eval()
         self.encoder, self.tokenizer, self._adapters_off = encoder, tokenizer, adapters_off
+
+    @property
+    def features(self) -> FeatureMaker:
+        """What makes of a waveform what `embed_audio` takes."""
+        return self.projections.audio_tower.features
 
     @property
     def clap_dim(self) -> int:

@@ -16,7 +16,7 @@ from audiobert.answers import AuditorySpan, FillMask, Hit, MaskPredictions, Mask
 from audiobert.artefacts import whole_folder
 from audiobert.bank import AudioBank, check_identity
 from audiobert.clap import AudioTower
-from audiobert.clip_encoder import MiniClipEncoder
+from audiobert.clip_encoder import ModelClipEncoder
 from audiobert.errors import InputError
 from audiobert.inputs import Offsets, Prepared, encode_texts, prepare
 from audiobert.modeling import AudioBertForMaskedLM, Injection, InjectionSettings, KnowledgeEncoder
@@ -48,7 +48,7 @@ class AudioBert:
         self,
         parts: Parts,
         model: AudioBertForMaskedLM,
-        clip_encoder: MiniClipEncoder,
+        clip_encoder: ModelClipEncoder,
         bank: AudioBank,
         query: str = "{span}",
         folder: Path | None = None,
@@ -102,7 +102,7 @@ class AudioBert:
         """How the language model spells a mask; `[MASK]` is understood as well."""
         return str(self.tokenizer.mask_token)
 
-    def clip_encoder(self) -> MiniClipEncoder:
+    def clip_encoder(self) -> ModelClipEncoder:
         """What turns clips into vectors for a bank of this model."""
         return self._clip_encoder
 
@@ -330,7 +330,7 @@ class AudioBert:
         return tuple(moved)
 
 
-def load_model(folder: Path, device: str | None = None) -> tuple[Parts, AudioBertForMaskedLM, MiniClipEncoder]:
+def load_model(folder: Path, device: str | None = None) -> tuple[Parts, AudioBertForMaskedLM, ModelClipEncoder]:
     """Load what a folder holds beside its bank: the parts, AudioBERT's own weights, and the audio side.
 
     Raises
@@ -353,9 +353,9 @@ def load_model(folder: Path, device: str | None = None) -> tuple[Parts, AudioBer
     for module in (model, encoder):
         module.requires_grad_(False).eval().to(chosen)
     parts.records["audiobert"] = record
-    return parts, model, MiniClipEncoder(parts.clap, encoder, encoder_identity(parts.records))
+    return parts, model, ModelClipEncoder(parts.clap, encoder, encoder_identity(parts.records))
 
 
-def load_clip_encoder(name: str = "mini", device: str | None = None) -> MiniClipEncoder:
+def load_clip_encoder(name: str = "mini", device: str | None = None) -> ModelClipEncoder:
     """What turns clips into vectors for a bank of a model, which need not have a bank yet."""
     return load_model(model_folder(name), device)[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import rmtree
@@ -25,6 +25,7 @@ from audiobert.bank.sources import Entry, Source, open_source
 from audiobert.bank.store import INDEX, VECTORS, file_entry, is_bank, open_vectors, write_bank, write_manifest
 from audiobert.bank.workers import Block, Task, available_cores, hear_blocks
 from audiobert.errors import InputError
+from audiobert.features import Features, Makers
 from audiobert.pitch import Estimator
 from audiobert.progress import progress
 
@@ -38,20 +39,20 @@ class ClipEncoder(Protocol):
     ----------
     clap_dim, hidden_size
         Widths of the CLAP vectors and of the knowledge vectors.
-    frames
-        Spectrogram frames that the models hear; clips are cut to so many.
+    makers
+        What makes of a waveform what the models hear, by role; runs where clips are decoded.
     """
 
     clap_dim: int
     hidden_size: int
-    frames: int
+    makers: Makers
 
     def identity(self) -> dict[str, Any]:
         """Ids and SHA-256 of the CLAP model and the audio encoder."""
         ...
 
-    def encode(self, spectrograms: list[np.ndarray], attributes: list[Attributes]) -> tuple[np.ndarray, np.ndarray]:
-        """CLAP vectors `(clips, clap_dim)` of unit norm and knowledge vectors `(clips, hidden_size)`."""
+    def encode(self, features: list[Features], attributes: list[Attributes]) -> tuple[np.ndarray, np.ndarray]:
+        """CLAP vectors `(clips, clap_dim)` of unit norm and knowledge vectors `(clips, hidden_size)` of features."""
         ...
 
 
@@ -146,8 +147,8 @@ def build_bank(
     work = out.parent / f".{out.name}.building"
     opened = open_source(source)
     _check_out(out, work, resume=resume, overwrite=overwrite)
-    hearing = Hearing(encoder.frames, max_duration_s, estimator)
-    facts = {"models": encoder.identity(), "settings": asdict(hearing)}
+    hearing = Hearing(encoder.makers, max_duration_s, estimator)
+    facts = {"models": encoder.identity(), "settings": hearing.settings()}
     if overwrite:
         rmtree(work, ignore_errors=True)
     finished = _finished_bank(out, facts) if resume and not (work / "journal.sqlite").exists() else None
@@ -173,7 +174,7 @@ def build_bank(
             "source": opened.name if keep_audio_root else Path(opened.name).name,
             "audio_root": str(opened.root.resolve()) if keep_audio_root and opened.root else None,
             "identity": encoder.identity(),
-            "settings": asdict(hearing),
+            "settings": hearing.settings(),
         }
         content = _assemble(out, journal, encoder, clips, manifest, index)
     rmtree(work, ignore_errors=True)
@@ -304,21 +305,21 @@ def _encode_blocks(
 
 def encode_heard(block: Block, heard: list[Heard], encoder: ClipEncoder) -> list[Record]:
     """Encode those clips of a block that could be heard, as one batch; a record for every clip of the block."""
-    usable = [one for one in heard if one.spectrogram is not None]
+    usable = [one for one in heard if one.features is not None]
     records = [
         Record(task.entry.id, one.sha256, task.entry.given, task.stamp, one.problem, one.measured, one.unchanged)
         for task, one in zip(block, heard, strict=True)
     ]
     if not usable:
         return records
-    spectrograms = [one.spectrogram for one in usable if one.spectrogram is not None]
-    clap, knowledge = encoder.encode(spectrograms, [one.attributes for one in usable if one.attributes is not None])
+    features = [one.features for one in usable if one.features is not None]
+    clap, knowledge = encoder.encode(features, [one.attributes for one in usable if one.attributes is not None])
     expected = ((len(usable), encoder.clap_dim), (len(usable), encoder.hidden_size))
     if (clap.shape, knowledge.shape) != expected:
         raise ValueError(f"the encoder gave vectors of shapes {clap.shape} and {knowledge.shape}, not {expected}")
     row = 0
     for record, one in zip(records, heard, strict=True):
-        if one.spectrogram is None:
+        if one.features is None:
             continue
         clap_vector, knowledge_vector = clap[row].astype(np.float16), knowledge[row].astype(np.float16)
         row += 1

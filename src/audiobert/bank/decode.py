@@ -6,21 +6,18 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from audiobert.audio import (
     FRAME_LENGTH,
     SAMPLE_RATE_HZ,
     SILENCE_DBFS,
     Attributes,
     AudioFileError,
-    log_mel_spectrogram,
     measure,
     read_recording,
-    seconds_heard,
 )
 from audiobert.bank.clips import measured_columns
 from audiobert.bank.sources import Entry
+from audiobert.features import Features, Makers, make_features, rates_hz, settings_of
 from audiobert.pitch import Estimator
 
 
@@ -30,27 +27,36 @@ class Hearing:
 
     Attributes
     ----------
-    frames
-        Spectrogram frames the encoder hears; longer clips are cut to their start.
+    makers
+        What makes of a waveform what each model hears, by role; longer clips are cut to their start.
     max_duration_s
         Recordings longer than this are rejected: their start does not stand for the whole.
     estimator
         How the pitch is measured.
     """
 
-    frames: int
+    makers: Makers
     max_duration_s: float = 1_800.0
     estimator: Estimator = "swiftf0"
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the most patient of the models hears."""
+        return max(maker.seconds for maker in self.makers.values())
+
+    def settings(self) -> dict[str, Any]:
+        """What a bank records."""
+        return {**settings_of(self.makers), "max_duration_s": self.max_duration_s, "estimator": self.estimator}
 
 
 @dataclass
 class Heard:
-    """What became of an entry: a spectrogram with measurements, or the reason why not, or that it is unchanged."""
+    """What became of an entry: features with measurements, or the reason why not, or that it is unchanged."""
 
     sha256: str | None = None
     unchanged: bool = False
     problem: tuple[str, str] | None = None
-    spectrogram: np.ndarray | None = None  # (frames, mel bins)
+    features: Features | None = None  # by role
     attributes: Attributes | None = None
     measured: dict[str, Any] | None = None
 
@@ -81,8 +87,9 @@ def hear(entry: Entry, hearing: Hearing, known_sha256: str | None = None) -> Hea
             return Heard(sha256, unchanged=True)
         file.seek(0)
         direct = entry.file if entry.span is None and entry.content is None else None
+        rates = rates_hz(hearing.makers)
         try:
-            recording = read_recording(direct or file, max_seconds=seconds_heard(hearing.frames), name=entry.id)
+            recording = read_recording(direct or file, other_rates_hz=rates, max_seconds=hearing.seconds, name=entry.id)
         except AudioFileError as error:
             return Heard(sha256, problem=(error.reason, str(error)))
     if recording.duration_s > hearing.max_duration_s:
@@ -101,4 +108,5 @@ def hear(entry: Entry, hearing: Hearing, known_sha256: str | None = None) -> Hea
         channels=recording.channels,
         content_sha256=sha256,
     )
-    return Heard(sha256, False, None, log_mel_spectrogram(recording.waveform), attributes, measured)
+    waveforms = {rate_hz: recording.at(rate_hz) for rate_hz in rates}
+    return Heard(sha256, False, None, make_features(hearing.makers, waveforms), attributes, measured)

@@ -21,7 +21,7 @@ from audiobert.audio import load_audio, measure
 from audiobert.auditorybench.data import Row, load_split
 from audiobert.bank import build_bank
 from audiobert.clap import AudioTower
-from audiobert.clip_encoder import MiniClipEncoder
+from audiobert.clip_encoder import ModelClipEncoder
 from audiobert.inputs import Inputs, Offsets, encode_texts
 from audiobert.modeling import AudioBertForMaskedLM, Injection, InjectionSettings, KnowledgeEncoder, attribute_features
 from audiobert.parts import BANK_FOLDER, Parts, encoder_identity, load_parts, write_model_folder
@@ -161,9 +161,7 @@ class AudioBertObjective(nn.Module):
             count = self.config.clips_per_step or len(distinct)
             chosen = torch.from_numpy(np.random.default_rng(seed).permutation(len(distinct))[:count].copy())
             tower = self.knowledge_encoder.tower
-            cut = [tower.windows(self.spectrograms[int(distinct[i])]) for i in chosen]
-            encoded = tower(torch.from_numpy(np.concatenate(cut)).float()).float()
-            fresh = torch.stack([part.mean(dim=0) for part in encoded.split([len(windows) for windows in cut])])
+            fresh = tower.hear([self.spectrograms[int(distinct[i])] for i in chosen])
             self.features[distinct[chosen]] = fresh.detach()
             features = features.index_copy(0, chosen, fresh)
         return self.knowledge_encoder.project(features, self.attributes[distinct])[where]
@@ -366,7 +364,9 @@ def train_audiobert(
     write_json(out / "audiobert.json", record)
     if bank:
         write_model_folder(out / MODEL_FOLDER, [*dict.fromkeys(parts.folders.values()), out])
-        encoder_of_clips = MiniClipEncoder(parts.clap, encoder, encoder_identity(parts.records | {"audiobert": record}))
+        encoder_of_clips = ModelClipEncoder(
+            parts.clap, encoder, encoder_identity(parts.records | {"audiobert": record})
+        )
         build_bank(
             data / "audio" / "clips.csv", out / MODEL_FOLDER / BANK_FOLDER, encoder_of_clips, keep_audio_root=False
         )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from audiobert.artefacts import sha256_of, whole_file
-from audiobert.audio import MEL_BINS, load_audio, log_mel_spectrogram
+from audiobert.audio import load_audio
 from audiobert.errors import InputError
+from audiobert.features import FeatureMaker, LogMel
 from audiobert.progress import track
 
 MAX_SECONDS = 10.3
@@ -76,10 +78,24 @@ def held_out(clips: list[TrainingClip], share: int = 5) -> np.ndarray:
 
 
 class Spectrograms:
-    """Log-mel spectrograms of all clips in one memory-mapped float16 file, made on first use."""
+    """What a model hears of all clips, in one memory-mapped float16 file, made on first use.
 
-    def __init__(self, folder: Path, clips: list[TrainingClip], cache: Path) -> None:
-        key = hashlib.sha256("\n".join(clip.path for clip in clips).encode() + sha256_of(folder / "clips.csv").encode())
+    Parameters
+    ----------
+    maker
+        The model's; mini's towers hear log-mel spectrograms.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        clips: list[TrainingClip],
+        cache: Path,
+        maker: FeatureMaker = LogMel(),  # noqa: B008
+    ) -> None:
+        self.maker = maker
+        what = [*(clip.path for clip in clips), json.dumps(maker.settings(), sort_keys=True)]
+        key = hashlib.sha256("\n".join(what).encode() + sha256_of(folder / "clips.csv").encode())
         self.frames_path = cache / f"spectrograms-{key.hexdigest()[:16]}.npy"
         self.lengths_path = self.frames_path.with_suffix(".lengths.npy")
         if not (self.frames_path.exists() and self.lengths_path.exists()):
@@ -90,7 +106,9 @@ class Spectrograms:
 
     def _make(self, folder: Path, clips: list[TrainingClip]) -> None:
         parts = [
-            log_mel_spectrogram(load_audio(folder / clip.path, max_seconds=MAX_SECONDS)).astype(np.float16)
+            self.maker(
+                load_audio(folder / clip.path, sample_rate_hz=self.maker.rate_hz, max_seconds=self.maker.seconds)
+            ).astype(np.float16)
             for clip in track(clips, "spectrograms")
         ]
         for path, array in (
@@ -104,6 +122,6 @@ class Spectrograms:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Log-mel spectrogram of a clip, `(frames, 128)` float32."""
+        """Features of a clip, `(time, ...)` float32; of `LogMel` `(frames, 128)`."""
         start = self.starts[index]
-        return np.asarray(self.frames[start : start + self.lengths[index]], dtype=np.float32).reshape(-1, MEL_BINS)
+        return np.asarray(self.frames[start : start + self.lengths[index]], dtype=np.float32)

@@ -8,8 +8,9 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from audiobert.answers import Hit
-from audiobert.audio import SAMPLE_RATE_HZ, Attributes, log_mel_spectrogram, measure, read_recording, seconds_heard
+from audiobert.audio import SAMPLE_RATE_HZ, Attributes, Recording, measure, read_recording
 from audiobert.errors import InputError
+from audiobert.features import make_features, rates_hz
 from audiobert.pitch import compare_pitch
 
 if TYPE_CHECKING:
@@ -132,10 +133,15 @@ def _sound(model: AudioBert, name: str, file: str | Path | None, number: int) ->
         raise InputError(f"sound {number} has a mask in its name; the page asks the question, give the sound alone")
     attributes = named_by = None
     if file is not None:
-        recording = read_recording(file, max_seconds=MEASURED_SECONDS, name=f"the recording of sound {number}")
+        recording = read_recording(
+            file,
+            other_rates_hz=rates_hz(model.clip_encoder().makers),
+            max_seconds=MEASURED_SECONDS,
+            name=f"the recording of sound {number}",
+        )
         attributes = measure(recording.waveform, SAMPLE_RATE_HZ, duration_s=recording.duration_s)
         if not name:
-            named_by = nearest_clip(model, recording.waveform, attributes)
+            named_by = nearest_clip(model, recording, attributes)
             name = _name_of(named_by)
     clips = tuple(model.search(name, HEARD_CLIPS))
     pitches = [hit.clip.pitch_hz for hit in clips if hit.clip.pitch_hz is not None]
@@ -143,13 +149,11 @@ def _sound(model: AudioBert, name: str, file: str | Path | None, number: int) ->
     return Sound(name, attributes, named_by, clips, len(pitches), heard_hz)
 
 
-def nearest_clip(model: AudioBert, waveform: object, attributes: Attributes) -> Hit:
-    """The clip of the bank that sounds most like a waveform, by the cosine of their CLAP vectors."""
-    import numpy as np
-
+def nearest_clip(model: AudioBert, recording: Recording, attributes: Attributes) -> Hit:
+    """The clip of the bank that sounds most like a recording, by the cosine of their CLAP vectors."""
     encoder = model.clip_encoder()
-    heard = np.asarray(waveform)[: int(seconds_heard(encoder.frames) * SAMPLE_RATE_HZ)]
-    vectors, _ = encoder.encode([log_mel_spectrogram(heard)], [attributes])
+    waveforms = {rate_hz: recording.at(rate_hz) for rate_hz in rates_hz(encoder.makers)}
+    vectors, _ = encoder.encode([make_features(encoder.makers, waveforms)], [attributes])
     scores, rows = model.bank.search(vectors, 1)
     return Hit(model.bank.clip(int(rows[0, 0])), float(scores[0, 0]), int(rows[0, 0]))
 

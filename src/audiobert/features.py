@@ -1,0 +1,88 @@
+"""What a model hears of a clip: from a waveform to one array, time first; runs in workers and imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from audiobert.audio import SAMPLE_RATE_HZ, log_mel_spectrogram, seconds_heard
+
+
+class FeatureMaker(Protocol):
+    """How one model hears: a small picklable value; makers that are equal make equal features.
+
+    Attributes
+    ----------
+    rate_hz
+        Rate of the waveform it wants.
+    seconds
+        It hears so much of a clip's start; the rest is not decoded.
+    """
+
+    @property
+    def rate_hz(self) -> int: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+    def settings(self) -> dict[str, Any]:
+        """What a record says about it, ready for JSON."""
+        ...
+
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        """Features `(time, ...)` float32 of a mono waveform `(samples,)` at `rate_hz`; longer ones are cut."""
+        ...
+
+
+# The two models that hear a clip, by role.
+CLAP, AUDIO_ENCODER = "clap", "audio_encoder"
+Makers = Mapping[str, FeatureMaker]
+Features = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class LogMel:
+    """Kaldi's log-mel energies of up to `frames` frames of 10 ms, `(frames, 128)`; a shorter clip gives fewer."""
+
+    frames: int = 1024
+    rate_hz: int = SAMPLE_RATE_HZ
+
+    @property
+    def seconds(self) -> float:
+        return seconds_heard(self.frames)
+
+    def settings(self) -> dict[str, Any]:
+        return {"frames": self.frames}
+
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        return log_mel_spectrogram(waveform[: round(self.seconds * self.rate_hz)])
+
+
+def make_features(makers: Makers, waveforms: Mapping[int, np.ndarray]) -> Features:
+    """The features of a clip by role; roles whose makers are equal share one array.
+
+    Parameters
+    ----------
+    waveforms
+        The clip by sample rate in Hz, mono; every maker's rate is there.
+    """
+    made: dict[FeatureMaker, np.ndarray] = {}
+    for maker in makers.values():
+        if maker not in made:
+            made[maker] = maker(waveforms[maker.rate_hz])
+    return {role: made[maker] for role, maker in makers.items()}
+
+
+def rates_hz(makers: Makers) -> list[int]:
+    """The rates of the waveforms that the makers want, each once."""
+    return sorted({maker.rate_hz for maker in makers.values()})
+
+
+def settings_of(makers: Makers) -> dict[str, Any]:
+    """What a bank records of how clips were heard: one maker's settings when all roles share it, else by role."""
+    if len(set(makers.values())) == 1:
+        return next(iter(makers.values())).settings()
+    return {role: maker.settings() for role, maker in makers.items()}
