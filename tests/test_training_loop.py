@@ -126,4 +126,5 @@ def test_a_wrong_config_is_one_line(tmp_path, text, message):
 def test_the_command_line_wins_over_the_config(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps({"seed": 1, "precision": "fp32"}))
-    assert TrainingConfig.load(path, seed=7, precision=None).model_dump() == {"seed": 7, "precision": "fp32"}
+    settings = TrainingConfig.load(path, seed=7, precision=None)
+    assert (settings.seed, settings.precision) == (7, "fp32")

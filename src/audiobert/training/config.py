@@ -6,18 +6,31 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from audiobert.errors import InputError
 
 
 class TrainingConfig(BaseModel):
-    """What every part has; unknown keys are refused."""
+    """What every part has; unknown keys are refused.
+
+    Attributes
+    ----------
+    precision
+        `bf16` computes in bfloat16 and keeps the weights in float32.
+    micro_batches
+        Compute a batch in so many parts whose gradients add up: less memory, the same result but for rounding.
+    keep
+        Which weights are the result: the `average` over the end of training (see `average_from`; where nothing is
+        averaged, the last), the `best` epoch's by its figure on dev, or the `last`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = 0
     precision: Literal["bf16", "fp32"] = "bf16"
+    micro_batches: int = Field(default=1, ge=1)
+    keep: Literal["average", "best", "last"] = "average"
 
     @classmethod
     def load(cls, path: Path | None, **overrides: Any) -> Self:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from safetensors.torch import load_file, save_file
+from accelerate.utils import send_to_device
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from audiobert.artefacts import read_json, whole_file, write_json
-from audiobert.errors import ArtefactError
+from audiobert.errors import InputError
 from audiobert.progress import progress, stderr
+from audiobert.training.board import Board
+from audiobert.training.checkpoint import Checkpoint, restore, state
+from audiobert.training.config import TrainingConfig
+from audiobert.training.processes import on_cpu, processes
 
 Batch = Any
 
@@ -39,12 +43,36 @@ class Batches(Sequence[Batch]):
         return self._make(index)
 
 
+class RowBatches(Batches):
+    """Batches of rows, made when they are asked for; they can be split over processes and into micro-batches.
+
+    Parameters
+    ----------
+    groups
+        The rows of each batch.
+    make
+        From a batch's number and (some of) its rows to what the objective is called with.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[Any]], make: Callable[[int, Sequence[Any]], Batch]) -> None:
+        super().__init__(len(groups), lambda index: make(index, groups[index]))
+        self._groups, self._make_of = groups, make
+
+    def share(self, index: int, process: int, process_count: int, parts: int) -> list[Batch]:
+        """What one process computes of a batch, in `parts` micro-batches; nothing when there are too few rows."""
+        rows = self._groups[index][process::process_count]
+        size = -(-len(rows) // parts) or 1
+        return [self._make_of(index, rows[start : start + size]) for start in range(0, len(rows), size)]
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How the weights move: AdamW, cosine schedule with linear warm-up, gradient clipping.
 
-    `average_from` is the fraction of the steps after which weights are averaged (the mean of all later steps is the
-    result); 1.0 keeps the last weights.
+    `average_from` is the fraction of the steps after which weights are averaged (the mean of all later steps); 1.0
+    averages nothing. `keep` says which weights are the result: `average`, `best` (those of the epoch with the highest
+    `best_by` among its figures; a name that starts with `-` wants the lowest) or `last`. Each process computes its
+    share of a batch in `micro_batches` parts.
     """
 
     learning_rate: float
@@ -54,7 +82,16 @@ class Recipe:
     average_from: float = 1.0
     seed: int = 0
     precision: str = "bf16"
+    micro_batches: int = 1
+    keep: str = "average"
+    best_by: str = ""
     checkpoint_seconds: float = 60.0
+
+    @classmethod
+    def of(cls, config: TrainingConfig, **more: Any) -> Self:
+        """What a part's settings say under the names used here; `more` wins."""
+        said = {field.name: getattr(config, field.name) for field in fields(cls) if hasattr(config, field.name)}
+        return cls(**(said | more))
 
 
 def learning_rate_at(step: int, steps: int, warmup: float) -> float:
@@ -75,38 +112,6 @@ def without_dropout(module: nn.Module) -> None:
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that receive gradients, by name."""
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-
-
-class Checkpoint:
-    """Weights, optimizer moments and averages of one run, in one safetensors file that appears whole."""
-
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self.weights_path = folder / "checkpoint.safetensors"
-        self.settings_path = folder / "settings.json"
-        self.settings = json.loads(json.dumps(settings))
-
-    def begin(self, resume: bool) -> bool:
-        """Prepare the folder; True when there is a checkpoint of the same settings to go on from."""
-        if resume and self.weights_path.exists():
-            if read_json(self.settings_path) != self.settings:
-                raise ArtefactError(
-                    f"{self.settings_path} was written with other settings; resume with those, or give another --out"
-                )
-            return True
-        self.weights_path.unlink(missing_ok=True)
-        write_json(self.settings_path, self.settings)
-        return False
-
-    def save(self, tensors: dict[str, Tensor], step: int) -> None:
-        with whole_file(self.weights_path) as part:
-            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, {"step": str(step)})
-
-    def load(self) -> tuple[dict[str, Tensor], int]:
-        from safetensors import safe_open
-
-        with safe_open(str(self.weights_path), "pt") as file:
-            step = int(file.metadata()["step"])
-        return load_file(self.weights_path), step
 
 
 def fit(
@@ -130,9 +135,10 @@ def fit(
     objective : nn.Module
         Called with a batch, returns the summed loss (scalar tensor) and the number of terms in the sum (scalar tensor);
         gradients are divided by the number over the whole step and over all processes, so that the split of a batch
-        into processes changes nothing but rounding.
+        into micro-batches and over processes changes nothing but rounding. It is moved to the device of this run.
     batches : callable
-        From an epoch's number to its batches; a batch may be any object, or a list of micro-batches to accumulate.
+        From an epoch's number to its batches: `RowBatches`, or any sequence. A batch is what accelerate can send to a
+        device (tensors in tuples, lists, dicts, or an object with `to`), or a list of micro-batches to accumulate.
     groups : dict, optional
         From a parameter-name prefix to a factor of the learning rate.
     after_epoch : callable, optional
@@ -143,15 +149,24 @@ def fit(
     Returns
     -------
     list of dict
-        The log, an entry an epoch. The trained (or averaged) weights stand in `objective`.
+        The log, an entry an epoch; empty in all processes but the main one. The weights that `recipe.keep` names stand
+        in `objective`.
+
+    Raises
+    ------
+    InputError
+        The memory was not enough for a step, or the best weights are wanted and there is no figure to choose them by.
     """
+    if recipe.keep == "best" and not (recipe.best_by and after_epoch):
+        raise InputError("keep is 'best', but this part has no figure after each epoch; set keep to average or last")
     folder.mkdir(parents=True, exist_ok=True)
     AcceleratorState._reset_state()  # a process may train twice with different precisions; accelerate keeps the first
-    accelerator = Accelerator(mixed_precision=recipe.precision if recipe.precision != "fp32" else "no")
+    processes()
+    accelerator = Accelerator(mixed_precision=recipe.precision if recipe.precision != "fp32" else "no", cpu=on_cpu())
     torch.manual_seed(recipe.seed)
     parameters = trainable(objective)
-    optimizer = _optimizer(parameters, recipe, groups or {})
-    wrapped, optimizer = accelerator.prepare(objective, optimizer)
+    objective.to(accelerator.device)
+    optimizer = accelerator.prepare_optimizer(_optimizer(parameters, recipe, groups or {}))
     first_epoch = batches(0)  # made once: to count the steps, and to train on
     per_epoch = [len(first_epoch)] + [len(batches(1)) if epochs == 2 else len(first_epoch)] * (epochs - 1)
     steps = sum(per_epoch)
@@ -160,12 +175,16 @@ def fit(
     checkpoint, log_path = Checkpoint(folder, settings), folder / "log.jsonl"
     first, log = 0, []
     if checkpoint.begin(resume):
-        first = _restore(checkpoint, parameters, optimizer, averages, buffers or {})
+        first = restore(checkpoint, parameters, optimizer, averages, buffers or {})
         log = [json.loads(line) for line in log_path.read_text().splitlines()] if log_path.exists() else []
         log = log[: first // per_epoch[0]]
+    elif accelerator.is_main_process:
+        checkpoint.clear()
+    accelerator.wait_for_everyone()
+    board = Board(folder, first_step=first, write=accelerator.is_main_process)
     peak = {id(group): group["lr"] for group in optimizer.param_groups}
-    saved_at, step = time.monotonic(), 0
-    with progress() as bar:
+    saved_at, saving_took, step = time.monotonic(), 0.0, 0
+    with progress() as bar, _enough_memory(recipe):
         task = bar.add_task(description, total=steps, completed=first, note="")
         for epoch in range(epochs):
             epoch_batches = batches(epoch) if epoch else first_epoch
@@ -173,35 +192,80 @@ def fit(
                 step += len(epoch_batches)
                 continue
             total, count, began = 0.0, 0.0, time.monotonic()
-            for batch in epoch_batches:
+            for index in range(len(epoch_batches)):
                 if step < first:
                     step += 1
                     continue
-                torch.manual_seed((recipe.seed << 24) + step)  # dropout of a step does not depend on the steps before
+                # Dropout of a step does not depend on the steps before, and is another in each process.
+                torch.manual_seed((recipe.seed << 24) + step + (accelerator.process_index << 48))
                 for group in optimizer.param_groups:
                     group["lr"] = peak[id(group)] * learning_rate_at(step, steps, recipe.warmup)
-                loss, terms = _step(accelerator, wrapped, optimizer, parameters, batch, recipe.max_grad_norm)
+                micro_batches = _share(accelerator, epoch_batches, index, recipe.micro_batches)
+                loss, terms = _step(accelerator, objective, optimizer, parameters, micro_batches, recipe.max_grad_norm)
                 total, count, step = total + loss, count + terms, step + 1
+                board.add({"loss": loss / max(terms, 1), "learning_rate": optimizer.param_groups[0]["lr"]}, step)
                 if averages and step > average_start:
                     for name, parameter in parameters.items():
                         averages[name].lerp_(parameter.detach(), 1.0 / (step - average_start))
                 bar.update(task, completed=step, note=f"loss {loss / max(terms, 1):.3f}")
-                if accelerator.is_main_process and time.monotonic() - saved_at > recipe.checkpoint_seconds:
-                    checkpoint.save(_state(parameters, optimizer, averages, buffers or {}), step)
+                # Large models take a while to write: about a twentieth of the time may go into checkpoints.
+                wait = min(20 * saving_took, 10 * recipe.checkpoint_seconds)
+                due = saved_at + max(wait, recipe.checkpoint_seconds)
+                if accelerator.is_main_process and time.monotonic() > due:
+                    began_saving = time.monotonic()
+                    checkpoint.save(state(parameters, optimizer, averages, buffers or {}), step)
                     saved_at = time.monotonic()
+                    saving_took = saved_at - began_saving
             entry = {"epoch": epoch, "loss": total / max(count, 1), "seconds": time.monotonic() - began}
             if accelerator.is_main_process:
-                entry |= after_epoch(epoch) if after_epoch else {}
+                figures = after_epoch(epoch) if after_epoch else {}
+                entry |= figures
                 log.append(entry)
                 with log_path.open("w") as file:
                     file.writelines(json.dumps(line) + "\n" for line in log)
+                board.add(figures, step)
+                if recipe.best_by and after_epoch:
+                    sign = -1.0 if recipe.best_by.startswith("-") else 1.0
+                    checkpoint.save_best(parameters, epoch, sign * figures[recipe.best_by.removeprefix("-")])
                 summary = "  ".join(f"{k} {v:.4g}" for k, v in entry.items() if k != "epoch")
                 stderr.print(f"{description}: epoch {epoch + 1}/{epochs}  {summary}")
-    if averages:
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(averages[name])
+            accelerator.wait_for_everyone()
+    board.close()
+    if accelerator.is_main_process and first < steps:  # the last weights stay; the moments have done their work
+        checkpoint.save(state(parameters, None, averages, buffers or {}), steps)
+    _keep(recipe.keep, parameters, averages, checkpoint)
     return log
+
+
+def _share(accelerator: Accelerator, batches: Sequence[Batch], index: int, parts: int) -> list[Batch]:
+    """The micro-batches of this process; every process computes the whole of a batch that cannot be split."""
+    if isinstance(batches, RowBatches):
+        return batches.share(index, accelerator.process_index, accelerator.num_processes, parts)
+    batch = batches[index]
+    return batch if isinstance(batch, list) else [batch]
+
+
+def _keep(keep: str, parameters: dict[str, nn.Parameter], averages: dict[str, Tensor], checkpoint: Checkpoint) -> None:
+    """Put the weights that are the result into the model."""
+    chosen = {"average": averages, "last": {}}.get(keep)
+    with torch.no_grad():
+        for name, tensor in (load_file(checkpoint.best_path) if chosen is None else chosen).items():
+            parameters[name].copy_(tensor)
+
+
+@contextmanager
+def _enough_memory(recipe: Recipe) -> Iterator[None]:
+    """Turn running out of memory, which every device says in its own way, into one line."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and not any(sign in str(error) for sign in ("out of memory", "can't allocate memory")):
+            raise
+        raise InputError(
+            f"not enough memory for a step: raise micro_batches (now {recipe.micro_batches}; the result stays the"
+            " same), set gradient_checkpointing, or lower batch_size"
+        ) from error
 
 
 def _optimizer(parameters: dict[str, nn.Parameter], recipe: Recipe, groups: dict[str, float]) -> torch.optim.AdamW:
@@ -220,25 +284,23 @@ def _optimizer(parameters: dict[str, nn.Parameter], recipe: Recipe, groups: dict
 
 def _step(
     accelerator: Accelerator,
-    model: nn.Module,
+    objective: nn.Module,
     optimizer: Any,
     parameters: dict[str, nn.Parameter],
-    batch: Batch,
+    micro_batches: Sequence[Batch],
     max_grad_norm: float,
 ) -> tuple[float, float]:
-    model.train()
-    micro_batches = batch if isinstance(batch, list) else [batch]
+    objective.train()
     total = torch.zeros((), device=accelerator.device)
     count = torch.zeros((), device=accelerator.device)
-    for index, micro_batch in enumerate(micro_batches):
-        last = index == len(micro_batches) - 1
-        with accelerator.no_sync(model) if not last else nullcontext():
-            loss_sum, terms = model(micro_batch)
-            accelerator.backward(loss_sum)
+    for micro_batch in micro_batches:
+        with accelerator.autocast():
+            loss_sum, terms = objective(send_to_device(micro_batch, accelerator.device))
+        accelerator.backward(loss_sum)
         total += loss_sum.detach()
         count += terms
-    total, count = accelerator.reduce(total, "sum"), accelerator.reduce(count, "sum")
-    scale = accelerator.num_processes / max(float(count), 1.0)  # DDP has averaged over the processes already
+    total, count = _summed_over_processes(accelerator, list(parameters.values()), total, count)
+    scale = 1.0 / max(float(count), 1.0)
     for parameter in parameters.values():
         if parameter.grad is not None:
             parameter.grad.mul_(scale)
@@ -248,39 +310,22 @@ def _step(
     return float(total), float(count)
 
 
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
+def _summed_over_processes(
+    accelerator: Accelerator, parameters: Sequence[nn.Parameter], total: Tensor, count: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sum loss, number of terms and gradients over the processes.
 
-
-def _state(
-    parameters: dict[str, nn.Parameter], optimizer: Any, averages: dict[str, Tensor], buffers: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = {f"weight:{name}": parameter for name, parameter in parameters.items()}
-    state |= {f"buffer:{name}": tensor for name, tensor in buffers.items()}
-    state |= {f"average:{name}": tensor for name, tensor in averages.items()}
-    for name, parameter in parameters.items():
-        for moment, value in optimizer.state.get(parameter, {}).items():
-            state[f"{moment}:{name}"] = torch.as_tensor(value)
-    return state
-
-
-def _restore(
-    checkpoint: Checkpoint,
-    parameters: dict[str, nn.Parameter],
-    optimizer: Any,
-    averages: dict[str, Tensor],
-    buffers: dict[str, Tensor],
-) -> int:
-    tensors, step = checkpoint.load()
-    with torch.no_grad():
-        for name, tensor in buffers.items():
-            tensor.copy_(tensors[f"buffer:{name}"])
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[f"weight:{name}"])
-            if name in averages:
-                averages[name].copy_(tensors[f"average:{name}"])
-            moments = {m: tensors[f"{m}:{name}"] for m in _MOMENTS if f"{m}:{name}" in tensors}
-            if moments:
-                optimizer.state[parameter] = {
-                    m: v.to(parameter.device) if m != "step" else v for m, v in moments.items()
-                }
-    return step
+    The loop does this itself, in one piece a step, instead of wrapping the model: a process may have no rows of a
+    batch, a parameter may have no gradient in some of them, and where none has one it stays without, as in a single
+    process.
+    """
+    if accelerator.num_processes == 1:
+        return total, count
+    have = torch.tensor([float(p.grad is not None) for p in parameters], device=total.device)
+    flat = [(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in parameters]
+    summed: Tensor = accelerator.reduce(torch.cat([total[None], count[None], have, *flat]), "sum")  # type: ignore[assignment]
+    sizes = [1, 1, len(parameters), *(p.numel() for p in parameters)]
+    total, count, have, *gradients = summed.split(sizes)
+    for parameter, gradient, someone in zip(parameters, gradients, have.tolist(), strict=True):
+        parameter.grad = gradient.view_as(parameter) if someone else None
+    return total.squeeze(), count.squeeze()

@@ -1,0 +1,39 @@
+"""Several processes of one training, as `torchrun` starts them: which one writes, and who waits for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+
+# The main process evaluates and writes alone while the others wait for it.
+LONGEST_WAIT = timedelta(hours=12)
+
+
+def on_cpu() -> bool:
+    """Whether training runs on the CPU: there is no accelerator of any kind, or `ACCELERATE_USE_CPU` is set."""
+    return bool(parse_flag_from_env("ACCELERATE_USE_CPU")) or not torch.accelerator.is_available()
+
+
+def processes() -> PartialState:
+    """The processes of this run: one, unless a launcher (`torchrun`, `accelerate launch`) has started more.
+
+    Several processes on CPUs talk through gloo.
+    """
+    return PartialState(cpu=on_cpu(), timeout=LONGEST_WAIT)
+
+
+def is_main_process() -> bool:
+    """Whether this process writes the results."""
+    return processes().is_main_process
+
+
+@contextmanager
+def main_process_first() -> Iterator[None]:
+    """A block that fills a cache on disk: the main process makes the files, the others enter when they are there."""
+    with processes().main_process_first():
+        yield
