@@ -101,6 +101,35 @@ def test_the_comparison_turns_round_with_the_spans():
     assert model.compared(hidden, alone).item() == 0.0
 
 
+def test_isolated_spans_score_the_same_in_any_sentence_and_turn_round_exactly():
+    model = AudioBertForMaskedLM(bert(), settings(comparison=True, isolated=True))
+    ids = torch.tensor([[2, 10, 11, 4, 12, 3, 0, 0], [2, 7, 12, 4, 8, 10, 11, 3]])
+    attention = (ids != 0).long()
+    spans = Injection(torch.tensor([[1, 4], [2, 5]]), torch.tensor([[3, 5], [3, 7]]), torch.randn(2, 2, 1, 16))
+    spans.scores, spans.knowledge[1] = torch.zeros(2, 2, 1), spans.knowledge[0].flip(0)
+    attends = model.isolation(attention, spans)
+    with torch.no_grad():
+        encoder = model.language_model.base_model
+        hidden = encoder(inputs_embeds=model.embeddings(ids, spans), **attends).last_hidden_state
+        one, turned = model.compared(hidden, spans)
+        alone = encoder(input_ids=torch.tensor([[2, 12]]), attention_mask=torch.ones(1, 2, dtype=torch.long))
+    assert abs(one) > 1e-4
+    torch.testing.assert_close(one, -turned)
+    assert not torch.allclose(alone.last_hidden_state[0, 1], hidden[0, 4])  # the knowledge is heard
+    assert attends["position_ids"].tolist() == [[0, 1, 2, 3, 1, 5, 6, 7], [0, 1, 1, 3, 4, 1, 2, 7]]
+
+
+def test_a_single_span_is_not_isolated():
+    ids, attention, masks = batch()
+    single = Injection(torch.tensor([[1], [1]]), torch.tensor([[2], [2]]), torch.randn(2, 1, 1, 16))
+    single.scores = torch.zeros(2, 1, 1)
+    plain, isolated = (AudioBertForMaskedLM(bert(), settings(isolated=value)) for value in (False, True))
+    with torch.no_grad():
+        torch.testing.assert_close(plain(ids, attention, masks, single), isolated(ids, attention, masks, single))
+        padded = Injection(*(torch.nn.functional.pad(t, (0, 1), value=-1) for t in (single.starts, single.ends)))
+        torch.testing.assert_close(isolated(ids, attention, masks, padded), plain(ids, attention, masks))
+
+
 def test_gradients_reach_the_knowledge():
     model = AudioBertForMaskedLM(bert(), settings(clips_per_span=2, gate=True))
     knowledge = torch.randn(2, 2, 2, 16, requires_grad=True)

@@ -38,6 +38,9 @@ class InjectionSettings:
         Let measured attributes (pitch, loudness, ...) of a clip be part of its knowledge vector.
     comparison
         Score each span with one shared head and add the difference of the first two to the mask's hidden state.
+    isolated
+        Where there are two spans or more, let the tokens of a span attend to that span alone, at positions counted from
+        its start: a span's score is then that span's own, and the comparison turns round exactly with the spans.
     """
 
     mode: Literal["add", "replace"] = "add"
@@ -45,6 +48,7 @@ class InjectionSettings:
     gate: bool = True
     attributes: bool = True
     comparison: bool = True
+    isolated: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -199,6 +203,30 @@ class AudioBertForMaskedLM(nn.Module):
             return words.index_put((rows, at), knowledge)
         return words.index_put((rows, at), knowledge, accumulate=True)
 
+    def isolation(self, attention_mask: Tensor, injection: Injection) -> dict[str, Tensor]:
+        """Attention mask `(rows, 1, tokens, tokens)`, added to the scores, and position ids `(rows, tokens)`.
+
+        In rows with two spans or more the tokens of a span see that span alone, at the positions of a text that begins
+        with it; all other tokens see everything.
+        """
+        positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+        several = (injection.starts >= 0).sum(dim=1, keepdim=True) > 1
+        inside = (positions >= injection.starts[..., None]) & (positions < injection.ends[..., None])
+        inside = inside & several[..., None]  # (rows, spans, tokens)
+        owner = inside.int().argmax(dim=1) + 1
+        owner = torch.where(inside.any(dim=1), owner, 0)  # (rows, tokens), 0 outside all spans
+        sees = (owner[:, :, None] == 0) | (owner[:, :, None] == owner[:, None, :])
+        sees = sees & attention_mask[:, None, :].bool()
+        dtype = self.language_model.dtype
+        additive = torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)
+        # RoBERTa counts positions from behind its padding index, BERT from zero; token 0 is the start token.
+        first = getattr(self.language_model.base_model.embeddings, "padding_idx", -1) + 1
+        begin = torch.cat([positions.new_zeros(len(owner), 1), injection.starts], dim=1).gather(1, owner)
+        return {
+            "attention_mask": additive[:, None],
+            "position_ids": torch.where(owner > 0, positions - begin + 1, positions) + first,
+        }
+
     def compared(self, hidden: Tensor, injection: Injection) -> Tensor:
         """Score difference of the first two spans, `(rows,)`; zero where a row has fewer than two."""
         if injection.starts.shape[1] < 2:
@@ -219,7 +247,10 @@ class AudioBertForMaskedLM(nn.Module):
         if injection is None:
             return encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state[masks]
         embeddings = self.embeddings(input_ids, injection)
-        hidden = encoder(inputs_embeds=embeddings, attention_mask=attention_mask).last_hidden_state
+        attends = {"attention_mask": attention_mask}
+        if self.settings.isolated and injection.starts.shape[1] > 1:
+            attends = self.isolation(attention_mask, injection)
+        hidden = encoder(inputs_embeds=embeddings, **attends).last_hidden_state
         at_masks = hidden[masks]
         if self.settings.comparison:
             difference = self.compared(hidden, injection)[masks.nonzero(as_tuple=True)[0]]

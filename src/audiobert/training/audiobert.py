@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,7 +30,7 @@ from audiobert.progress import stderr, track
 from audiobert.training.clips import MAX_SECONDS, Spectrograms, TrainingClip, read_clips
 from audiobert.training.config import TrainingConfig
 from audiobert.training.loop import Batches, Recipe, fit
-from audiobert.training.questions import MASK, Question, can_swap, make_question
+from audiobert.training.questions import MASK, OPPOSITE, Question, can_swap, make_question
 from audiobert.training.retrieval import Retrieved, detected_spans, oracle, retrieve
 from audiobert.training.scores import accuracies, score_questions
 
@@ -38,7 +39,20 @@ MODEL_FOLDER = "model"  # below the output folder: all parts side by side and a 
 
 
 class AudioBertConfig(TrainingConfig):
-    """Settings of `train audiobert`."""
+    """Settings of `train audiobert`.
+
+    Attributes
+    ----------
+    swap_share
+        Share of the comparisons that are asked the other way round, with the opposite answer.
+    answer_noise
+        Share of a comparison's target that the opposite word gets: one published answer in eight is wrong (Table I's
+        human evaluation), and a model that need not be certain of them learns less by heart.
+    repeats
+        How often the rows of a task are seen in an epoch, where not once.
+    isolated
+        See `InjectionSettings`.
+    """
 
     epochs: int = 8
     batch_size: int = 64
@@ -55,6 +69,7 @@ class AudioBertConfig(TrainingConfig):
     gate: bool = True
     attributes: bool = True
     comparison: bool = True
+    isolated: bool = False
     query: str = "{span}"
     train_audio_encoder: bool = True
     audio_encoder_rate: float = 0.3
@@ -63,6 +78,8 @@ class AudioBertConfig(TrainingConfig):
     detected_share: float = 0.5
     asked_spans: Literal["detected", "gold"] = "detected"
     label_smoothing: float = 0.0
+    answer_noise: float = 0.0
+    repeats: dict[str, int] = Field(default_factory=dict)
     average_from: float = 0.6
     tasks: tuple[str, ...] = TASKS
 
@@ -71,15 +88,19 @@ class AudioBertConfig(TrainingConfig):
         return LoraSettings(self.lora_rank, self.lora_alpha, self.lora_dropout, targets)
 
     def settings(self) -> InjectionSettings:
-        return InjectionSettings(self.injection, self.clips_per_span, self.gate, self.attributes, self.comparison)
+        return InjectionSettings(
+            self.injection, self.clips_per_span, self.gate, self.attributes, self.comparison, self.isolated
+        )
 
 
 @dataclass
 class Batch:
-    """Inputs with the answers' ids at the masks `(masks,)`, and the retrieved clips `(rows, spans, clips)`."""
+    """Inputs with the answers' ids at the masks and those of their opposites, each `(masks,)`, and the retrieved clips
+    `(rows, spans, clips)`; what has no opposite is its own."""
 
     inputs: Inputs
     answers: Tensor
+    opposites: Tensor
     clips: Tensor
     scores: Tensor
     seed: int
@@ -101,7 +122,12 @@ class Material:
     def questions(self, random: np.random.Generator, config: AudioBertConfig) -> list[Question]:
         """The questions of one epoch: gold or detected spans, comparisons either way round."""
         questions = []
-        for row, gold, detected in zip(self.rows, self.gold, self.detected, strict=True):
+        asked = [
+            each
+            for each in zip(self.rows, self.gold, self.detected, strict=True)
+            for _ in range(config.repeats.get(each[0].task, 1))
+        ]
+        for row, gold, detected in asked:
             spans = detected if detected and (not gold or random.random() < config.detected_share) else gold
             swap = random.random() < config.swap_share and can_swap(row, spans)
             if spans:
@@ -176,9 +202,11 @@ class AudioBertObjective(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         inputs = batch.inputs
         logits = self.model(inputs.input_ids, inputs.attention_mask, inputs.masks, self.injection(batch)).float()
-        loss = functional.cross_entropy(
-            logits, batch.answers, reduction="sum", label_smoothing=self.config.label_smoothing
+        loss, opposite = (
+            functional.cross_entropy(logits, ids, reduction="sum", label_smoothing=self.config.label_smoothing)
+            for ids in (batch.answers, batch.opposites)
         )
+        loss = torch.lerp(loss, opposite, self.config.answer_noise)
         return loss, torch.tensor(float(len(batch.answers)))
 
 
@@ -193,10 +221,13 @@ def make_batch(
     inputs = encode_texts(tokenizer, [q.text for q in questions], [q.spans for q in questions])
     width = inputs.starts.shape[1]
     pairs = [retrieved.of(q, width, clips_per_span) for q in questions]
+    pair = dict(zip(OPPOSITE, tokenizer.convert_tokens_to_ids(list(OPPOSITE)), strict=True))
+    opposite = {pair[word]: pair[other] for word, other in OPPOSITE.items()}
     answers = torch.tensor([i for q in questions for i in q.answer_ids])
+    opposites = torch.tensor([opposite.get(i, i) for i in answers.tolist()])
     clips = torch.from_numpy(np.stack([indices for indices, _ in pairs]))
     scores = torch.from_numpy(np.stack([scores for _, scores in pairs]))
-    return Batch(inputs, answers, clips, scores, seed)
+    return Batch(inputs, answers, opposites, clips, scores, seed)
 
 
 def by_length(questions: Sequence[Question], batch_size: int, random: np.random.Generator) -> list[list[Question]]:
