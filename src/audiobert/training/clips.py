@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from audiobert.audio import load_audio
 from audiobert.errors import InputError
 from audiobert.features import FeatureMaker, LogMel
 from audiobert.progress import track
+from audiobert.training.processes import main_process_first
 
 MAX_SECONDS = 10.3
 
@@ -93,35 +96,55 @@ class Spectrograms:
         cache: Path,
         maker: FeatureMaker = LogMel(),  # noqa: B008
     ) -> None:
-        self.maker = maker
+        self.folder, self.clips, self.maker = folder, clips, maker
         what = [*(clip.path for clip in clips), json.dumps(maker.settings(), sort_keys=True)]
         key = hashlib.sha256("\n".join(what).encode() + sha256_of(folder / "clips.csv").encode())
         self.frames_path = cache / f"spectrograms-{key.hexdigest()[:16]}.npy"
         self.lengths_path = self.frames_path.with_suffix(".lengths.npy")
-        if not (self.frames_path.exists() and self.lengths_path.exists()):
-            self._make(folder, clips)
+        with main_process_first():
+            if not (self.frames_path.exists() and self.lengths_path.exists()):
+                self._make(folder, clips)
         self.frames = np.load(self.frames_path, mmap_mode="r")
         self.lengths = np.load(self.lengths_path)
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
 
     def _make(self, folder: Path, clips: list[TrainingClip]) -> None:
-        parts = [
-            self.maker(
-                load_audio(folder / clip.path, sample_rate_hz=self.maker.rate_hz, max_seconds=self.maker.seconds)
-            ).astype(np.float16)
-            for clip in track(clips, "spectrograms")
-        ]
-        for path, array in (
-            (self.frames_path, np.concatenate(parts)),
-            (self.lengths_path, np.array([len(part) for part in parts])),
-        ):
-            with whole_file(path) as part, part.open("wb") as file:
-                np.save(file, array)
+        """Decode and write clip by clip: the memory that this takes does not grow with the number of clips."""
+        lengths: list[int] = []
+        with whole_file(self.frames_path) as part, part.open("wb") as file:
+            for clip in track(clips, "features of the clips"):
+                waveform = load_audio(
+                    folder / clip.path, sample_rate_hz=self.maker.rate_hz, max_seconds=self.maker.seconds
+                )
+                features = self.maker(waveform).astype(np.float16)
+                if not lengths:
+                    _write_header(file, features, 0)
+                lengths.append(len(features))
+                file.write(np.ascontiguousarray(features).data)
+            _write_header(file, features, sum(lengths))
+        with whole_file(self.lengths_path) as part, part.open("wb") as file:
+            np.save(file, np.array(lengths))
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def heard_by(self, maker: FeatureMaker, indices: Iterable[int]) -> list[np.ndarray]:
+        """Features of clips as another model wants them, made anew unless they are these; nothing is kept."""
+        if maker == self.maker:
+            return [self[index] for index in indices]
+        paths = [self.folder / self.clips[index].path for index in indices]
+        return [maker(load_audio(path, sample_rate_hz=maker.rate_hz, max_seconds=maker.seconds)) for path in paths]
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Features of a clip, `(time, ...)` float32; of `LogMel` `(frames, 128)`."""
         start = self.starts[index]
         return np.asarray(self.frames[start : start + self.lengths[index]], dtype=np.float32)
+
+
+def _write_header(file: BinaryIO, features: np.ndarray, length: int) -> None:
+    """The header of an `.npy` file of so many rows, at its start; numpy leaves room in it for the rows to grow."""
+    file.seek(0)
+    described = {"descr": "<f2", "fortran_order": False, "shape": (length, *features.shape[1:])}
+    np.lib.format.write_array_header_1_0(file, described)
+    if length:
+        file.seek(0, 2)

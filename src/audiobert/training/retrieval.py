@@ -13,7 +13,9 @@ from audiobert.artefacts import read_json, whole_file, write_json
 from audiobert.auditorybench.data import Row
 from audiobert.inputs import Offsets
 from audiobert.parts import Parts
+from audiobert.progress import track
 from audiobert.training.clips import Spectrograms, TrainingClip
+from audiobert.training.processes import main_process_first
 from audiobert.training.questions import Question
 
 
@@ -57,10 +59,20 @@ def detected_spans(parts: Parts, rows: Sequence[Row], cache: Path) -> list[list[
     """What the detector finds in the rows; kept in a file for the next run with the same detector."""
     key = digest([parts.records["detector"]["sha256"], *(row.text for row in rows)])
     path = cache / f"detected-{key}.json"
-    if not path.exists():
-        found = parts.detector.detect([row.text for row in rows])
-        write_json(path, [[(span.start, span.end) for span in spans] for spans in found])
+    with main_process_first():
+        if not path.exists():
+            found = parts.detector.detect([row.text for row in rows])
+            write_json(path, [[(span.start, span.end) for span in spans] for spans in found])
     return [[(start, end) for start, end in spans] for spans in read_json(path)]
+
+
+def clap_vectors(parts: Parts, spectrograms: Spectrograms, *, batch_size: int = 64) -> np.ndarray:
+    """CLAP vectors `(clips, clap_dim)` of all clips; the sound is decoded at CLAP's own rate where that is another."""
+    vectors = []
+    for start in track(range(0, len(spectrograms), batch_size), "CLAP vectors"):
+        members = range(start, min(start + batch_size, len(spectrograms)))
+        vectors.append(parts.clap.embed_audio(spectrograms.heard_by(parts.clap.features, members)))
+    return np.concatenate(vectors)
 
 
 def retrieve(
@@ -70,16 +82,17 @@ def retrieve(
     names = sorted(texts)
     key = digest([parts.records["clap"]["sha256"], str(spectrograms.frames_path.name), query, str(clips), *names])
     path = cache / f"retrieved-{key}.safetensors"
-    if not path.exists():
-        clap_vectors = parts.clap.embed_audio([spectrograms[i] for i in range(len(spectrograms))])
-        queries = parts.clap.embed_text([query.format(span=name) for name in names])
-        tops, best = [], []
-        for start in range(0, len(names), 4096):
-            cosines = queries[start : start + 4096] @ clap_vectors.T
-            tops.append(np.argsort(-cosines, axis=1, kind="stable")[:, :clips])
-            best.append(np.take_along_axis(cosines, tops[-1], axis=1))
-        with whole_file(path) as part:
-            save_file({"rows": np.concatenate(tops), "scores": np.concatenate(best)}, part)
+    with main_process_first():
+        if not path.exists():
+            audio_vectors = clap_vectors(parts, spectrograms)
+            queries = parts.clap.embed_text([query.format(span=name) for name in names])
+            tops, best = [], []
+            for start in range(0, len(names), 4096):
+                cosines = queries[start : start + 4096] @ audio_vectors.T
+                tops.append(np.argsort(-cosines, axis=1, kind="stable")[:, :clips])
+                best.append(np.take_along_axis(cosines, tops[-1], axis=1))
+            with whole_file(path) as part:
+                save_file({"rows": np.concatenate(tops), "scores": np.concatenate(best)}, part)
     found = load_file(path)
     return Retrieved(dict(zip(names, found["rows"], strict=True)), dict(zip(names, found["scores"], strict=True)))
 
