@@ -1,4 +1,4 @@
-"""A small deterministic encoder and small sound files for the tests of the bank."""
+"""A small deterministic encoder, small sound files and banks of synthetic vectors for the tests of the bank."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import numpy as np
 import soundfile
 
 from audiobert.audio import MEL_BINS, SAMPLE_RATE_HZ, Attributes
+from audiobert.bank import AudioBank
+from audiobert.bank.build import add_index
+from audiobert.bank.store import write_bank
 from audiobert.features import AUDIO_ENCODER, CLAP, Features, LogMel, Makers
 
 
@@ -64,3 +67,26 @@ def write_tones(folder: Path, count: int) -> list[Path]:
         write_tone(path, 150.0 * 1.1**number if number < 30 else 200.0 + 7 * number, rate=rate)
         paths.append(path)
     return paths
+
+
+def clustered(clips: int, width: int) -> np.ndarray:
+    """Unit vectors around a few hundred centres, as sounds of a few hundred kinds have them."""
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((200, width))
+    vectors = centres[random.integers(0, 200, clips)] + 0.7 * random.standard_normal((clips, width))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+
+
+def synthetic_bank(folder: Path, clips: int, width: int = 32, index: bool | None = None) -> AudioBank:
+    vectors = clustered(clips, width)
+    rows = (
+        ({"id": f"{n:07d}", "caption": f"sound {n}", "source": f"s{n % 4}", "license": "CC0"}, vectors[n], vectors[n])
+        for n in range(clips)
+    )
+    folder.mkdir()
+    manifest = {"identity": {}, "settings": {}, "audio_root": None}
+    content = write_bank(
+        folder, clips=clips, rows=rows, rejected=[], clap_dim=width, hidden_size=width, manifest=manifest
+    )
+    add_index(folder, content, index)
+    return AudioBank.open(folder)

@@ -11,34 +11,9 @@ import pytest
 
 from audiobert.artefacts import sha256_of
 from audiobert.bank import AudioBank, build_bank
-from audiobert.bank.build import add_index
 from audiobert.bank.search import build_index, exact_search, tuning_queries
-from audiobert.bank.store import write_bank
 from audiobert.errors import ArtefactError
-from bank_fakes import FakeEncoder, write_tones
-
-
-def clustered(clips: int, width: int) -> np.ndarray:
-    """Unit vectors around a few hundred centres, as sounds of a few hundred kinds have them."""
-    random = np.random.default_rng(0)
-    centres = random.standard_normal((200, width))
-    vectors = centres[random.integers(0, 200, clips)] + 0.7 * random.standard_normal((clips, width))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
-
-
-def synthetic_bank(folder: Path, clips: int, width: int = 32, index: bool | None = None) -> AudioBank:
-    vectors = clustered(clips, width)
-    rows = (
-        ({"id": f"{n:07d}", "caption": f"sound {n}", "source": f"s{n % 4}", "license": "CC0"}, vectors[n], vectors[n])
-        for n in range(clips)
-    )
-    folder.mkdir()
-    manifest = {"identity": {}, "settings": {}, "audio_root": None}
-    content = write_bank(
-        folder, clips=clips, rows=rows, rejected=[], clap_dim=width, hidden_size=width, manifest=manifest
-    )
-    add_index(folder, content, index)
-    return AudioBank.open(folder)
+from bank_fakes import FakeEncoder, clustered, synthetic_bank, write_tones
 
 
 @pytest.fixture(scope="module")

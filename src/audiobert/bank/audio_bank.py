@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from audiobert.artefacts import sha256_of
 from audiobert.bank.clips import Clip
+from audiobert.bank.codes import Codes, codes_are_fast
 from audiobert.bank.licences import terms_of
 from audiobert.bank.search import ApproximateIndex, exact_search
 from audiobert.bank.store import (
@@ -31,8 +32,12 @@ from audiobert.errors import ArtefactError, InputError
 Method = Literal["auto", "exact", "approximate"]
 # Vectors up to this size are kept as float32 in memory after the first search: a query then costs one multiplication.
 _IN_MEMORY_BYTES = 64 << 20
+# Making 8-bit codes of all vectors costs about as much as so many exact queries without them.
+_QUERIES_THAT_PAY_FOR_CODES = 128
 # An index visits a part of its lists; where a filter leaves less than this share of the clips, it would miss too many.
 _INDEX_MIN_SHARE = 0.2
+# The codes are compared for all clips, whatever a filter leaves; below this share picking out the vectors is cheaper.
+_CODES_MIN_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ class AudioBank:
         self.knowledge_vectors = vectors["knowledge_vectors"]
         self._clips = clips
         self._audio_root = audio_root
+        self._exact_queries = 0
 
     @classmethod
     def open(cls, folder: str | Path, *, audio_root: str | Path | None = None) -> AudioBank:
@@ -166,6 +172,21 @@ class AudioBank:
     def _vectors_in_memory(self) -> np.ndarray:
         small = self.clap_vectors.size * 4 <= _IN_MEMORY_BYTES
         return self.clap_vectors.astype(np.float32) if small else self.clap_vectors
+
+    @cached_property
+    def _codes(self) -> Codes:
+        return Codes(self.clap_vectors)
+
+    def _exact(self, queries: np.ndarray, top_k: int, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Exact search, through 8-bit codes once a large bank has been asked often enough; the result is the same."""
+        vectors = self._vectors_in_memory
+        self._exact_queries += len(queries)
+        few_left = mask is not None and mask.sum() < _CODES_MIN_SHARE * len(self)
+        if vectors.dtype == np.float32 or few_left or not codes_are_fast():
+            return exact_search(vectors, queries, top_k, mask)
+        if "_codes" not in self.__dict__ and self._exact_queries < _QUERIES_THAT_PAY_FOR_CODES:
+            return exact_search(vectors, queries, top_k, mask)
+        return self._codes.search(queries, top_k, mask)
 
     @cached_property
     def _index(self) -> ApproximateIndex | None:
@@ -265,6 +286,11 @@ class AudioBank:
         **filters
             As for `select`: licenses, redistributable, sources, labels, min_duration_s, max_duration_s.
 
+        Notes
+        -----
+        Of a large bank that is searched exactly for more than a hundred queries, 8-bit codes are kept in memory from
+        then on (half the size of its CLAP vectors): several times faster, with the same result.
+
         Returns
         -------
         tuple[np.ndarray, np.ndarray]
@@ -302,7 +328,7 @@ class AudioBank:
             scores, rows = index.search(queries, top_k, selected)
             if (rows >= 0).all() or method == "approximate":
                 return scores, rows
-        return exact_search(self._vectors_in_memory, queries, top_k, selected)
+        return self._exact(queries, top_k, selected)
 
     def verify(self) -> VerifyReport:
         """Compare every file with the manifest's size and SHA-256, and the content with what it must be."""
