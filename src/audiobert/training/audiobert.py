@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +29,8 @@ from audiobert.parts import BANK_FOLDER, Parts, encoder_identity, load_parts, wr
 from audiobert.progress import stderr, track
 from audiobert.training.clips import MAX_SECONDS, Spectrograms, TrainingClip, read_clips
 from audiobert.training.config import TrainingConfig
-from audiobert.training.loop import Batches, Recipe, fit
+from audiobert.training.loop import Recipe, RowBatches, checkpoint_gradients, fit
+from audiobert.training.processes import is_main_process, main_process_first, processes
 from audiobert.training.questions import MASK, OPPOSITE, Question, can_swap, make_question
 from audiobert.training.retrieval import Retrieved, detected_spans, oracle, retrieve
 from audiobert.training.scores import accuracies, score_questions
@@ -52,6 +53,8 @@ class AudioBertConfig(TrainingConfig):
         How often the rows of a task are seen in an epoch, where not once.
     isolated
         See `InjectionSettings`.
+    gradient_checkpointing
+        Compute the audio encoder's inner states again on the way back instead of keeping them: less memory, more time.
     """
 
     epochs: int = 8
@@ -73,6 +76,7 @@ class AudioBertConfig(TrainingConfig):
     query: str = "{span}"
     train_audio_encoder: bool = True
     audio_encoder_rate: float = 0.3
+    gradient_checkpointing: bool = False
     clips_per_step: int = 12
     swap_share: float = 0.5
     detected_share: float = 0.5
@@ -104,6 +108,11 @@ class Batch:
     clips: Tensor
     scores: Tensor
     seed: int
+
+    def to(self, device: torch.device | str) -> Batch:
+        """What the model computes with; the clips' numbers stay where the clips are."""
+        moved = {name: getattr(self, name).to(device) for name in ("answers", "opposites", "scores")}
+        return replace(self, inputs=self.inputs.to(device), **moved)
 
 
 def read_rows(folder: Path, tasks: Sequence[str], split: str) -> list[Row]:
@@ -181,16 +190,17 @@ class AudioBertObjective(nn.Module):
 
     def knowledge(self, clips: Tensor, seed: int) -> Tensor:
         """Knowledge vectors `(rows, spans, clips, hidden_size)` of clip indices."""
+        device = self.knowledge_encoder.outer.weight.device
         distinct, where = clips.unique(return_inverse=True)
-        features = self.features[distinct]
+        features = self.features[distinct].to(device)
         if self.config.train_audio_encoder and self.training and self.spectrograms is not None:
             count = self.config.clips_per_step or len(distinct)
             chosen = torch.from_numpy(np.random.default_rng(seed).permutation(len(distinct))[:count].copy())
             tower = self.knowledge_encoder.tower
             fresh = tower.hear([self.spectrograms[int(distinct[i])] for i in chosen])
-            self.features[distinct[chosen]] = fresh.detach()
-            features = features.index_copy(0, chosen, fresh)
-        return self.knowledge_encoder.project(features, self.attributes[distinct])[where]
+            self.features[distinct[chosen]] = fresh.detach().to(self.features)
+            features = features.index_copy(0, chosen.to(device), fresh)
+        return self.knowledge_encoder.project(features, self.attributes[distinct].to(device))[where.to(device)]
 
     def injection(self, batch: Batch) -> Injection:
         """What goes into the batch's sentences."""
@@ -207,7 +217,7 @@ class AudioBertObjective(nn.Module):
             for ids in (batch.answers, batch.opposites)
         )
         loss = torch.lerp(loss, opposite, self.config.answer_noise)
-        return loss, torch.tensor(float(len(batch.answers)))
+        return loss, torch.tensor(float(len(batch.answers)), device=loss.device)
 
 
 def make_batch(
@@ -248,12 +258,21 @@ def set_dropout(language_model: nn.Module, hidden: float) -> None:
 def measured_attributes(folder: Path, clips: list[TrainingClip], cache: Path) -> np.ndarray:
     """Attribute features `(clips, 7)` of all clips, measured once and kept in a file."""
     path = cache / f"attributes-{sha256_of(folder / 'clips.csv')[:16]}.npy"
-    if not path.exists():
-        waveforms = (load_audio(folder / clip.path, max_seconds=MAX_SECONDS) for clip in clips)
-        features = [measure(w, 16_000) for w in track(waveforms, "attributes", total=len(clips))]
-        with whole_file(path) as part, part.open("wb") as file:
-            np.save(file, attribute_features(features))
+    with main_process_first():
+        if not path.exists():
+            waveforms = (load_audio(folder / clip.path, max_seconds=MAX_SECONDS) for clip in clips)
+            features = [measure(w, 16_000) for w in track(waveforms, "attributes", total=len(clips))]
+            with whole_file(path) as part, part.open("wb") as file:
+                np.save(file, attribute_features(features))
     return np.load(path)
+
+
+def encode_clips(tower: AudioTower, spectrograms: Spectrograms, *, batch_size: int = 64) -> Tensor:
+    """The audio encoder's features `(clips, width)` of all clips, without gradients, in the host's memory."""
+    tower.eval()
+    starts = range(0, len(spectrograms), batch_size)
+    members = (range(start, min(start + batch_size, len(spectrograms))) for start in starts)
+    return torch.cat([tower.encode([spectrograms[i] for i in indices]).cpu() for indices in members])
 
 
 def train_audiobert(
@@ -282,9 +301,11 @@ def train_audiobert(
     Returns
     -------
     dict
-        The record beside the weights. `out/model` is the whole model with a bank of the clips in `data/audio`.
+        The record beside the weights (in the main process). `out/model` is the whole model with a bank of the clips in
+        `data/audio`.
     """
-    parts = load_parts(parts_from, attention="eager")
+    device = processes().device
+    parts = load_parts(parts_from, attention="eager", device=device)
     clips = read_clips(data / "audio")
     cache = cache or out.parent / "cache"
     spectrograms = Spectrograms(data / "audio", clips, cache)
@@ -315,45 +336,43 @@ def train_audiobert(
     model = AudioBertForMaskedLM(parts.language_model, config.settings())
     encoder = KnowledgeEncoder(tower, parts.language_model.config.hidden_size, attributes=config.attributes)
     encoder.tower.requires_grad_(config.train_audio_encoder)
-    features = tower.eval().encode([spectrograms[i] for i in range(len(clips))])
+    if config.gradient_checkpointing:
+        checkpoint_gradients(encoder.tower)
+    features = encode_clips(tower.to(device), spectrograms)
     objective = AudioBertObjective(model, encoder, spectrograms, attributes, features, config)
 
-    def batches(epoch: int) -> Batches:
+    def batches(epoch: int) -> RowBatches:
         random = np.random.default_rng((config.seed, epoch))
         groups = by_length(material["train"].questions(random, config), config.batch_size, random)
         seed = epoch * 1_000_003
-        return Batches(
-            len(groups),
-            lambda i: make_batch(parts.tokenizer, groups[i], retrieved, config.clips_per_span, seed + i),
+        return RowBatches(
+            groups,
+            lambda i, rows: make_batch(parts.tokenizer, rows, retrieved, config.clips_per_span, seed + i),
         )
 
     def ask(questions: Sequence[Question]) -> Tensor:
-        batch = make_batch(parts.tokenizer, questions, retrieved, config.clips_per_span, 0)
+        batch = make_batch(parts.tokenizer, questions, retrieved, config.clips_per_span, 0).to(device)
         auditory = bool(questions[0].spans)
         with parts.adapters.on(*((AUDIO,) if auditory else ())):
             injection = objective.injection(batch) if auditory else None
             return model(batch.inputs.input_ids, batch.inputs.attention_mask, batch.inputs.masks, injection)
 
     def scored(questions: Sequence[Question]) -> list[dict[str, Any]]:
-        objective.eval()
+        objective.to(device).eval()
         return score_questions(questions, ask, parts.tokenizer)
 
     dev_questions = material["dev"].asked(config.asked_spans)
 
     def figures(_: int) -> dict[str, float]:
+        if processes().num_processes > 1:  # this one has heard its own share of the clips alone
+            features.copy_(encode_clips(tower, spectrograms))
         return {name: round(value, 4) for name, value in accuracies(scored(dev_questions)).items()}
 
     log = fit(
         objective,
         batches,
         config.epochs,
-        Recipe(
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            average_from=config.average_from,
-            seed=config.seed,
-            precision=config.precision,
-        ),
+        Recipe.of(config, best_by="combined.dev"),
         out,
         settings=config.model_dump(mode="json"),
         resume=resume,
@@ -362,8 +381,9 @@ def train_audiobert(
         after_epoch=figures,
         buffers={"features": features},
     )
-    features.copy_(tower.eval().encode([spectrograms[i] for i in range(len(clips))]))
-    objective.eval()
+    if not is_main_process():
+        return {}
+    features.copy_(encode_clips(tower, spectrograms))
     results = scored(dev_questions) + scored(material["wiki"].asked(config.asked_spans))
     turned = scored(material["dev"].swapped())
     final = accuracies(results)

@@ -17,6 +17,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import send_to_device
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from audiobert.errors import InputError
 from audiobert.progress import progress, stderr
@@ -107,6 +108,25 @@ def without_dropout(module: nn.Module) -> None:
     for inner in module.modules():
         if isinstance(inner, nn.Dropout):
             inner.p = 0.0
+
+
+def checkpoint_gradients(encoder: nn.Module) -> None:
+    """Let an encoder of transformers compute its layers again on the way back, instead of keeping what they made.
+
+    Raises
+    ------
+    InputError
+        The architecture cannot do it.
+    """
+    for module in encoder.modules():
+        if isinstance(module, PreTrainedModel):
+            if not module.supports_gradient_checkpointing:
+                raise InputError(
+                    f"{type(module).__name__} has no gradient checkpointing; set gradient_checkpointing: false"
+                )
+            module.gradient_checkpointing_enable({"use_reentrant": False})
+            return
+    raise InputError("the audio encoder is none of transformers'; set gradient_checkpointing: false")
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
