@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -17,7 +18,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from audiobert.artefacts import sha256_of
@@ -30,6 +31,9 @@ MINI_FOLDER_VARIABLE = "AUDIOBERT_MINI_BACKBONE"
 
 # What a folder or a snapshot of a model may bring: weights as safetensors, tokenizer, settings; no code, no pickles.
 MODEL_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
+
+# Weights that some checkpoints leave out and nothing here reads.
+UNUSED_WEIGHTS = ("pooler.dense.weight", "pooler.dense.bias", "masked_spec_embed")
 
 # Sets of published backbones by role; the full-size ones are loaded through the same code path as any hub id.
 PRESETS: dict[str, dict[str, str]] = {
@@ -73,7 +77,9 @@ class Backbone:
     identity: Identity
 
 
-def load_backbone(name: str = "mini", *, revision: str | None = None, attention: str = "sdpa") -> Backbone:
+def load_backbone(
+    name: str = "mini", *, revision: str | None = None, attention: str | None = None, whole: bool = False
+) -> Backbone:
     """Load a masked language model by name.
 
     Parameters
@@ -82,8 +88,10 @@ def load_backbone(name: str = "mini", *, revision: str | None = None, attention:
         `mini`, a folder written by `save_pretrained`, or a hub id.
     revision : str, optional
         Commit, tag or branch of a hub id.
-    attention : str
-        transformers' attention implementation. `eager` trains about twice as fast in bfloat16 on a CPU.
+    attention : str, optional
+        transformers' attention implementation; by default the fastest that the model has. `eager` trains about twice as fast in bfloat16 on a CPU.
+    whole : bool
+        Whether every weight must be there, the masked-LM head included; `mini` gets its head from a trained part.
 
     Raises
     ------
@@ -107,8 +115,8 @@ def load_backbone(name: str = "mini", *, revision: str | None = None, attention:
         checksums = {"model.safetensors": found}
     else:
         folder, origin, commit = find_model(name, revision)
-        checksums = {path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))}
-    model = load_weights(AutoModelForMaskedLM, folder, name, attn_implementation=attention)
+        checksums = weights_checksums(folder)
+    model = load_weights(AutoModelForMaskedLM, folder, name, whole=whole, attn_implementation=attention)
     tokenizer = load_tokenizer(folder, name)
     if tokenizer.mask_token_id is None:
         raise InputError(f"{name} has no mask token; a masked language model (BERT, RoBERTa, ModernBERT ...) is wanted")
@@ -158,20 +166,78 @@ def _find_mini(revision: str | None) -> tuple[Path, str, str | None]:
         ) from None
 
 
-def load_weights(auto_class: Any, folder: Path, name: str, **options: Any) -> Any:
-    """Load a model class from a folder quietly, from safetensors only, without remote code; one line when it fails."""
+def weights_checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of each weights file of a folder, by name."""
+    return {path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))}
+
+
+def model_type(folder: Path, name: str) -> str:
+    """What kind of model a folder holds, in transformers' words (`bert`, `clap`, ...).
+
+    Raises
+    ------
+    ArtefactError
+        It has no readable config.json.
+    """
+    try:
+        return str(AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type)
+    except Exception as error:
+        raise ArtefactError(f"cannot read the config.json of {name} in {folder}: {_first_line(error)}") from error
+
+
+def load_extractor(auto_class: Any, folder: Path, name: str) -> Any:
+    """Load a tokenizer or a feature extractor of a folder, without remote code; one line when it fails."""
+    try:
+        return auto_class.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        what = "feature extractor" if "Feature" in auto_class.__name__ else "tokenizer"
+        raise ArtefactError(f"{name} has no {what} that can be loaded: {_first_line(error)}") from error
+
+
+def load_weights(auto_class: Any, folder: Path, name: str, *, whole: bool = False, **options: Any) -> Any:
+    """Load a model class from a folder in float32, from safetensors only, without remote code; one line when it fails.
+
+    Parameters
+    ----------
+    whole : bool
+        Refuse a folder that lacks some of the weights.
+
+    Raises
+    ------
+    ArtefactError
+        The folder is damaged, has no safetensors, or holds another model.
+    """
+    if not any(folder.glob("*.safetensors")):
+        raise ArtefactError(
+            f"{name} has no weights as safetensors in {folder}; give a revision that has them, or load it with"
+            " transformers and save_pretrained it into a folder"
+        )
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        return auto_class.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, **options)
+        model, report = auto_class.from_pretrained(
+            folder,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **options,
+        )
     except Exception as error:  # transformers and safetensors raise many kinds: each is a damaged or unfit folder
         raise ArtefactError(f"cannot load {name} from {folder}: {_first_line(error)}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
+    absent = sorted(key for key in report["missing_keys"] if not key.endswith(UNUSED_WEIGHTS))
+    if whole and absent:
+        raise ArtefactError(
+            f"{name} lacks {len(absent)} weights of a {type(model).__name__}, the first is {absent[0]}; give a model"
+            " that was trained as one"
+        )
+    return model
 
 
 def load_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -124,7 +125,7 @@ def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def load_parts(folder: Path, *, attention: str = "sdpa", device: str | torch.device = "cpu") -> Parts:
+def load_parts(folder: Path, *, attention: str | None = None, device: str | torch.device = "cpu") -> Parts:
     """Load the plain language model, the detector and CLAP of a folder onto one copy of the backbone.
 
     Raises
@@ -146,12 +147,15 @@ def load_parts(folder: Path, *, attention: str = "sdpa", device: str | torch.dev
     copy_tensors(head, language, f"{folder / 'language_model.safetensors'}")
 
     detector_weights, detector_record = load_part(folder, "detector")
-    adapters.add(DETECTOR, LoraSettings(**detector_record["lora"]))
-    prefix = f"{model.base_model_prefix}."
-    adapters.load(DETECTOR, {prefix + k: v for k, v in detector_weights.items() if k.startswith("encoder.")})
-    label_head = nn.Linear(model.config.hidden_size, 2)
-    copy_tensors(dict(label_head.named_parameters()), part_of(detector_weights, "head."), "the detector's head")
-    records["detector"] = detector_record
+    if detector_record["lora"] is None:
+        detector = whole_detector(folder, detector_weights, detector_record)
+    else:
+        adapters.add(DETECTOR, LoraSettings(**detector_record["lora"]))
+        prefix = f"{model.base_model_prefix}."
+        adapters.load(DETECTOR, {prefix + k: v for k, v in detector_weights.items() if k.startswith("encoder.")})
+        label_head = detector_head(model.config.hidden_size, detector_weights)
+        detector = SpanDetector(encoder, label_head, backbone.tokenizer, lambda: adapters.on(DETECTOR))
+        records["detector"] = detector_record
 
     clap_weights, clap_record = load_part(folder, "clap")
     tower = AudioTowerConfig(**clap_record["tower"])
@@ -165,9 +169,37 @@ def load_parts(folder: Path, *, attention: str = "sdpa", device: str | torch.dev
                 f"{folder / name}.json was trained on the backbone {record['backbone']['sha256']}, but"
                 f" {backbone.identity.name} has {backbone.identity.sha256}; give the backbone it was trained on"
             )
-    for module in (model, label_head, projections):
+    records["detector"] = detector_record
+    for module in (model, detector.encoder, detector.head, projections):
         module.requires_grad_(False).eval().to(device)
-    detector = SpanDetector(encoder, label_head, backbone.tokenizer, lambda: adapters.on(DETECTOR))
     clap = ClapModel(projections, encoder, backbone.tokenizer, lambda: adapters.on())
     folders = {part: part_folder(folder, part) for part in records}
     return Parts(model, backbone.tokenizer, backbone.identity, adapters, detector, clap, records, folders)
+
+
+def detector_head(hidden_size: int, weights: dict[str, Tensor]) -> nn.Linear:
+    """The detector's head, from hidden states to the two labels, with saved weights."""
+    head = nn.Linear(hidden_size, 2)
+    copy_tensors(dict(head.named_parameters()), part_of(weights, "head."), "the detector's head")
+    return head
+
+
+def whole_detector(folder: Path, weights: dict[str, Tensor], record: dict[str, Any]) -> SpanDetector:
+    """A detector that was fine-tuned as a whole: it has an encoder and a tokenizer of its own.
+
+    Raises
+    ------
+    ArtefactError
+        The backbone at hand is not the one that it was trained on.
+    """
+    named = record["backbone"]
+    backbone = load_backbone(named["name"], revision=named["revision"])
+    if backbone.identity.sha256 != named["sha256"]:
+        raise ArtefactError(
+            f"{folder / 'detector'}.json was trained on the backbone {named['sha256']}, but {named['name']} has"
+            f" {backbone.identity.sha256}; give the backbone it was trained on"
+        )
+    encoder = cast(PreTrainedModel, backbone.model.base_model)
+    copy_tensors(encoder.state_dict(), part_of(weights, "encoder."), f"{folder / 'detector.safetensors'}")
+    head = detector_head(encoder.config.hidden_size, weights)
+    return SpanDetector(encoder, head, backbone.tokenizer, nullcontext)
