@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +213,25 @@ def test_a_clip_that_kills_its_worker_is_rejected_and_the_build_goes_on(
     build_bank(tmp_path / "source", tmp_path / "bank", FakeEncoder(), workers=1, batch_size=3)
     assert rejected(tmp_path / "bank") == {"deadly.wav": "crashed"}
     assert len(AudioBank.open(tmp_path / "bank")) == 6
+
+
+_SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from audiobert.bank import build_bank
+from bank_fakes import FakeEncoder
+build_bank({source!r}, {out!r}, FakeEncoder(), workers=2)
+"""
+
+
+def test_a_script_that_its_own_workers_would_run_again_is_told_so_in_one_line(tmp_path: Path) -> None:
+    write_tones(tmp_path / "source", 2)
+    text = _SCRIPT.format(tests=str(Path(__file__).parent), source=str(tmp_path / "source"), out=str(tmp_path / "bank"))
+    (tmp_path / "script.py").write_text(text)
+    run = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    lines = run.stderr.strip().splitlines()
+    assert lines[-1].startswith("audiobert.errors.InputError: ") and "if __name__ ==" in lines[-1]
+    assert "workers=0" in lines[-1]
+    assert run.stderr.count("Traceback") == 1  # the workers themselves are quiet
+    assert [path.name for path in tmp_path.iterdir() if "bank" in path.name] == []  # nothing is left to go on with

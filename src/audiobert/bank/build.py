@@ -23,7 +23,7 @@ from audiobert.bank.journal import Journal, Record
 from audiobert.bank.search import INDEX_FROM_CLIPS, build_index
 from audiobert.bank.sources import Entry, Source, open_source
 from audiobert.bank.store import INDEX, VECTORS, file_entry, is_bank, open_vectors, write_bank, write_manifest
-from audiobert.bank.workers import Block, Task, available_cores, hear_blocks
+from audiobert.bank.workers import Block, Task, available_cores, hear_blocks, leave_if_imported_by_a_worker
 from audiobert.errors import InputError
 from audiobert.features import Features, Makers
 from audiobert.pitch import Estimator
@@ -138,10 +138,12 @@ def build_bank(
     Raises
     ------
     InputError
-        When there is no such source, no clip of it can be used, or `out` is in use.
+        When there is no such source, no clip of it can be used, `out` is in use, or worker processes cannot start (a
+        script must build with workers under `if __name__ == "__main__":`).
     ArtefactError
         When an interrupted build or the bank to be brought up to date was made with other models or settings.
     """
+    leave_if_imported_by_a_worker()
     started = time.perf_counter()
     out = Path(out)
     work = out.parent / f".{out.name}.building"
@@ -162,7 +164,13 @@ def build_bank(
             outcomes = encode_blocks(build.blocks(), encoder, hearing, workers, address)
         else:
             outcomes = _encode_blocks(build.blocks(), encoder, hearing, _workers(workers, opened.total))
-        build.run(outcomes)
+        try:
+            build.run(outcomes)
+        except BaseException:
+            if journal.is_empty():  # nothing to go on with
+                journal.close()
+                rmtree(work, ignore_errors=True)
+            raise
         clips = journal.count_clips()
         if not clips:
             reasons = list(journal.rejected())

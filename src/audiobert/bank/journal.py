@@ -134,6 +134,10 @@ class Journal:
             raise
         database.execute("COMMIT")
 
+    def is_empty(self) -> bool:
+        """Whether no entry has an outcome yet."""
+        return self._database.execute("SELECT 1 FROM entries LIMIT 1").fetchone() is None
+
     def count_clips(self) -> int:
         """Clips that the bank will hold."""
         query = f"SELECT COUNT(*) FROM ({_MET}) WHERE id = first_id"

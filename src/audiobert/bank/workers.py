@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from audiobert.bank.decode import Heard, Hearing, hear
 from audiobert.bank.sources import Entry
+from audiobert.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ def hear_blocks(blocks: Iterable[Block], hearing: Hearing, workers: int) -> Iter
     workers
         Worker processes; 0 hears in this one.
 
+    Raises
+    ------
+    InputError
+        When worker processes cannot start.
+
     Notes
     -----
     A clip that kills its worker is found by hearing the blocks in flight again one clip at a time, and is rejected with
@@ -62,6 +68,7 @@ def hear_blocks(blocks: Iterable[Block], hearing: Hearing, workers: int) -> Iter
     waiting: deque[tuple[Block, list[Future[Heard]] | None]] = deque()
     pool = _pool(workers)
     try:
+        _check_that_workers_start(pool)
         upcoming = iter(blocks)
         exhausted = False
         while True:
@@ -93,6 +100,25 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     context.set_forkserver_preload(["audiobert.bank.decode", "swift_f0"])  # imported once for all workers
     return ProcessPoolExecutor(workers, mp_context=context)
+
+
+def leave_if_imported_by_a_worker() -> None:
+    """End a worker process that, on starting, runs its parent's script down to the build that the worker is for.
+
+    That is a script without `if __name__ == "__main__":`; its parent says so (`hear_blocks`), the worker leaves quietly.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # what multiprocessing itself looks at
+        raise SystemExit(1)
+
+
+def _check_that_workers_start(pool: ProcessPoolExecutor) -> None:
+    try:
+        pool.submit(os.getpid).result()
+    except BrokenProcessPool:
+        raise InputError(
+            "the worker processes cannot start: each of them imports the script that runs, so a script must build its "
+            "bank under 'if __name__ == \"__main__\":'; do that, or build with workers=0"
+        ) from None
 
 
 def _submit(pool: ProcessPoolExecutor, block: Block, hearing: Hearing) -> list[Future[Heard]] | None:
