@@ -166,7 +166,7 @@ def build_bank(
             outcomes = _encode_blocks(build.blocks(), encoder, hearing, _workers(workers, opened.total))
         try:
             build.run(outcomes)
-        except BaseException:
+        except InputError:
             if journal.is_empty():  # nothing to go on with
                 journal.close()
                 rmtree(work, ignore_errors=True)

@@ -105,7 +105,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 def leave_if_imported_by_a_worker() -> None:
     """End a worker process that, on starting, runs its parent's script down to the build that the worker is for.
 
-    That is a script without `if __name__ == "__main__":`; its parent says so (`hear_blocks`), the worker leaves quietly.
+    That is a script without `if __name__ == "__main__":`; its parent says so (`hear_blocks`), the worker is quiet.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # what multiprocessing itself looks at
         raise SystemExit(1)
