@@ -18,6 +18,7 @@ from audiobert.progress import stderr
 from audiobert.training.clips import Spectrograms, TrainingClip, held_out, read_clips
 from audiobert.training.config import TrainingConfig
 from audiobert.training.loop import Batches, Recipe, fit
+from audiobert.training.processes import is_main_process
 
 TEMPLATES = ("{caption}", "{caption}", "{label}", "the sound of a {label}", "{label} sound")
 
@@ -127,7 +128,7 @@ class ClapObjective(nn.Module):
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         windows, sentence_vectors = batch
-        pairs = torch.tensor(float(len(windows)))
+        pairs = torch.tensor(float(len(windows)), device=windows.device)
         return self.projections(windows, sentence_vectors) * pairs, pairs
 
 
@@ -175,9 +176,13 @@ def measure_clap(
     """`ranking_metrics` on the chosen clips: all of them, and ESC-10's alone."""
     projections.eval()
     indices = np.flatnonzero(chosen)
-    features = projections.audio_tower.encode([spectrograms[int(index)] for index in indices])
-    audio = projections.audio_vectors(features).numpy()
-    captions = {clip.label: projections.text_vectors(sentence_vectors[clip.caption][None])[0].numpy() for clip in clips}
+    device = projections.text_projection.weight.device
+    features = projections.audio_tower.encode([spectrograms[int(index)] for index in indices]).to(device)
+    audio = projections.audio_vectors(features).cpu().numpy()
+    captions = {
+        clip.label: projections.text_vectors(sentence_vectors[clip.caption][None].to(device))[0].cpu().numpy()
+        for clip in clips
+    }
     labels = [clips[index].label for index in indices]
     esc_10 = [row for row, index in enumerate(indices) if clips[index].source == "ESC-10"]
     measured = {"all": ranking_metrics(audio, labels, captions)}
@@ -224,19 +229,15 @@ def train_clap(data: Path, out: Path, config: ClapConfig, *, resume: bool = Fals
         ClapObjective(projections),
         batches,
         epochs,
-        Recipe(
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            average_from=config.average_from,
-            seed=config.seed,
-            precision=config.precision,
-        ),
+        Recipe.of(config, best_by="mAP"),
         out,
         settings=config.model_dump(),
         resume=resume,
         description="clap",
         after_epoch=figures,
     )
+    if not is_main_process():
+        return {}
     with whole_file(out / "clap.safetensors") as part:
         save_file(
             {name: tensor.detach().half().contiguous() for name, tensor in projections.state_dict().items()}, part

@@ -18,6 +18,12 @@ class TrainingConfig(BaseModel):
     ----------
     precision
         `bf16` computes in bfloat16 and keeps the weights in float32.
+    warmup
+        Share of the steps in which the learning rate climbs to its peak; a cosine takes it to zero after that.
+    weight_decay
+        AdamW's, on matrices; vectors (biases, norms) have none.
+    max_grad_norm
+        Gradients are scaled down to this norm.
     micro_batches
         Compute a batch in so many parts whose gradients add up: less memory, the same result but for rounding.
     keep
@@ -29,6 +35,9 @@ class TrainingConfig(BaseModel):
 
     seed: int = 0
     precision: Literal["bf16", "fp32"] = "bf16"
+    warmup: float = Field(default=0.1, ge=0.0, le=1.0)
+    weight_decay: float = Field(default=0.01, ge=0.0)
+    max_grad_norm: float = Field(default=1.0, gt=0.0)
     micro_batches: int = Field(default=1, ge=1)
     keep: Literal["average", "best", "last"] = "average"
 

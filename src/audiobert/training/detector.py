@@ -1,9 +1,11 @@
-"""`train detector`: LoRA and token-classification head, cross entropy (section II-B1), on both tasks and plain text."""
+"""`train detector`: a token classifier with cross entropy (section II-B1), a LoRA on a backbone or all of a model."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -13,14 +15,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from audiobert.adapters import ALL_LINEAR, DETECTOR, Adapters, LoraSettings
 from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
-from audiobert.auditorybench.data import Row, load_split
+from audiobert.auditorybench.data import Row, available_splits, load_split
 from audiobert.backbone import load_backbone
 from audiobert.detector import SpanDetector
 from audiobert.progress import stderr
 from audiobert.spans import token_labels
 from audiobert.training.config import TrainingConfig
-from audiobert.training.loop import Recipe, fit, without_dropout
+from audiobert.training.loop import Recipe, RowBatches, fit, set_dropout
 from audiobert.training.masked_lm import read_lines
+from audiobert.training.processes import is_main_process
 
 TASKS = ("animal", "pitch")
 IGNORED = -100
@@ -29,8 +32,29 @@ Example = tuple[str, list[tuple[int, int]]]  # a text and its spans
 
 
 class DetectorConfig(TrainingConfig):
-    """Settings of `train detector`."""
+    """Settings of `train detector`.
 
+    Attributes
+    ----------
+    language_model, revision
+        What the detector stands on: `mini`, a folder or a hub id (with a commit, tag or branch).
+    tune
+        `lora` trains an adapter on the backbone, which must be the language model's; `all` fine-tunes the whole
+        encoder, as the paper does, and the detector then has a model of its own.
+    dropout
+        Of the encoder while it trains.
+    negatives
+        Sentences of plain text in an epoch (none in the paper); with 0 no text is read.
+    mask_share
+        Share of them in which a word is masked.
+    answer_share
+        Share of the rows whose mask is filled with the answer.
+    """
+
+    language_model: str = "mini"
+    revision: str | None = None
+    tune: Literal["lora", "all"] = "lora"
+    dropout: float = 0.0
     epochs: int = 3
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -86,23 +110,27 @@ class Sentences:
     ) -> None:
         self.rows, self.plain, self.tokenizer, self.config = rows, plain, tokenizer, config
 
-    def batches(self, epoch: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Token ids, attention mask and labels (0, 1, `IGNORED`), each `(texts, tokens)`, of all batches."""
+    def batches(self, epoch: int) -> RowBatches:
+        """Token ids, attention mask and labels (0, 1, `IGNORED`), each `(texts, tokens)`, of batches of like length."""
         random = np.random.default_rng((self.config.seed, epoch))
         examples: list[Example] = []
         for text, spans, answer in self.rows:
             filled = random.random() < self.config.answer_share
             examples.append(fill_mask_with(text, spans, answer) if filled else (text, spans))
-        for index in random.choice(len(self.plain), size=min(self.config.negatives, len(self.plain)), replace=False):
+        count = min(self.config.negatives, len(self.plain))
+        for index in random.choice(max(1, len(self.plain)), size=count, replace=False):
             line = self.plain[index]
             examples.append((mask_a_word(line, random) if random.random() < self.config.mask_share else line, []))
         lengths = np.array([len(text) for text, _ in examples]) * random.uniform(0.9, 1.1, len(examples))
         order = np.argsort(lengths, kind="stable")
         size = self.config.batch_size
         groups = [order[start : start + size] for start in range(0, len(order), size)]
-        return [self._batch([examples[i] for i in groups[g]]) for g in random.permutation(len(groups))]
+        return RowBatches(
+            [[examples[i] for i in groups[g]] for g in random.permutation(len(groups))],
+            lambda _, members: self._batch(members),
+        )
 
-    def _batch(self, examples: list[Example]) -> tuple[Tensor, Tensor, Tensor]:
+    def _batch(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
         tokens = self.tokenizer(
             [text for text, _ in examples],
             padding=True,
@@ -170,8 +198,9 @@ def train_detector(data: Path, out: Path, config: DetectorConfig, *, resume: boo
     Parameters
     ----------
     data : Path
-        A folder with `auditorybench/` (train for training, dev and wiki for measuring), `text/general_train.txt.gz` for
-        sentences without spans, and `text/general_eval.txt.gz` for the rate of false alarms.
+        A folder with `auditorybench/` (train for training, dev and wiki for measuring, test too where it is there),
+        `text/general_train.txt.gz` for sentences without spans, and `text/general_eval.txt.gz` for the rate of false
+        alarms, which is not measured without it.
     """
     benchmark = data / "auditorybench"
     rows, aligned = [], {}
@@ -181,21 +210,24 @@ def train_detector(data: Path, out: Path, config: DetectorConfig, *, resume: boo
         examples, left_out = align(train_rows)
         aligned[task] = {"aligned": len(examples), "left_out": left_out}
         rows += [(text, spans, answers[text]) for text, spans in examples]
-    backbone = load_backbone("mini", attention="eager")
+    backbone = load_backbone(config.language_model, revision=config.revision, attention="eager")
     torch.manual_seed(config.seed)
     encoder = cast(PreTrainedModel, backbone.model.base_model)
-    backbone.model.requires_grad_(False)
+    lora = LoraSettings(config.lora_rank, config.lora_alpha, 0.0, ALL_LINEAR) if config.tune == "lora" else None
     adapters = Adapters(encoder)
-    adapters.add(DETECTOR, LoraSettings(config.lora_rank, config.lora_alpha, 0.0, ALL_LINEAR))
-    adapters.set(DETECTOR, train=DETECTOR)
-    without_dropout(encoder)
+    if lora:
+        backbone.model.requires_grad_(False)
+        adapters.add(DETECTOR, lora)
+        adapters.set(DETECTOR, train=DETECTOR)
+    set_dropout(encoder, config.dropout)
     head = nn.Linear(encoder.config.hidden_size, 2)
-    plain = read_lines(data / "text" / "general_train.txt.gz")
+    plain_path, alarms_path = (data / "text" / f"general_{part}.txt.gz" for part in ("train", "eval"))
+    plain = read_lines(plain_path) if config.negatives else []
     sentences = Sentences(rows, plain, backbone.tokenizer, config)
-    detector = SpanDetector(encoder, head, backbone.tokenizer, lambda: adapters.on(DETECTOR))
-    measured = {
-        (task, split): align(load_split(benchmark, task, split))[0] for task in TASKS for split in ("dev", "wiki")
-    }
+    detector = SpanDetector(encoder, head, backbone.tokenizer, lambda: adapters.on(DETECTOR) if lora else nullcontext())
+    there = [set(available_splits(benchmark, task)) for task in TASKS]
+    splits = [split for split in ("dev", "wiki", "test") if split != "test" or all(split in of for of in there)]
+    measured = {(task, split): align(load_split(benchmark, task, split))[0] for task in TASKS for split in splits}
 
     def figures(_: int) -> dict[str, float]:
         encoder.eval()
@@ -206,24 +238,24 @@ def train_detector(data: Path, out: Path, config: DetectorConfig, *, resume: boo
         DetectorObjective(encoder, head),
         sentences.batches,
         config.epochs,
-        Recipe(
-            learning_rate=config.learning_rate,
-            average_from=config.average_from,
-            seed=config.seed,
-            precision=config.precision,
-        ),
+        Recipe.of(config, best_by="token_f1"),
         out,
         settings=config.model_dump(mode="json"),
         resume=resume,
         description="detector",
         after_epoch=figures,
     )
+    if not is_main_process():
+        return {}
     encoder.eval()
     scores = {f"{task}.{split}": span_scores(detector, examples) for (task, split), examples in measured.items()}
-    for split in ("dev", "wiki"):
+    for split in splits:
         scores[f"combined.{split}"] = span_scores(detector, measured["animal", split] + measured["pitch", split])
-    alarms = false_alarms(detector, read_lines(data / "text" / "general_eval.txt.gz"))
-    weights = {f"encoder.{key.removeprefix('encoder.')}": value for key, value in adapters.state(DETECTOR).items()}
+    alarms = false_alarms(detector, read_lines(alarms_path)) if alarms_path.exists() else None
+    if lora:
+        weights = {f"encoder.{key.removeprefix('encoder.')}": value for key, value in adapters.state(DETECTOR).items()}
+    else:
+        weights = {f"encoder.{key}": value.detach().half().contiguous() for key, value in encoder.state_dict().items()}
     weights |= {f"head.{key}": value.detach().half() for key, value in head.state_dict().items()}
     with whole_file(out / "detector.safetensors") as part:
         save_file(weights, part)
@@ -232,10 +264,10 @@ def train_detector(data: Path, out: Path, config: DetectorConfig, *, resume: boo
             part="detector",
             backbone=backbone.identity.to_json(),
             settings=config.model_dump(mode="json"),
-            lora=LoraSettings(config.lora_rank, config.lora_alpha, 0.0, ALL_LINEAR).to_json(),
+            lora=lora.to_json() if lora else None,
             data={
                 path.name: sha256_of(path)
-                for path in [*sorted(benchmark.glob("*train*")), data / "text" / "general_train.txt.gz"]
+                for path in [*sorted(benchmark.glob("*train*")), *([plain_path] if config.negatives else [])]
             },
             train_rows=aligned,
             scores=scores,
@@ -245,5 +277,6 @@ def train_detector(data: Path, out: Path, config: DetectorConfig, *, resume: boo
         )
     )
     write_json(out / "detector.json", record)
-    stderr.print(f"detector: {scores}, false alarms {alarms:.2%} of general_eval; wrote {out}")
+    heard = "not measured" if alarms is None else f"{alarms:.2%} of general_eval"
+    stderr.print(f"detector: {scores}, false alarms {heard}; wrote {out}")
     return record

@@ -103,11 +103,11 @@ def learning_rate_at(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (step - warm_steps) / max(1, steps - warm_steps)))
 
 
-def without_dropout(module: nn.Module) -> None:
-    """Switch dropout off for good: short trainings of small adapters need none, and on a CPU it is slow."""
+def set_dropout(module: nn.Module, share: float) -> None:
+    """Set all dropout of a model: short trainings of small adapters need none, and on a CPU it is slow."""
     for inner in module.modules():
         if isinstance(inner, nn.Dropout):
-            inner.p = 0.0
+            inner.p = share
 
 
 def checkpoint_gradients(encoder: nn.Module) -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import BertForMaskedLM, PreTrainedTokenizerBase
@@ -21,7 +22,8 @@ from audiobert.errors import InputError
 from audiobert.modeling import head_parameters
 from audiobert.progress import stderr
 from audiobert.training.config import TrainingConfig
-from audiobert.training.loop import Batches, Recipe, fit, without_dropout
+from audiobert.training.loop import Batches, Recipe, fit, set_dropout
+from audiobert.training.processes import is_main_process
 
 IGNORED = -100
 
@@ -36,6 +38,7 @@ class MaskedLmConfig(TrainingConfig):
     max_tokens: int = 128
     lora_rank: int = 64
     lora_alpha: int = 64
+    warmup: float = 0.03
     average_from: float = 0.9
 
 
@@ -138,7 +141,7 @@ def train_masked_lm(data: Path, out: Path, config: MaskedLmConfig, *, resume: bo
     head = head_parameters(model)
     for parameter in head.values():
         parameter.requires_grad_(True)
-    without_dropout(model)
+    set_dropout(model, 0.0)
 
     corpus = Lines(lines, backbone.tokenizer, config)
     held_out = Lines(evaluation, backbone.tokenizer, config)
@@ -152,19 +155,15 @@ def train_masked_lm(data: Path, out: Path, config: MaskedLmConfig, *, resume: bo
         objective,
         batches,
         config.epochs,
-        Recipe(
-            learning_rate=config.learning_rate,
-            warmup=0.03,
-            average_from=config.average_from,
-            seed=config.seed,
-            precision=config.precision,
-        ),
+        Recipe.of(config, best_by="-perplexity"),
         out,
         settings=config.model_dump(),
         resume=resume,
         description="masked-lm",
         after_epoch=lambda _: {"perplexity": perplexity(objective, held_out, limit=40)},
     )
+    if not is_main_process():
+        return {}
     record = dict(
         provenance(
             part="language_model",
@@ -192,6 +191,6 @@ def perplexity(objective: MaskedLmObjective, lines: Lines, limit: int | None = N
     total, count = 0.0, 0
     batches = lines.batches(0)[:limit]
     for _, members in batches:
-        loss, terms = objective(lines.masked(0, members, 0.15))
+        loss, terms = objective(send_to_device(lines.masked(0, members, 0.15), objective.language_model.device))
         total, count = total + float(loss), count + int(terms)
     return math.exp(total / count)

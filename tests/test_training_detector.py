@@ -1,0 +1,77 @@
+"""The detector of the paper: a model of its own, fine-tuned as a whole."""
+
+import json
+import shutil
+
+import pytest
+from transformers import AutoModelForMaskedLM
+
+from audiobert.auditorybench.data import load_split
+from audiobert.cli import run
+from audiobert.errors import ArtefactError
+from audiobert.parts import PRETRAINED, load_part, load_parts, whole_detector, write_model_folder
+from audiobert.training.detector import align, span_scores
+from auditorybench_toys import bert
+from training_toys import write_data
+
+SETTINGS = {
+    "tune": "all", "epochs": 15, "batch_size": 4, "learning_rate": 5e-3, "negatives": 0, "answer_share": 0.0,
+    "average_from": 1.0, "keep": "best",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("detector")
+    bert(folder / "bert", whole=("higher", "lower", "woof", "meow", "bell", "dog", "cat"))
+    data = folder / "data"
+    data.mkdir()
+    shutil.rmtree(write_data(data) / "text")  # it is learnt from the rows alone
+    (folder / "config.yaml").write_text(json.dumps(SETTINGS | {"language_model": str(folder / "bert")}))
+    arguments = ["--data", str(data), "--out", str(folder / "out"), "--config", str(folder / "config.yaml")]
+    assert run(["train", "detector", *arguments]) == 0
+    return folder
+
+
+def test_all_of_the_encoder_is_trained_and_kept(trained):
+    weights, record = load_part(trained / "out", "detector")
+    after = whole_detector(trained, weights, record).encoder.state_dict()
+    fresh = AutoModelForMaskedLM.from_pretrained(trained / "bert").base_model.state_dict()
+    still = [key for key in fresh if key.endswith("weight") and bool((after[key] == fresh[key]).all())]
+    assert still == []
+    assert record["lora"] is None
+    assert record["false_alarms_general_eval"] is None
+    assert record["backbone"]["name"] == str(trained / "bert")
+
+
+def test_it_learns_and_the_saved_one_scores_as_the_trained_one(trained):
+    weights, record = load_part(trained / "out", "detector")
+    detector = whole_detector(trained, weights, record)
+    detector.encoder.eval()
+    for task in ("animal", "pitch"):
+        examples, _ = align(load_split(trained / "data" / "auditorybench", task, "dev"))
+        assert span_scores(detector, examples) == pytest.approx(record["scores"][f"{task}.dev"], abs=0.01)
+    assert record["scores"]["combined.dev"]["token_f1"] > 0.8
+    assert record["scores"]["combined.dev"]["token_f1"] == pytest.approx(
+        max(epoch["token_f1"] for epoch in record["log"]), abs=1e-4
+    )
+
+
+def test_it_takes_its_place_beside_the_other_parts_of_a_model(trained):
+    folder = trained / "model"
+    write_model_folder(folder, [PRETRAINED / "mini", trained / "out"])
+    parts = load_parts(folder)
+    assert parts.detector.encoder is not parts.language_model.base_model
+    assert parts.detector.tokenizer.vocab_size != parts.tokenizer.vocab_size
+    texts = [row.text for row in load_split(trained / "data" / "auditorybench", "pitch", "dev")]
+    assert all(
+        span.text in text for text, spans in zip(texts, parts.detector.detect(texts), strict=True) for span in spans
+    )
+    assert any(parts.detector.detect(texts))
+
+
+def test_another_backbone_of_the_same_name_is_refused(trained, tmp_path):
+    record = json.loads((trained / "out" / "detector.json").read_text())
+    record["backbone"]["sha256"] = {"model.safetensors": "0" * 64}
+    with pytest.raises(ArtefactError, match="was trained on the backbone"):
+        whole_detector(tmp_path, {}, record)
