@@ -21,6 +21,7 @@ class FakeEncoder:
 
     clap_dim = 16
     hidden_size = 24
+    precision = "fp32"
     makers: ClassVar[Makers] = {CLAP: LogMel(96), AUDIO_ENCODER: LogMel(96)}
 
     def __init__(self, name: str = "fake", batches: int | None = None, kill_once: Path | None = None) -> None:

@@ -146,6 +146,10 @@ def test_resume_with_other_models_or_settings_is_refused(tmp_path: Path) -> None
         build_bank(tmp_path / "source", tmp_path / "bank", FakeEncoder("another"), workers=0, resume=True)
     with pytest.raises(InputError, match="settings"):
         build_bank(tmp_path / "source", tmp_path / "bank", FakeEncoder(), workers=0, resume=True, max_duration_s=1.0)
+    coarse = FakeEncoder()
+    coarse.precision = "bf16"
+    with pytest.raises(InputError, match="bf16"):
+        build_bank(tmp_path / "source", tmp_path / "bank", coarse, workers=0, resume=True)
     with pytest.raises(KeyboardInterrupt):
         build_bank(tmp_path / "source", tmp_path / "other", FakeEncoder(batches=1), workers=0, batch_size=2)
     with pytest.raises(ArtefactError, match="models"):

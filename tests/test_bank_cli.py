@@ -34,9 +34,11 @@ def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
         assert name == "mini" and device is None
         return FakeModel(bank)
 
-    def load_clip_encoder(name: str = "mini", device: str | None = None) -> FakeEncoder:
+    def load_clip_encoder(name: str = "mini", device: str | None = None, precision: str = "fp32") -> FakeEncoder:
         assert name == "mini" and device is None
-        return FakeEncoder()
+        encoder = FakeEncoder()
+        encoder.precision = precision
+        return encoder
 
     monkeypatch.setattr(AudioBert, "from_pretrained", from_pretrained)
     monkeypatch.setattr(pipeline, "load_clip_encoder", load_clip_encoder)

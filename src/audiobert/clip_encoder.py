@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from audiobert.audio import Attributes
 from audiobert.clap import ClapModel
 from audiobert.features import AUDIO_ENCODER, CLAP, Features, Makers
 from audiobert.modeling import KnowledgeEncoder
+
+Precision = Literal["fp32", "bf16"]
 
 
 class ModelClipEncoder:
@@ -22,10 +25,20 @@ class ModelClipEncoder:
         Lengths of the CLAP vector and of the knowledge vector.
     makers
         What makes of a waveform what each of the two models hears, by role.
+    precision
+        What the models compute in. `bf16` is about twice as fast where the processor has it (AVX-512 BF16, AMX, GPUs),
+        with a cosine to the vectors of `fp32` above 0.999.
     """
 
-    def __init__(self, clap: ClapModel, knowledge_encoder: KnowledgeEncoder, identity: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        clap: ClapModel,
+        knowledge_encoder: KnowledgeEncoder,
+        identity: dict[str, Any],
+        precision: Precision = "fp32",
+    ) -> None:
         self._clap, self._knowledge_encoder, self._identity = clap, knowledge_encoder.eval(), identity
+        self.precision = precision
         self.clap_dim = clap.clap_dim
         self.hidden_size = knowledge_encoder.hidden_size
         self.makers: Makers = {CLAP: clap.features, AUDIO_ENCODER: knowledge_encoder.tower.features}
@@ -36,5 +49,10 @@ class ModelClipEncoder:
 
     def encode(self, features: Sequence[Features], attributes: Sequence[Attributes]) -> tuple[np.ndarray, np.ndarray]:
         """CLAP vectors `(clips, clap_dim)` and knowledge vectors `(clips, hidden_size)`, float32."""
-        clap = self._clap.embed_audio([clip[CLAP] for clip in features])
-        return clap, self._knowledge_encoder.encode([clip[AUDIO_ENCODER] for clip in features], attributes)
+        device = next(self._knowledge_encoder.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
+            clap = self._clap.embed_audio([clip[CLAP] for clip in features])
+            knowledge = self._knowledge_encoder.encode([clip[AUDIO_ENCODER] for clip in features], attributes)
+        if self.precision == "bf16":
+            clap /= np.linalg.norm(clap, axis=1, keepdims=True)
+        return clap, knowledge

@@ -16,7 +16,7 @@ from audiobert.answers import AuditorySpan, FillMask, Hit, MaskPredictions, Mask
 from audiobert.artefacts import whole_folder
 from audiobert.bank import AudioBank, check_identity
 from audiobert.clap import AudioTower
-from audiobert.clip_encoder import ModelClipEncoder
+from audiobert.clip_encoder import ModelClipEncoder, Precision
 from audiobert.errors import InputError
 from audiobert.inputs import Offsets, Prepared, encode_texts, prepare
 from audiobert.modeling import AudioBertForMaskedLM, Injection, InjectionSettings, KnowledgeEncoder
@@ -356,6 +356,8 @@ def load_model(folder: Path, device: str | None = None) -> tuple[Parts, AudioBer
     return parts, model, ModelClipEncoder(parts.clap, encoder, encoder_identity(parts.records))
 
 
-def load_clip_encoder(name: str = "mini", device: str | None = None) -> ModelClipEncoder:
+def load_clip_encoder(name: str = "mini", device: str | None = None, precision: Precision = "fp32") -> ModelClipEncoder:
     """What turns clips into vectors for a bank of a model, which need not have a bank yet."""
-    return load_model(model_folder(name), device)[2]
+    encoder = load_model(model_folder(name), device)[2]
+    encoder.precision = precision
+    return encoder

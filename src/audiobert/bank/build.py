@@ -41,11 +41,16 @@ class ClipEncoder(Protocol):
         Widths of the CLAP vectors and of the knowledge vectors.
     makers
         What makes of a waveform what the models hear, by role; runs where clips are decoded.
+    precision
+        What the models compute in; a bank records it when it is another than `fp32`.
     """
 
     clap_dim: int
     hidden_size: int
     makers: Makers
+
+    @property
+    def precision(self) -> str: ...
 
     def identity(self) -> dict[str, Any]:
         """Ids and SHA-256 of the CLAP model and the audio encoder."""
@@ -150,7 +155,10 @@ def build_bank(
     opened = open_source(source)
     _check_out(out, work, resume=resume, overwrite=overwrite)
     hearing = Hearing(encoder.makers, max_duration_s, estimator)
-    facts = {"models": encoder.identity(), "settings": hearing.settings()}
+    settings = hearing.settings()
+    if encoder.precision != "fp32":
+        settings["precision"] = encoder.precision
+    facts = {"models": encoder.identity(), "settings": settings}
     if overwrite:
         rmtree(work, ignore_errors=True)
     finished = _finished_bank(out, facts) if resume and not (work / "journal.sqlite").exists() else None
@@ -182,7 +190,7 @@ def build_bank(
             "source": opened.name if keep_audio_root else Path(opened.name).name,
             "audio_root": str(opened.root.resolve()) if keep_audio_root and opened.root else None,
             "identity": encoder.identity(),
-            "settings": hearing.settings(),
+            "settings": settings,
         }
         content = _assemble(out, journal, encoder, clips, manifest, index)
     rmtree(work, ignore_errors=True)

@@ -49,6 +49,9 @@ def build(
     engine: Annotated[Literal["local", "ray"], typer.Option(help="This machine, or a Ray cluster.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of a running Ray cluster; a local one by default.")] = None,
     device: Annotated[str | None, typer.Option(help="Torch device of the encoder.")] = None,
+    precision: Annotated[
+        Literal["fp32", "bf16"], typer.Option(help="bf16: faster where the device has it, cosine above 0.999.")
+    ] = "fp32",
     as_json: Json = False,
 ) -> None:
     """Build a bank. What cannot be used is listed in its rejected.jsonl with the reason.
@@ -67,7 +70,7 @@ def build(
     report = build_bank(
         source,
         out,
-        load_clip_encoder(model, device),
+        load_clip_encoder(model, device, precision),
         resume=resume,
         overwrite=overwrite,
         workers=workers,
