@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +12,10 @@ Data = Annotated[Path, typer.Option("--data", help="Folder with text/, auditoryb
 Out = Annotated[Path, typer.Option("--out", help="Checkpoints, log and the trained part go here.")]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings other than the defaults.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Another seed than the config's.")]
+Seeds = Annotated[
+    str | None,
+    typer.Option("--seeds", help="Train once with each of these, commas between, into --out/seed-N; then sum up."),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")]
 
 train = typer.Typer(no_args_is_help=True, help="Train a part of the model; each writes its weights and their record.")
@@ -33,14 +38,20 @@ def masked_lm(data: Data, out: Out, config: Config = None, seed: Seed = None, re
 
 
 @train.command()
-def detector(data: Data, out: Out, config: Config = None, seed: Seed = None, resume: Resume = False) -> None:
+def detector(
+    data: Data, out: Out, config: Config = None, seed: Seed = None, seeds: Seeds = None, resume: Resume = False
+) -> None:
     """Train the span detector on both tasks and on plain text.
 
     Example: audiobert train detector --data ../shared --out runs/mini/detector
     """
     from audiobert.training.detector import DetectorConfig, train_detector
+    from audiobert.training.seeds import detector_figures
 
-    train_detector(data, out, DetectorConfig.load(config, seed=seed), resume=resume)
+    def train_one(seed: int | None, folder: Path) -> Mapping[str, Any]:
+        return train_detector(data, folder, DetectorConfig.load(config, seed=seed), resume=resume)
+
+    _once_or_by_seed("detector", out, seed, seeds, train_one, detector_figures)
 
 
 @train.command()
@@ -63,6 +74,7 @@ def audiobert(
     ] = None,
     config: Config = None,
     seed: Seed = None,
+    seeds: Seeds = None,
     resume: Resume = False,
 ) -> None:
     """Train AudioBERT on its trained parts; --out/model is then a whole model, with a bank of the clips.
@@ -70,9 +82,35 @@ def audiobert(
     Example: audiobert train audiobert --data ../shared --parts runs/mini --out runs/mini/audiobert
     """
     from audiobert.training.audiobert import AudioBertConfig, train_audiobert
+    from audiobert.training.seeds import audiobert_figures
 
-    settings = AudioBertConfig.load(config, seed=seed)
-    train_audiobert(data, out, settings, parts_from=parts or out.parent, resume=resume)
+    def train_one(seed: int | None, folder: Path) -> Mapping[str, Any]:
+        settings = AudioBertConfig.load(config, seed=seed)
+        return train_audiobert(data, folder, settings, parts_from=parts or out.parent, resume=resume)
+
+    _once_or_by_seed("audiobert", out, seed, seeds, train_one, audiobert_figures)
+
+
+def _once_or_by_seed(
+    part: str,
+    out: Path,
+    seed: int | None,
+    seeds: str | None,
+    train_one: Callable[[int | None, Path], Mapping[str, Any]],
+    figures: Callable[[Mapping[str, Any]], dict[str, float]],
+) -> None:
+    if seeds is None:
+        train_one(seed, out)
+        return
+    from audiobert.errors import InputError
+    from audiobert.progress import stderr
+    from audiobert.training.seeds import as_table, parse_seeds, train_seeds
+
+    if seed is not None:
+        raise InputError("give --seed or --seeds, not both")
+    result = train_seeds(part, out, parse_seeds(seeds), train_one, figures)
+    if result:
+        stderr.print(as_table(result))
 
 
 def ablate(
@@ -88,15 +126,12 @@ def ablate(
 
     Example: audiobert ablate --data ../shared --parts runs/mini --out runs/ablations --only audio,no-audio
     """
-    from audiobert.errors import InputError
     from audiobert.training.ablations import ABLATIONS, as_markdown, run_ablations, write_table
     from audiobert.training.audiobert import AudioBertConfig
+    from audiobert.training.seeds import parse_seeds
 
-    if not all(seed.strip().isdigit() for seed in seeds.split(",")):
-        raise InputError(f"--seeds is {seeds!r}; give whole numbers with commas between, such as 0,1,2")
     names = [name.strip() for name in only.split(",")] if only else list(ABLATIONS)
-    numbers = [int(seed) for seed in seeds.split(",")]
-    summaries = run_ablations(data, out, parts, AudioBertConfig.load(config), names, numbers)
+    summaries = run_ablations(data, out, parts, AudioBertConfig.load(config), names, parse_seeds(seeds))
     print(as_markdown(summaries), end="")
     if table:
         write_table(summaries, table)

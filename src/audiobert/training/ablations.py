@@ -11,10 +11,10 @@ import numpy as np
 from scipy import stats
 
 from audiobert.artefacts import read_json, write_text
-from audiobert.auditorybench.stats import mean_and_sd
 from audiobert.errors import InputError
 from audiobert.progress import stderr
 from audiobert.training.audiobert import AudioBertConfig, train_audiobert
+from audiobert.training.seeds import over_seeds
 
 REFERENCE = "audio"
 CONTROL = "no-audio"
@@ -74,11 +74,7 @@ def summarise(out: Path, name: str) -> dict[str, Any] | None:
     for measure in MEASURES:
         values = [accuracy[measure] for accuracy in records.values() if measure in accuracy]
         if values:
-            mean, deviation = mean_and_sd(values)
-            half = None
-            if deviation is not None:
-                half = float(stats.t.ppf(0.975, len(values) - 1)) * deviation / len(values) ** 0.5
-            summary[measure] = {"mean": mean, "sd": deviation, "half_width": half}
+            summary[measure] = over_seeds(values)
     if name != REFERENCE and (common := _common_rows(out, name)):
         summary["reference_minus_this"] = paired_difference(*common)
     return summary
