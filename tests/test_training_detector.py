@@ -59,7 +59,8 @@ def test_it_learns_and_the_saved_one_scores_as_the_trained_one(trained):
 
 def test_it_takes_its_place_beside_the_other_parts_of_a_model(trained):
     folder = trained / "model"
-    write_model_folder(folder, [PRETRAINED / "mini", trained / "out"])
+    mini = PRETRAINED / "mini"
+    write_model_folder(folder, {"language_model": mini, "clap": mini, "detector": trained / "out"})
     parts = load_parts(folder)
     assert parts.detector.encoder is not parts.language_model.base_model
     assert parts.detector.tokenizer.vocab_size != parts.tokenizer.vocab_size

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from auditorybench_toys import roberta
 from transformers import (
     ASTConfig,
     ASTFeatureExtractor,
@@ -19,6 +18,8 @@ from transformers import (
     ClapProcessor,
     Data2VecAudioConfig,
     Data2VecAudioModel,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
     HubertConfig,
     HubertModel,
     Wav2Vec2Config,
@@ -30,6 +31,8 @@ from transformers import (
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
 )
+
+from auditorybench_toys import bert, roberta
 
 SPEECH = {
     "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, "conv_dim": (8, 8),
@@ -128,3 +131,14 @@ def sound(seconds: float, rate_hz: int, frequency_hz: float = 440.0) -> np.ndarr
     noise = np.random.default_rng(0).normal(size=len(time))
     tone = np.sin(2 * np.pi * frequency_hz * time * (1 - 0.1 * time))
     return (0.4 * tone + 0.02 * noise).astype(np.float32)
+
+
+def distilbert(folder: Path) -> Path:
+    tokenizer = AutoTokenizer.from_pretrained(bert(folder.parent / f"{folder.name}-tokens"))
+    torch.manual_seed(0)
+    config = DistilBertConfig(
+        vocab_size=len(tokenizer), dim=16, n_layers=1, n_heads=2, hidden_dim=24, max_position_embeddings=64
+    )
+    DistilBertForMaskedLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -14,15 +14,17 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from audiobert.errors import ArtefactError
+from audiobert.errors import ArtefactError, InputError
 
 LANGUAGE = "language"  # with the masked-LM head it makes the plain language model of `mini`
 AUDIO = "audio"  # on only where a span was found
 DETECTOR = "detector"
 
-# Module names of BERT-like layers, as regular expressions that peft matches against the whole dotted name.
-ALL_LINEAR = r".*\.layers?\.\d+\..*(query|key|value|dense)"
-QUERY_KEY_VALUE = r".*\.layers?\.\d+\..*(query|key|value)"
+# Module names of layers, as regular expressions that peft matches against the whole dotted name: those of BERT, RoBERTa
+# and ELECTRA, then DeBERTa-v2, DistilBERT, ModernBERT (one matrix for all three).
+_ATTENTION = r"(query|key|value)(_proj)?|[qkv]_lin|Wqkv"
+ALL_LINEAR = rf".*\.layers?\.\d+\..*({_ATTENTION}|dense|out_lin|lin[12]|W[io])"
+QUERY_KEY_VALUE = rf".*\.layers?\.\d+\..*({_ATTENTION})"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,15 @@ class Adapters:
         wanted = {key: parameter.requires_grad for key, parameter in self.model.named_parameters()}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are the point
-            inject_adapter_in_model(config, self.model, adapter_name=name)
+            try:
+                inject_adapter_in_model(config, self.model, adapter_name=name)
+            except ValueError as error:
+                if "arget modules" not in str(error):
+                    raise
+                raise InputError(
+                    f"{type(self.model).__name__} has no layers that match {settings.targets}; a LoRA goes onto BERT,"
+                    " RoBERTa, DeBERTa-v2, DistilBERT, ModernBERT or a model whose layers are named like theirs"
+                ) from None
         for key, parameter in self.model.named_parameters():
             parameter.requires_grad_(wanted.get(key.replace(".base_layer.", "."), False))
         self._layers = [module for module in self.model.modules() if isinstance(module, LoraLayer)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoFeatureExtractor, AutoModel, PreTrainedModel
 
 from audiobert.backbone import Identity, find_model, load_extractor, load_weights, weights_checksums
+from audiobert.clap import AudioTower
 from audiobert.errors import InputError
 from audiobert.features import FeatureMaker
 from audiobert.hub_features import (
@@ -23,31 +24,6 @@ from audiobert.hub_features import (
 )
 
 Pooling = Literal["mean", "first"]
-
-
-class AudioEncoder(Protocol):
-    """What a knowledge encoder stands on: `mini`'s own tower, or a published model; both are `nn.Module`s.
-
-    Attributes
-    ----------
-    config
-        Has `hidden_size`, the width of the features.
-    features
-        What makes of a waveform what `hear` and `encode` take.
-    """
-
-    config: Any
-
-    @property
-    def features(self) -> FeatureMaker: ...
-
-    def hear(self, features: Sequence[np.ndarray]) -> Tensor:
-        """Vectors `(clips, config.hidden_size)` of clips in one batch, with gradients, on the model's device."""
-        ...
-
-    def encode(self, features: Sequence[np.ndarray], *, batch_size: int = ...) -> Tensor:
-        """The same without gradients, batch by batch, on the CPU."""
-        ...
 
 
 class HubAudioEncoder(nn.Module):
@@ -134,6 +110,11 @@ class HubAudioEncoder(nn.Module):
             return hidden.mean(dim=1)
         weights = valid.unsqueeze(-1).to(hidden.dtype)
         return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+# What a knowledge encoder stands on. Both have `features`, which makes of a waveform what they hear, `hear` (a batch,
+# with gradients), `encode` (any number of clips, without), and `config.hidden_size`, the width of what comes out.
+AudioEncoder = AudioTower | HubAudioEncoder
 
 
 def load_audio_encoder(

@@ -35,9 +35,8 @@ MODEL_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "
 # Weights that some checkpoints leave out and nothing here reads.
 UNUSED_WEIGHTS = ("pooler.dense.weight", "pooler.dense.bias", "masked_spec_embed")
 
-# Sets of published backbones by role; the full-size ones are loaded through the same code path as any hub id.
+# Sets of published models by role, loaded through the same code path as any hub id; `mini` is made of trained parts.
 PRESETS: dict[str, dict[str, str]] = {
-    "mini": {"language_model": "mini"},
     "paper-base": {
         "language_model": "google-bert/bert-base-uncased",
         "clap": "laion/clap-htsat-fused",
@@ -69,6 +68,36 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class Published:
+    """A published model by name (hub id or folder); with `sha256` it must be that very one."""
+
+    name: str
+    revision: str | None = None
+    sha256: dict[str, str] | None = None
+
+    @classmethod
+    def of(cls, identity: Identity) -> Published:
+        """The model that was loaded, to be loaded again."""
+        folder = identity.origin.startswith("folder:")
+        name = str(Path(identity.name).expanduser().resolve()) if folder else identity.name
+        return cls(name, identity.revision, identity.sha256)
+
+    def check(self, identity: Identity) -> None:
+        """Refuse a model other than the one that is meant.
+
+        Raises
+        ------
+        ArtefactError
+            The weights have other checksums.
+        """
+        if self.sha256 is not None and self.sha256 != identity.sha256:
+            raise ArtefactError(
+                f"{self.name} has weights with the SHA-256 {identity.sha256}, but {self.sha256} were trained on;"
+                " restore those, or train again"
+            )
+
+
+@dataclass(frozen=True)
 class Backbone:
     """A masked language model, its tokenizer, and what they are."""
 
@@ -89,7 +118,8 @@ def load_backbone(
     revision : str, optional
         Commit, tag or branch of a hub id.
     attention : str, optional
-        transformers' attention implementation; by default the fastest that the model has. `eager` trains about twice as fast in bfloat16 on a CPU.
+        transformers' attention implementation; by default the fastest that the model has. `eager` trains about twice
+        as fast in bfloat16 on a CPU.
     whole : bool
         Whether every weight must be there, the masked-LM head included; `mini` gets its head from a trained part.
 
@@ -116,10 +146,10 @@ def load_backbone(
     else:
         folder, origin, commit = find_model(name, revision)
         checksums = weights_checksums(folder)
-    model = load_weights(AutoModelForMaskedLM, folder, name, whole=whole, attn_implementation=attention)
     tokenizer = load_tokenizer(folder, name)
     if tokenizer.mask_token_id is None:
         raise InputError(f"{name} has no mask token; a masked language model (BERT, RoBERTa, ModernBERT ...) is wanted")
+    model = load_weights(AutoModelForMaskedLM, folder, name, whole=whole, attn_implementation=attention)
     return Backbone(model, tokenizer, Identity(name, origin, commit, checksums))
 
 

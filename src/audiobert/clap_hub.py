@@ -13,6 +13,7 @@ from transformers import AutoFeatureExtractor, AutoTokenizer, PreTrainedTokenize
 from transformers import ClapModel as TransformersClap
 
 from audiobert.backbone import Identity, find_model, load_extractor, load_weights, model_type, weights_checksums
+from audiobert.clap import ClapModel
 from audiobert.errors import InputError
 from audiobert.features import FeatureMaker
 from audiobert.hub_features import ClapFeatures, maker_of
@@ -96,6 +97,10 @@ class HubClap:
         )
         is_longer = torch.tensor([[len(clip) > frames] for clip in features])
         return torch.from_numpy(batch).float(), is_longer
+
+
+# The door to CLAP, whichever it is: `features`, `clap_dim`, `embed_text`, `embed_audio`.
+Clap = ClapModel | HubClap
 
 
 def load_clap(name: str, *, revision: str | None = None) -> HubClap:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from audiobert.audio import Attributes
-from audiobert.clap import ClapModel
+from audiobert.clap_hub import Clap
 from audiobert.features import AUDIO_ENCODER, CLAP, Features, Makers
 from audiobert.modeling import KnowledgeEncoder
 
@@ -32,7 +32,7 @@ class ModelClipEncoder:
 
     def __init__(
         self,
-        clap: ClapModel,
+        clap: Clap,
         knowledge_encoder: KnowledgeEncoder,
         identity: dict[str, Any],
         precision: Precision = "fp32",

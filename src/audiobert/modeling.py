@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from audiobert.audio import Attributes
-from audiobert.clap import AudioTower
+from audiobert.audio_encoder import AudioEncoder
 
 IGNORED = -100
 ATTRIBUTE_FEATURES = ("pitch", "pitched", "voiced", "loudness", "duration", "centroid", "flatness")
@@ -94,17 +94,26 @@ def attribute_features(attributes: Sequence[Attributes]) -> np.ndarray:
 class KnowledgeEncoder(nn.Module):
     """From a clip to its knowledge vector: audio encoder, measured attributes, projection to the model's width.
 
-    The last layer starts at zero: an untrained encoder injects nothing.
+    The projection is an `mlp` with one hidden layer on normalised features, or one `linear` layer. Its last layer
+    starts at zero: an untrained encoder injects nothing.
     """
 
-    def __init__(self, tower: AudioTower, hidden_size: int, *, attributes: bool = True) -> None:
+    def __init__(
+        self,
+        tower: AudioEncoder,
+        hidden_size: int,
+        *,
+        attributes: bool = True,
+        projection: Literal["mlp", "linear"] = "mlp",
+    ) -> None:
         super().__init__()
         self.tower = tower
         self.use_attributes = attributes
         width = tower.config.hidden_size
-        self.norm = nn.LayerNorm(width)
-        self.inner = nn.Linear(width + attributes * len(ATTRIBUTE_FEATURES), hidden_size)
-        self.outer = nn.Linear(hidden_size, hidden_size)
+        joined = width + attributes * len(ATTRIBUTE_FEATURES)
+        self.norm = nn.LayerNorm(width) if projection == "mlp" else nn.Identity()
+        self.inner = nn.Linear(joined, hidden_size) if projection == "mlp" else None
+        self.outer = nn.Linear(joined if self.inner is None else hidden_size, hidden_size)
         nn.init.zeros_(self.outer.weight)
         nn.init.zeros_(self.outer.bias)
 
@@ -115,12 +124,13 @@ class KnowledgeEncoder(nn.Module):
     def project(self, features: Tensor, attributes: Tensor) -> Tensor:
         """Knowledge vectors `(clips, hidden_size)` from tower features `(clips, width)` and attribute features."""
         parts = [self.norm(features), attributes] if self.use_attributes else [self.norm(features)]
-        return self.outer(functional.gelu(self.inner(torch.cat(parts, dim=-1))))
+        joined = torch.cat(parts, dim=-1)
+        return self.outer(joined if self.inner is None else functional.gelu(self.inner(joined)))
 
     @torch.no_grad()
-    def encode(self, spectrograms: Sequence[np.ndarray], attributes: Sequence[Attributes]) -> np.ndarray:
-        """Knowledge vectors `(clips, hidden_size)` float32 of log-mel spectrograms and what was measured."""
-        features = self.tower.encode(spectrograms)
+    def encode(self, heard: Sequence[np.ndarray], attributes: Sequence[Attributes]) -> np.ndarray:
+        """Knowledge vectors `(clips, hidden_size)` float32 of what the audio encoder hears and what was measured."""
+        features = self.tower.encode(heard)
         device = self.outer.weight.device
         measured = torch.from_numpy(attribute_features(attributes)).to(device)
         return self.project(features.to(device), measured).float().cpu().numpy()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
@@ -18,11 +19,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from audiobert.adapters import ALL_LINEAR, DETECTOR, LANGUAGE, Adapters, LoraSettings, copy_tensors
 from audiobert.artefacts import read_json, sha256_of, write_json
-from audiobert.backbone import Identity, load_backbone
-from audiobert.clap import AudioTowerConfig, ClapModel, ClapProjections
+from audiobert.audio_encoder import AudioEncoder, Pooling, load_audio_encoder
+from audiobert.backbone import PRESETS, Backbone, Identity, Published, load_backbone
+from audiobert.clap import AudioTower, AudioTowerConfig, ClapModel, ClapProjections
+from audiobert.clap_hub import Clap, HubClap, load_clap
 from audiobert.detector import SpanDetector
-from audiobert.errors import ArtefactError
-from audiobert.modeling import head_parameters
+from audiobert.errors import ArtefactError, InputError
+from audiobert.modeling import KnowledgeEncoder, head_parameters
 
 PRETRAINED = Path(str(files("audiobert"))) / "pretrained"
 CONFIG = "config.json"
@@ -33,9 +36,17 @@ PART_FOLDERS = {"language_model": "masked-lm", "detector": "detector", "clap": "
 
 @dataclass
 class Parts:
-    """What stands on one backbone: the plain language model, the detector, CLAP, and the adapters' switch.
+    """The plain language model with the adapters' switch, the detector and CLAP.
 
-    `records` holds the JSON of each part by name.
+    Attributes
+    ----------
+    records
+        What each part is: the JSON of a trained one, the identity of a published one.
+    folders
+        Where each trained part lies.
+    models
+        The published models by role (`language_model`, `clap`, `audio_encoder`); none in `mini`, whose parts were all
+        trained here on one backbone.
     """
 
     language_model: PreTrainedModel
@@ -43,30 +54,66 @@ class Parts:
     identity: Identity
     adapters: Adapters
     detector: SpanDetector
-    clap: ClapModel
+    clap: Clap
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
+    models: dict[str, Published] = field(default_factory=dict)
 
 
 def encoder_identity(records: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Ids and SHA-256 of the CLAP model and the audio encoder: what a bank must have been built with."""
     return {
-        role: {"id": f"{records[part]['backbone']['name']}/{part}", "sha256": records[part]["sha256"]}
+        role: {"id": f"{_short_name(records[part]['backbone'])}/{part}", "sha256": records[part]["sha256"]}
         for role, part in (("clap", "clap"), ("audio_encoder", "audiobert"))
     }
 
 
-def write_model_folder(folder: Path, parts_folders: Sequence[Path]) -> None:
-    """Put the parts of a model side by side, with a `config.json` that names them; the bank is built into it later."""
+def _short_name(identity: dict[str, Any]) -> str:
+    """A model's name without the place of the folder that it was in."""
+    return str(identity["origin"] if Path(identity["name"]).is_absolute() else identity["name"])
+
+
+def published_record(identity: Identity) -> dict[str, Any]:
+    """What stands for a published model where a trained part has its JSON."""
+    files_of_it = "".join(f"{name} {sha256}\n" for name, sha256 in sorted(identity.sha256.items()))
+    return {"backbone": identity.to_json(), "sha256": hashlib.sha256(files_of_it.encode()).hexdigest()}
+
+
+def write_model_folder(
+    folder: Path, folders: Mapping[str, Path], models: Mapping[str, Published] | None = None
+) -> None:
+    """Put the trained parts of a model side by side, with a `config.json` that names them and the published models.
+
+    The weights of published models stay where they are; the bank is built into the folder later.
+
+    Parameters
+    ----------
+    folders : mapping
+        Where each trained part lies, by its name.
+    models : mapping, optional
+        The published models, by role.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     parts = {}
-    for parts_folder in parts_folders:
-        for part in PART_FOLDERS:
-            if (parts_folder / f"{part}.safetensors").is_file() and (parts_folder / f"{part}.json").is_file():
-                for suffix in (".safetensors", ".json"):
-                    shutil.copyfile(parts_folder / f"{part}{suffix}", folder / f"{part}{suffix}")
-                parts[part] = sha256_of(folder / f"{part}.safetensors")
-    write_json(folder / CONFIG, {"format": "audiobert", "version": 1, "parts": parts, "bank": BANK_FOLDER})
+    for part in (name for name in PART_FOLDERS if name in folders):
+        for suffix in (".safetensors", ".json"):
+            shutil.copyfile(folders[part] / f"{part}{suffix}", folder / f"{part}{suffix}")
+        parts[part] = sha256_of(folder / f"{part}.safetensors")
+    config: dict[str, Any] = {"format": "audiobert", "version": 1, "parts": parts, "bank": BANK_FOLDER}
+    if models:
+        config["models"] = {role: asdict(model) for role, model in models.items()}
+    write_json(folder / CONFIG, config)
+
+
+def published_models(folder: Path) -> dict[str, Published]:
+    """The published models that a model's folder names, by role."""
+    if not (folder / CONFIG).is_file():
+        return {}
+    models = read_json(folder / CONFIG).get("models", {})
+    try:
+        return {role: Published(**model) for role, model in models.items()}
+    except (AttributeError, TypeError):
+        raise ArtefactError(f"{folder / CONFIG} names its models in a form that is not known here") from None
 
 
 def part_folder(folder: Path, part: str) -> Path:
@@ -92,6 +139,11 @@ def model_folder(name: str) -> Path:
                 f"{name} has no {CONFIG}: give a folder written by save_pretrained or by 'audiobert train'"
             )
         return Path(name)
+    if name in PRESETS:
+        raise ArtefactError(
+            f"the preset {name} comes without trained parts: audiobert train audiobert --config configs/{name}.yaml"
+            " --data DATA --out OUT makes a model in OUT/model; give that folder"
+        )
     known = ", ".join(sorted(p.name for p in PRETRAINED.iterdir() if p.is_dir())) if PRETRAINED.is_dir() else ""
     raise ArtefactError(f"no model {name!r}: give {known}, or a folder written by save_pretrained")
 
@@ -125,56 +177,185 @@ def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def load_parts(folder: Path, *, attention: str | None = None, device: str | torch.device = "cpu") -> Parts:
-    """Load the plain language model, the detector and CLAP of a folder onto one copy of the backbone.
+class Backbones:
+    """Each backbone once, however many parts stand on it, with the switch of its adapters."""
+
+    def __init__(self, attention: str | None) -> None:
+        self._attention = attention
+        self._loaded: list[tuple[Backbone, Adapters]] = []
+
+    def add(self, backbone: Backbone) -> tuple[Backbone, Adapters]:
+        """Take a backbone that was loaded elsewhere."""
+        self._loaded.append((backbone, Adapters(backbone.model.requires_grad_(False))))
+        return self._loaded[-1]
+
+    def of(self, record: dict[str, Any], where: Path) -> tuple[Backbone, Adapters]:
+        """The backbone that a trained part stands on, by its record, which lies at `where`.
+
+        Raises
+        ------
+        ArtefactError
+            The backbone of that name is another than the one that the part was trained on.
+        """
+        for backbone, adapters in self._loaded:
+            if backbone.identity.sha256 == record["backbone"]["sha256"]:
+                return backbone, adapters
+        return self.add(backbone_of(record, where, attention=self._attention))
+
+
+def backbone_of(record: dict[str, Any], where: Path, *, attention: str | None = None) -> Backbone:
+    """A copy of the backbone that a trained part was trained on, by its record, which lies at `where`."""
+    named = record["backbone"]
+    from_hub = str(named["origin"]).startswith("hub:")
+    backbone = load_backbone(named["name"], revision=named["revision"] if from_hub else None, attention=attention)
+    if backbone.identity.sha256 != named["sha256"]:
+        raise ArtefactError(
+            f"{where} was trained on the backbone {named['sha256']}, but {named['name']} has"
+            f" {backbone.identity.sha256}; give the backbone it was trained on"
+        )
+    return backbone
+
+
+def load_parts(
+    folder: Path,
+    *,
+    models: Mapping[str, Published] | None = None,
+    detector: str | None = None,
+    attention: str | None = None,
+    device: str | torch.device = "cpu",
+) -> Parts:
+    """Load the plain language model, the detector and CLAP.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the trained parts are, each in it or in a folder of its own below it.
+    models : mapping, optional
+        Published models by role in place of trained parts; by default those that the folder's `config.json` names.
+    detector : str, optional
+        A detector from elsewhere: a preset that ships (`mini`), or the folder that `train detector` wrote.
 
     Raises
     ------
     ArtefactError
         A part is missing, damaged, or was trained on another backbone.
     """
-    language, language_record = load_part(folder, "language_model")
-    backbone = load_backbone(language_record["backbone"]["name"], attention=attention)
-    records = {"language_model": language_record}
-    model = backbone.model.requires_grad_(False)
-    encoder = model.base_model
-    adapters = Adapters(model)
-
-    settings = language_record["settings"]
-    adapters.add(LANGUAGE, LoraSettings(settings["lora_rank"], settings["lora_alpha"], 0.0, ALL_LINEAR))
-    adapters.load(LANGUAGE, {k: v for k, v in language.items() if "lora_" in k})
-    head = head_parameters(model)
-    copy_tensors(head, language, f"{folder / 'language_model.safetensors'}")
-
-    detector_weights, detector_record = load_part(folder, "detector")
-    if detector_record["lora"] is None:
-        detector = whole_detector(folder, detector_weights, detector_record)
+    models = dict(published_models(folder) if models is None else models)
+    backbones = Backbones(attention)
+    records: dict[str, dict[str, Any]] = {}
+    folders: dict[str, Path] = {}
+    if wanted := models.get("language_model"):
+        published = load_backbone(wanted.name, revision=wanted.revision, attention=attention, whole=True)
+        wanted.check(published.identity)
+        backbone, adapters = backbones.add(published)
+        models["language_model"] = Published.of(published.identity)
+        records["language_model"] = published_record(published.identity)
     else:
-        adapters.add(DETECTOR, LoraSettings(**detector_record["lora"]))
-        prefix = f"{model.base_model_prefix}."
-        adapters.load(DETECTOR, {prefix + k: v for k, v in detector_weights.items() if k.startswith("encoder.")})
-        label_head = detector_head(model.config.hidden_size, detector_weights)
-        detector = SpanDetector(encoder, label_head, backbone.tokenizer, lambda: adapters.on(DETECTOR))
-        records["detector"] = detector_record
+        weights, record = load_part(folder, "language_model")
+        backbone, adapters = backbones.of(record, folder / "language_model.json")
+        settings = record["settings"]
+        adapters.add(LANGUAGE, LoraSettings(settings["lora_rank"], settings["lora_alpha"], 0.0, ALL_LINEAR))
+        adapters.load(LANGUAGE, {k: v for k, v in weights.items() if "lora_" in k})
+        copy_tensors(head_parameters(backbone.model), weights, f"{folder / 'language_model.safetensors'}")
+        records["language_model"], folders["language_model"] = record, part_folder(folder, "language_model")
 
-    clap_weights, clap_record = load_part(folder, "clap")
-    tower = AudioTowerConfig(**clap_record["tower"])
-    projections = ClapProjections(tower, clap_record["text_size"], clap_record["clap_dim"])
-    copy_tensors(projections.state_dict(), clap_weights, f"{folder / 'clap.safetensors'}")
-    records["clap"] = clap_record
+    heard_by = folder if detector is None else detector_at(detector)
+    span_detector, records["detector"] = load_detector(heard_by, backbones)
+    folders["detector"] = part_folder(heard_by, "detector")
 
-    for name, record in records.items():
-        if record["backbone"]["sha256"] != backbone.identity.sha256:
-            raise ArtefactError(
-                f"{folder / name}.json was trained on the backbone {record['backbone']['sha256']}, but"
-                f" {backbone.identity.name} has {backbone.identity.sha256}; give the backbone it was trained on"
-            )
-    records["detector"] = detector_record
-    for module in (model, detector.encoder, detector.head, projections):
+    clap: Clap
+    if wanted := models.get("clap"):
+        clap = load_clap(wanted.name, revision=wanted.revision)
+        wanted.check(clap.identity)
+        models["clap"] = Published.of(clap.identity)
+        records["clap"] = published_record(clap.identity)
+        modules: list[nn.Module] = [clap.model]
+    else:
+        clap, records["clap"] = load_trained_clap(folder, backbones)
+        folders["clap"] = part_folder(folder, "clap")
+        modules = [clap.projections, clap.encoder]
+    for module in (backbone.model, span_detector.encoder, span_detector.head, *modules):
         module.requires_grad_(False).eval().to(device)
-    clap = ClapModel(projections, encoder, backbone.tokenizer, lambda: adapters.on())
-    folders = {part: part_folder(folder, part) for part in records}
-    return Parts(model, backbone.tokenizer, backbone.identity, adapters, detector, clap, records, folders)
+    tokenizer, identity = backbone.tokenizer, backbone.identity
+    return Parts(backbone.model, tokenizer, identity, adapters, span_detector, clap, records, folders, models)
+
+
+def detector_at(name: str) -> Path:
+    """The folder of a detector: a preset that ships, or what `train detector` wrote.
+
+    Raises
+    ------
+    ArtefactError
+        There is none.
+    """
+    if "/" not in name and (PRETRAINED / name / "detector.json").is_file():
+        return PRETRAINED / name
+    if not (part_folder(Path(name), "detector") / "detector.json").is_file():
+        raise ArtefactError(
+            f"detector is {name!r}, and there is no detector.json in it; give 'mini', or the folder that 'audiobert"
+            " train detector' wrote"
+        )
+    return Path(name)
+
+
+def load_detector(folder: Path, backbones: Backbones) -> tuple[SpanDetector, dict[str, Any]]:
+    """The span detector of a folder and its record: a LoRA on a backbone that may be shared, or a model of its own."""
+    weights, record = load_part(folder, "detector")
+    if record["lora"] is None:
+        return whole_detector(folder, weights, record), record
+    backbone, adapters = backbones.of(record, part_folder(folder, "detector") / "detector.json")
+    adapters.add(DETECTOR, LoraSettings(**record["lora"]))
+    prefix = f"{backbone.model.base_model_prefix}."
+    adapters.load(DETECTOR, {prefix + k: v for k, v in weights.items() if k.startswith("encoder.")})
+    head = detector_head(backbone.model.config.hidden_size, weights)
+    return SpanDetector(backbone.model.base_model, head, backbone.tokenizer, lambda: adapters.on(DETECTOR)), record
+
+
+def load_trained_clap(folder: Path, backbones: Backbones) -> tuple[ClapModel, dict[str, Any]]:
+    """The CLAP that was trained here and its record; its text tower stands on a backbone that may be shared."""
+    weights, record = load_part(folder, "clap")
+    backbone, adapters = backbones.of(record, folder / "clap.json")
+    tower = AudioTowerConfig(**record["tower"])
+    projections = ClapProjections(tower, record["text_size"], record["clap_dim"])
+    copy_tensors(projections.state_dict(), weights, f"{folder / 'clap.safetensors'}")
+    return ClapModel(projections, backbone.model.base_model, backbone.tokenizer, lambda: adapters.on()), record
+
+
+def new_audio_encoder(parts: Parts, *, pooling: Pooling = "mean", attention: str | None = None) -> AudioEncoder:
+    """The audio encoder before AudioBERT's training: the published one, or a copy of the trained CLAP's audio tower.
+
+    Raises
+    ------
+    InputError
+        CLAP is a published one, which lends its audio tower to nobody, and no audio encoder is named.
+    """
+    if wanted := parts.models.get("audio_encoder"):
+        encoder = load_audio_encoder(wanted.name, revision=wanted.revision, pooling=pooling, attention=attention)
+        wanted.check(encoder.identity)
+        parts.models["audio_encoder"] = Published.of(encoder.identity)
+        return encoder
+    if isinstance(parts.clap, HubClap):
+        raise InputError("clap names a published model, so audio_encoder must name one, too (such as an AST)")
+    tower = AudioTower(parts.clap.projections.audio_tower.config)
+    tower.load_state_dict(parts.clap.projections.audio_tower.state_dict())
+    return tower
+
+
+def new_knowledge_encoder(parts: Parts, encoder: AudioEncoder, settings: Mapping[str, Any]) -> KnowledgeEncoder:
+    """The knowledge encoder before AudioBERT's training, with what its settings (or its record) say of it."""
+    return KnowledgeEncoder(
+        encoder,
+        parts.language_model.config.hidden_size,
+        attributes=settings["attributes"],
+        projection=settings.get("projection", "mlp"),
+    )
+
+
+def trained_knowledge(encoder: KnowledgeEncoder, settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights of a knowledge encoder that a model's folder holds: a published encoder that was not trained is not
+    copied."""
+    copied = settings["train_audio_encoder"] or isinstance(encoder.tower, AudioTower)
+    return {name: value for name, value in encoder.state_dict().items() if copied or not name.startswith("tower.")}
 
 
 def detector_head(hidden_size: int, weights: dict[str, Tensor]) -> nn.Linear:
@@ -192,13 +373,7 @@ def whole_detector(folder: Path, weights: dict[str, Tensor], record: dict[str, A
     ArtefactError
         The backbone at hand is not the one that it was trained on.
     """
-    named = record["backbone"]
-    backbone = load_backbone(named["name"], revision=named["revision"])
-    if backbone.identity.sha256 != named["sha256"]:
-        raise ArtefactError(
-            f"{folder / 'detector'}.json was trained on the backbone {named['sha256']}, but {named['name']} has"
-            f" {backbone.identity.sha256}; give the backbone it was trained on"
-        )
+    backbone = backbone_of(record, part_folder(folder, "detector") / "detector.json")
     encoder = cast(PreTrainedModel, backbone.model.base_model)
     copy_tensors(encoder.state_dict(), part_of(weights, "encoder."), f"{folder / 'detector.safetensors'}")
     head = detector_head(encoder.config.hidden_size, weights)

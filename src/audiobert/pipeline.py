@@ -15,12 +15,22 @@ from audiobert.adapters import AUDIO, LANGUAGE, LoraSettings, copy_tensors
 from audiobert.answers import AuditorySpan, FillMask, Hit, MaskPredictions, MaskScores, Prediction
 from audiobert.artefacts import whole_folder
 from audiobert.bank import AudioBank, check_identity
-from audiobert.clap import AudioTower
 from audiobert.clip_encoder import ModelClipEncoder, Precision
 from audiobert.errors import InputError
 from audiobert.inputs import Offsets, Prepared, encode_texts, prepare
-from audiobert.modeling import AudioBertForMaskedLM, Injection, InjectionSettings, KnowledgeEncoder
-from audiobert.parts import BANK_FOLDER, Parts, encoder_identity, load_part, load_parts, model_folder, part_of
+from audiobert.modeling import AudioBertForMaskedLM, Injection, InjectionSettings
+from audiobert.parts import (
+    BANK_FOLDER,
+    Parts,
+    encoder_identity,
+    load_part,
+    load_parts,
+    model_folder,
+    new_audio_encoder,
+    new_knowledge_encoder,
+    part_of,
+    trained_knowledge,
+)
 from audiobert.spans import Span
 
 
@@ -347,9 +357,9 @@ def load_model(folder: Path, device: str | None = None) -> tuple[Parts, AudioBer
     model = AudioBertForMaskedLM(parts.language_model, settings)
     where = str(folder / "audiobert.safetensors")
     copy_tensors(model.own_parameters(), part_of(weights, "model."), where)
-    tower = AudioTower(parts.clap.projections.audio_tower.config)
-    encoder = KnowledgeEncoder(tower, parts.language_model.config.hidden_size, attributes=settings.attributes)
-    copy_tensors(encoder.state_dict(), part_of(weights, "knowledge."), where)
+    audio_encoder = new_audio_encoder(parts, pooling=record["settings"].get("pooling", "mean"))
+    encoder = new_knowledge_encoder(parts, audio_encoder, record["settings"])
+    copy_tensors(trained_knowledge(encoder, record["settings"]), part_of(weights, "knowledge."), where)
     for module in (model, encoder):
         module.requires_grad_(False).eval().to(chosen)
     parts.records["audiobert"] = record

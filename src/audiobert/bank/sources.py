@@ -102,6 +102,10 @@ class Source:
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._walk())
 
+    def only(self, files: set[Path]) -> Source:
+        """The entries that lie in these files."""
+        return Source(self.name, self.root, len(files), lambda: (entry for entry in self if entry.file in files))
+
 
 def open_source(source: Any) -> Source:
     """Open whatever a bank can be built from.
@@ -111,13 +115,15 @@ def open_source(source: Any) -> Source:
     source
         A folder of sound files and `.tar` shards; a shard; a CSV, TSV, JSONL or Parquet manifest with a `path` column
         (relative to the manifest); a folder written by `datasets.Dataset.save_to_disk`; the text
-        `datasets:NAME[?split=train&name=CONFIG&streaming=1]`; or a `datasets` dataset.
+        `datasets:NAME[?split=train&name=CONFIG&streaming=1]`; a `datasets` dataset; or a source that is open already.
 
     Raises
     ------
     InputError
         When there is no such source, or a manifest has no `path` column.
     """
+    if isinstance(source, Source):
+        return source
     if not isinstance(source, str | Path):
         return _dataset_source(source, "datasets")
     if str(source).startswith(DATASETS_PREFIX):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,13 +19,24 @@ from transformers import PreTrainedTokenizerBase
 from audiobert.adapters import ALL_LINEAR, AUDIO, LANGUAGE, QUERY_KEY_VALUE, LoraSettings
 from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
 from audiobert.audio import load_audio, measure
+from audiobert.audio_encoder import AudioEncoder
 from audiobert.auditorybench.data import Row, load_split
+from audiobert.backbone import PRESETS, Published
 from audiobert.bank import build_bank
-from audiobert.clap import AudioTower
+from audiobert.bank.sources import open_source
 from audiobert.clip_encoder import ModelClipEncoder
 from audiobert.inputs import Inputs, Offsets, encode_texts
 from audiobert.modeling import AudioBertForMaskedLM, Injection, InjectionSettings, KnowledgeEncoder, attribute_features
-from audiobert.parts import BANK_FOLDER, Parts, encoder_identity, load_parts, write_model_folder
+from audiobert.parts import (
+    BANK_FOLDER,
+    Parts,
+    encoder_identity,
+    load_parts,
+    new_audio_encoder,
+    new_knowledge_encoder,
+    trained_knowledge,
+    write_model_folder,
+)
 from audiobert.progress import stderr, track
 from audiobert.training.clips import MAX_SECONDS, Spectrograms, TrainingClip, read_clips
 from audiobert.training.config import TrainingConfig
@@ -36,7 +47,17 @@ from audiobert.training.retrieval import Retrieved, detected_spans, oracle, retr
 from audiobert.training.scores import accuracies, score_questions
 
 TASKS = ("animal", "pitch")
+EVALUATED = ("dev", "test", "wiki")  # splits of the benchmark that are asked about
 MODEL_FOLDER = "model"  # below the output folder: all parts side by side and a bank, ready for `--model`
+
+
+class PublishedConfig(BaseModel):
+    """A published model: a hub id or a folder; `revision` is a commit, tag or branch of a hub id."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    revision: str | None = None
 
 
 class AudioBertConfig(TrainingConfig):
@@ -53,10 +74,27 @@ class AudioBertConfig(TrainingConfig):
         How often the rows of a task are seen in an epoch, where not once.
     isolated
         See `InjectionSettings`.
+    language_model, clap, audio_encoder
+        Published models (`name`, and `revision` for a hub id) in place of the trained parts of `mini`; `preset` names
+        all three.
+    detector
+        `mini`, or the folder that `train detector` wrote; by default it is looked for with the other parts.
+    pooling, projection
+        How the audio encoder's states become one vector, and that a knowledge vector.
+    loss_tokens
+        `mask`: the loss is at the masks alone; `all`: at every token of the sentence, as in the published code.
+    retrieval
+        `leak-free` leaves out the clips that `clips.csv` says belong to evaluated rows (column `split`: dev, test or
+        wiki), in training and in the bank; `all-splits` takes all.
     gradient_checkpointing
         Compute the audio encoder's inner states again on the way back instead of keeping them: less memory, more time.
     """
 
+    preset: Literal["paper-base", "paper-large"] | None = None
+    language_model: PublishedConfig | None = None
+    clap: PublishedConfig | None = None
+    audio_encoder: PublishedConfig | None = None
+    detector: str | None = None
     epochs: int = 8
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -74,6 +112,10 @@ class AudioBertConfig(TrainingConfig):
     comparison: bool = True
     isolated: bool = False
     query: str = "{span}"
+    retrieval: Literal["leak-free", "all-splits"] = "leak-free"
+    pooling: Literal["mean", "first"] = "mean"
+    projection: Literal["mlp", "linear"] = "mlp"
+    loss_tokens: Literal["mask", "all"] = "mask"
     train_audio_encoder: bool = True
     audio_encoder_rate: float = 0.3
     gradient_checkpointing: bool = False
@@ -86,6 +128,25 @@ class AudioBertConfig(TrainingConfig):
     repeats: dict[str, int] = Field(default_factory=dict)
     average_from: float = 0.6
     tasks: tuple[str, ...] = TASKS
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.loss_tokens == "all" and (self.comparison or self.answer_noise):
+            raise ValueError(
+                "loss_tokens 'all' wants comparison: false and answer_noise: 0, which speak of masks alone"
+            )
+        if "{span}" not in self.query:
+            raise ValueError("query must have {span} in it, where the words of the span go")
+        return self
+
+    def models(self) -> dict[str, Published]:
+        """The published models by role; none for `mini`."""
+        named = {role: Published(name) for role, name in PRESETS[self.preset].items()} if self.preset else {}
+        for role in ("language_model", "clap", "audio_encoder"):
+            chosen: PublishedConfig | None = getattr(self, role)
+            if chosen:
+                named[role] = Published(chosen.name, chosen.revision)
+        return named
 
     def lora(self) -> LoraSettings:
         targets = ALL_LINEAR if self.lora_targets == "all-linear" else QUERY_KEY_VALUE
@@ -211,13 +272,17 @@ class AudioBertObjective(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         inputs = batch.inputs
-        logits = self.model(inputs.input_ids, inputs.attention_mask, inputs.masks, self.injection(batch)).float()
+        predicted, answers, opposites = inputs.masks, batch.answers, batch.opposites
+        if self.config.loss_tokens == "all":
+            predicted = inputs.attention_mask.bool()
+            answers = opposites = inputs.input_ids.masked_scatter(inputs.masks, batch.answers)[predicted]
+        logits = self.model(inputs.input_ids, inputs.attention_mask, predicted, self.injection(batch)).float()
         loss, opposite = (
             functional.cross_entropy(logits, ids, reduction="sum", label_smoothing=self.config.label_smoothing)
-            for ids in (batch.answers, batch.opposites)
+            for ids in (answers, opposites)
         )
         loss = torch.lerp(loss, opposite, self.config.answer_noise)
-        return loss, torch.tensor(float(len(batch.answers)), device=loss.device)
+        return loss, torch.tensor(float(len(answers)), device=loss.device)
 
 
 def make_batch(
@@ -267,7 +332,20 @@ def measured_attributes(folder: Path, clips: list[TrainingClip], cache: Path) ->
     return np.load(path)
 
 
-def encode_clips(tower: AudioTower, spectrograms: Spectrograms, *, batch_size: int = 64) -> Tensor:
+def freeze_unused(model: AudioBertForMaskedLM, config: AudioBertConfig) -> None:
+    """Take the parameters that these settings leave out of the sum out of the training, too."""
+    unused = {
+        "score_sharpness": config.clips_per_span == 1,
+        "gate_": not config.gate,
+        "span_scorer.": not config.comparison,
+        "comparison_": not config.comparison,
+    }
+    for name, parameter in model.own_parameters().items():
+        if any(name.startswith(prefix) and left_out for prefix, left_out in unused.items()):
+            parameter.requires_grad_(False)
+
+
+def encode_clips(tower: AudioEncoder, spectrograms: Spectrograms, *, batch_size: int = 64) -> Tensor:
     """The audio encoder's features `(clips, width)` of all clips, without gradients, in the host's memory."""
     tower.eval()
     starts = range(0, len(spectrograms), batch_size)
@@ -305,10 +383,14 @@ def train_audiobert(
         `data/audio`.
     """
     device = processes().device
-    parts = load_parts(parts_from, attention="eager", device=device)
+    models = config.models()
+    attention = None if models else "eager"  # mini is small: eager attention is faster in bfloat16 on a CPU
+    parts = load_parts(parts_from, models=models, detector=config.detector, attention=attention, device=device)
+    torch.manual_seed(config.seed)
+    tower = new_audio_encoder(parts, pooling=config.pooling, attention=attention)
     clips = read_clips(data / "audio")
     cache = cache or out.parent / "cache"
-    spectrograms = Spectrograms(data / "audio", clips, cache)
+    spectrograms = Spectrograms(data / "audio", clips, cache, tower.features)
     attributes = torch.from_numpy(measured_attributes(data / "audio", clips, cache))
 
     material = {
@@ -317,7 +399,8 @@ def train_audiobert(
         for rows in [read_rows(data / "auditorybench", config.tasks, split)]
     }
     answers = {text: answer for part in material.values() for text, answer in part.answers_by_span().items()}
-    retrieved = retrieve(parts, spectrograms, set(answers), config.query, config.clips_per_span, cache)
+    allowed = np.array([config.retrieval == "all-splits" or clip.split not in EVALUATED for clip in clips])
+    retrieved = retrieve(parts, spectrograms, set(answers), config.query, config.clips_per_span, cache, allowed)
     if config.audio == "random":
         retrieved = retrieved.random(config.seed, len(clips))
     elif config.audio == "shuffled":
@@ -325,19 +408,17 @@ def train_audiobert(
     elif config.audio == "oracle":
         retrieved = oracle(retrieved, answers, clips, config.seed)
 
-    torch.manual_seed(config.seed)
-    tower = AudioTower(parts.clap.projections.audio_tower.config)
-    tower.load_state_dict(parts.clap.projections.audio_tower.state_dict())
     parts.language_model.requires_grad_(False)
     parts.adapters.fold(LANGUAGE)
     parts.adapters.add(AUDIO, config.lora())
     parts.adapters.set(AUDIO, train=AUDIO)
     set_dropout(parts.language_model, config.dropout)
     model = AudioBertForMaskedLM(parts.language_model, config.settings())
-    encoder = KnowledgeEncoder(tower, parts.language_model.config.hidden_size, attributes=config.attributes)
-    encoder.tower.requires_grad_(config.train_audio_encoder)
+    freeze_unused(model, config)
+    encoder = new_knowledge_encoder(parts, tower, config.model_dump())
+    tower.requires_grad_(config.train_audio_encoder)
     if config.gradient_checkpointing:
-        checkpoint_gradients(encoder.tower)
+        checkpoint_gradients(tower)
     features = encode_clips(tower.to(device), spectrograms)
     objective = AudioBertObjective(model, encoder, spectrograms, attributes, features, config)
 
@@ -394,7 +475,8 @@ def train_audiobert(
         part.write_text("".join(json.dumps(result) + "\n" for result in results))
     weights = {f"lora.{key}": value for key, value in parts.adapters.state(AUDIO).items()}
     weights |= {f"model.{key}": value.detach().half().contiguous() for key, value in model.own_parameters().items()}
-    weights |= {f"knowledge.{key}": value.detach().half().contiguous() for key, value in encoder.state_dict().items()}
+    knowledge = trained_knowledge(encoder, config.model_dump())
+    weights |= {f"knowledge.{key}": value.detach().half().contiguous() for key, value in knowledge.items()}
     with whole_file(out / "audiobert.safetensors") as part:
         save_file(weights, part)
     record = dict(
@@ -402,6 +484,7 @@ def train_audiobert(
             part="audiobert",
             made_with={name: record["sha256"] for name, record in parts.records.items()},
             backbone=parts.identity.to_json(),
+            models={role: asdict(published) for role, published in parts.models.items()},
             settings=config.model_dump(mode="json"),
             lora=config.lora().to_json(),
             injection=config.settings().to_json(),
@@ -414,12 +497,12 @@ def train_audiobert(
     )
     write_json(out / "audiobert.json", record)
     if bank:
-        write_model_folder(out / MODEL_FOLDER, [*dict.fromkeys(parts.folders.values()), out])
+        write_model_folder(out / MODEL_FOLDER, parts.folders | {"audiobert": out}, parts.models)
         encoder_of_clips = ModelClipEncoder(
             parts.clap, encoder, encoder_identity(parts.records | {"audiobert": record})
         )
-        build_bank(
-            data / "audio" / "clips.csv", out / MODEL_FOLDER / BANK_FOLDER, encoder_of_clips, keep_audio_root=False
-        )
+        kept = {data / "audio" / clip.path for clip, is_allowed in zip(clips, allowed, strict=True) if is_allowed}
+        source = open_source(data / "audio" / "clips.csv").only(kept)
+        build_bank(source, out / MODEL_FOLDER / BANK_FOLDER, encoder_of_clips, keep_audio_root=False)
     stderr.print(f"audiobert: {final}; wrote {out}")
     return record

@@ -24,7 +24,11 @@ MAX_SECONDS = 10.3
 
 @dataclass(frozen=True)
 class TrainingClip:
-    """A clip of the manifest. `recording` is the same for clips that were cut from one recording."""
+    """A clip of the manifest.
+
+    `recording` is the same for clips that were cut from one recording; `split` is that of the benchmark whose rows the
+    clip was used for, where the manifest says so.
+    """
 
     path: str
     label: str
@@ -32,6 +36,7 @@ class TrainingClip:
     source: str
     fold: int
     recording: str
+    split: str = ""
 
 
 def read_clips(folder: Path) -> list[TrainingClip]:
@@ -58,6 +63,7 @@ def read_clips(folder: Path) -> list[TrainingClip]:
             row["source"],
             int(row["fold"] or 0),
             row.get("freesound_id") or row["path"],
+            row.get("split") or "",
         )
         for row in rows
     ]

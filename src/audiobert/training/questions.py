@@ -74,7 +74,9 @@ def make_question(
     if swap:
         text, spans = swap_spans(text, spans)
         answer = OPPOSITE[answer.lower()]
-    ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    # As in the middle of the sentence: byte-level tokenizers have other tokens for a word behind a space.
+    spaced = text[: text.index(MASK)].endswith(" ")
+    ids = tokenizer(f" {answer}" if spaced else answer, add_special_tokens=False)["input_ids"]
     text, moved = expand_mask(text, sorted(spans), " ".join([tokenizer.mask_token] * len(ids)))
     return Question(text, tuple(ids), moved, row.task, row.split, row.row)
 

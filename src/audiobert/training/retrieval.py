@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from audiobert.artefacts import read_json, whole_file, write_json
 from audiobert.auditorybench.data import Row
+from audiobert.errors import InputError
 from audiobert.inputs import Offsets
 from audiobert.parts import Parts
 from audiobert.progress import track
@@ -76,11 +77,34 @@ def clap_vectors(parts: Parts, spectrograms: Spectrograms, *, batch_size: int = 
 
 
 def retrieve(
-    parts: Parts, spectrograms: Spectrograms, texts: set[str], query: str, clips: int, cache: Path
+    parts: Parts,
+    spectrograms: Spectrograms,
+    texts: set[str],
+    query: str,
+    clips: int,
+    cache: Path,
+    allowed: np.ndarray | None = None,
 ) -> Retrieved:
-    """The nearest clips of every span text by cosine of CLAP vectors; kept in a file for the next run."""
+    """The nearest clips of every span text by cosine of CLAP vectors; kept in a file for the next run.
+
+    Parameters
+    ----------
+    allowed : np.ndarray, optional
+        `(clips,)` bool, which clips may be retrieved.
+
+    Raises
+    ------
+    InputError
+        Fewer clips may be retrieved than a span is to get.
+    """
     names = sorted(texts)
-    key = digest([parts.records["clap"]["sha256"], str(spectrograms.frames_path.name), query, str(clips), *names])
+    left = len(spectrograms) if allowed is None else int(allowed.sum())
+    if left < clips:
+        raise InputError(f"{left} clips may be retrieved, and a span is to get {clips}; lower clips_per_span")
+    key_parts = [parts.records["clap"]["sha256"], str(spectrograms.frames_path.name), query, str(clips), *names]
+    if allowed is not None and not allowed.all():
+        key_parts.append(allowed.tobytes().hex())
+    key = digest(key_parts)
     path = cache / f"retrieved-{key}.safetensors"
     with main_process_first():
         if not path.exists():
@@ -89,6 +113,8 @@ def retrieve(
             tops, best = [], []
             for start in range(0, len(names), 4096):
                 cosines = queries[start : start + 4096] @ audio_vectors.T
+                if allowed is not None:
+                    cosines[:, ~allowed] = -np.inf
                 tops.append(np.argsort(-cosines, axis=1, kind="stable")[:, :clips])
                 best.append(np.take_along_axis(cosines, tops[-1], axis=1))
             with whole_file(path) as part:

@@ -1,0 +1,189 @@
+"""The full-size system with tiny models of every family, saved as a hub would hand them over: train, load, answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
+
+from audiobert import AudioBert
+from audiobert.artefacts import read_json
+from audiobert.cli import run
+from audiobert.inputs import encode_texts
+from audiobert.modeling import AudioBertForMaskedLM, InjectionSettings
+from audiobert.training.audiobert import AudioBertConfig, AudioBertObjective, Batch
+from auditorybench_toys import bert, deberta, modernbert, roberta
+from tiny_models import AUDIO_ENCODERS, ast, clap, distilbert
+from training_toys import write_data
+
+SOUND = "Woof is the sound a [MASK] makes."
+SETTINGS = {
+    "detector": "mini", "epochs": 1, "batch_size": 4, "precision": "fp32", "lora_rank": 4, "clips_per_span": 1,
+    "gate": False, "attributes": False, "comparison": False, "projection": "linear", "query": "{span} sound",
+    "clips_per_step": 0, "audio_encoder_rate": 1.0, "average_from": 1.0, "asked_spans": "gold",
+}  # fmt: skip
+PAIRS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "bert": (bert, "ast"),
+    "roberta": (roberta, "whisper"),
+    "modernbert": (modernbert, "wav2vec2"),
+    "distilbert": (distilbert, "hubert"),
+    "deberta": (deberta, "wavlm"),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def clap_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLAP whose weights lie in several shards."""
+    return clap(tmp_path_factory.mktemp("clap") / "clap", shard_size="20KB")
+
+
+def train(data: Path, out: Path, language_model: Path, audio_encoder: Path, clap_folder: Path, **changed: Any) -> Path:
+    names = {"language_model": language_model, "clap": clap_folder, "audio_encoder": audio_encoder}
+    config = out.parent / f"{out.name}.yaml"
+    config.write_text(yaml.safe_dump({**{k: {"name": str(v)} for k, v in names.items()}, **SETTINGS, **changed}))
+    assert run(["train", "audiobert", "--data", str(data), "--out", str(out), "--config", str(config)]) == 0
+    return out / "model"
+
+
+@pytest.mark.parametrize("family", PAIRS)
+def test_a_family_trains_and_answers(
+    family: str, data: Path, clap_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, audio = PAIRS[family]
+    model = train(data, tmp_path / "out", make(tmp_path / family), AUDIO_ENCODERS[audio](tmp_path / audio), clap_folder)
+    capsys.readouterr()
+    assert run(["fill-mask", SOUND, "--model", str(model), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["auditory"]
+    assert answer["spans"][0]["clips"]
+    assert answer["masks"][0]["predictions"] != answer["masks"][0]["base_predictions"]
+    assert run(["fill-mask", SOUND, "--model", str(model), "--json", "--no-audio"]) == 0
+    silent = json.loads(capsys.readouterr().out)
+    assert silent["masks"][0]["predictions"] == answer["masks"][0]["base_predictions"]
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, clap_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    return train(data, folder / "out", bert(folder / "bert"), ast(folder / "ast"), clap_folder)
+
+
+def test_published_weights_are_named_not_copied(trained: Path, clap_folder: Path) -> None:
+    config = read_json(trained / "config.json")
+    assert set(config["parts"]) == {"detector", "audiobert"}
+    assert set(config["models"]) == {"language_model", "clap", "audio_encoder"}
+    assert config["models"]["clap"]["name"] == str(clap_folder)
+    assert len(config["models"]["clap"]["sha256"]) > 1  # a checksum a shard
+    assert read_json(trained / "audiobert.json")["models"] == config["models"]
+    assert {path.name for path in trained.glob("*.safetensors")} == {"detector.safetensors", "audiobert.safetensors"}
+
+
+def test_a_model_of_other_weights_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = read_json(trained / "config.json")
+    for role in config["models"]:
+        changed = json.loads(json.dumps(config))
+        changed["models"][role]["sha256"] = {"model.safetensors": "0" * 64}
+        (trained / "config.json").write_text(json.dumps(changed))
+        try:
+            assert run(["fill-mask", SOUND, "--model", str(trained)]) == 2
+        finally:
+            (trained / "config.json").write_text(json.dumps(config))
+        message = capsys.readouterr().err
+        assert "were trained on; restore those" in message
+        assert message.count("\n") == 1
+
+
+def test_the_bank_of_a_model_is_built_again_to_the_same_vectors(trained: Path, data: Path, tmp_path: Path) -> None:
+    source = data / "audio" / "clips.csv"
+    assert run(["bank", "build", str(source), "--out", str(tmp_path / "bank"), "--model", str(trained)]) == 0
+    model = AudioBert.from_pretrained(str(trained), bank=tmp_path / "bank", device="cpu")
+    own = AudioBert.from_pretrained(str(trained), device="cpu").bank
+    # Training held its weights in float32, the folder holds them in float16.
+    np.testing.assert_allclose(model.bank.clap_vectors, own.clap_vectors, atol=1e-3)
+    np.testing.assert_allclose(model.bank.knowledge_vectors, own.knowledge_vectors, atol=1e-2)
+    assert model.fill_mask(SOUND).spans[0].clips[0].clip.id == "dog0.wav" or model.search("woof", 3)
+
+
+def test_save_and_load_give_the_same_answers(trained: Path, tmp_path: Path) -> None:
+    model = AudioBert.from_pretrained(str(trained), device="cpu")
+    model.save_pretrained(tmp_path / "copy")
+    copy = AudioBert.from_pretrained(str(tmp_path / "copy"), device="cpu")
+    assert copy.fill_mask(SOUND).to_json() == model.fill_mask(SOUND).to_json()
+
+
+def test_a_frozen_audio_encoder_is_not_copied(data: Path, clap_folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    model = train(
+        data, tmp_path / "out", bert(tmp_path / "bert"), ast(tmp_path / "ast"), clap_folder, train_audio_encoder=False
+    )
+    names = load_file(model / "audiobert.safetensors")
+    assert any(name.startswith("knowledge.outer") for name in names)
+    assert not any(name.startswith("knowledge.tower") for name in names)
+    assert AudioBert.from_pretrained(str(model), device="cpu").fill_mask(SOUND).auditory
+
+
+def test_masked_scores_are_those_of_the_fill_mask_pipeline(trained: Path) -> None:
+    from transformers import AutoModelForMaskedLM, pipeline
+
+    model = AudioBert.from_pretrained(str(trained), device="cpu")
+    name = read_json(trained / "config.json")["models"]["language_model"]["name"]
+    plain = pipeline(
+        "fill-mask", AutoModelForMaskedLM.from_pretrained(name), tokenizer=AutoTokenizer.from_pretrained(name)
+    )
+    ours = model.fill_mask(SOUND, audio=False, top_k=5).masks[0].predictions
+    theirs = plain(SOUND, top_k=5)
+    assert [p.token for p in ours] == [p["token_str"].strip() for p in theirs]
+    np.testing.assert_allclose([p.score for p in ours], [p["score"] for p in theirs], rtol=1e-5)
+
+
+def test_clips_of_evaluated_rows_are_left_out_unless_asked_for(data: Path, clap_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("text", "auditorybench"):
+        (folder / name).symlink_to(data / name)
+    (folder / "audio").mkdir()
+    rows = (data / "audio" / "clips.csv").read_text().splitlines()
+    for path in (data / "audio").glob("*.wav"):
+        (folder / "audio" / path.name).symlink_to(path)
+    split = ["split", *["dev" if row.startswith("dog") else "train" for row in rows[1:]]]
+    (folder / "audio" / "clips.csv").write_text("\n".join(f"{row},{s}" for row, s in zip(rows, split, strict=True)))
+    language_model, encoder = bert(tmp_path / "bert"), ast(tmp_path / "ast")
+    for retrieval, dogs in (("leak-free", 0), ("all-splits", 6)):
+        model = train(folder, tmp_path / retrieval, language_model, encoder, clap_folder, retrieval=retrieval)
+        clips = AudioBert.from_pretrained(str(model), device="cpu").bank.clips()
+        assert sum(clip.label == "dog" for clip in clips) == dogs
+
+
+def test_the_loss_at_all_tokens_is_the_language_models_own(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(bert(tmp_path / "bert"))
+    torch.manual_seed(0)
+    language_model = BertForMaskedLM(
+        BertConfig(
+            vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
+        )
+    ).eval()
+    inputs = encode_texts(tokenizer, ["a [MASK] barks", "the cat [MASK] at a dog"])
+    answers = torch.tensor([7, 9])
+    batch = Batch(inputs, answers, answers, torch.zeros(2, 0, 1, dtype=torch.long), torch.zeros(2, 0, 1), 0)
+    settings = {"audio": "none", "comparison": False, "loss_tokens": "all"}
+    model = AudioBertForMaskedLM(language_model, InjectionSettings(comparison=False))
+    config = AudioBertConfig(**settings)  # type: ignore[arg-type]
+    objective = AudioBertObjective(model, None, None, torch.zeros(0), torch.zeros(0), config)  # type: ignore[arg-type]
+    loss, terms = objective(batch)
+    labels = inputs.input_ids.masked_scatter(inputs.masks, answers).masked_fill(inputs.attention_mask == 0, -100)
+    expected = language_model(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, labels=labels).loss
+    assert int(terms) == int(inputs.attention_mask.sum())
+    torch.testing.assert_close(loss / terms, expected)
