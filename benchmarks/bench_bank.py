@@ -6,133 +6,39 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from audiobert.audio import SAMPLE_RATE_HZ, Attributes, load_audio, log_mel_spectrogram, measure, seconds_heard
-from audiobert.bank import AudioBank, build_bank
+from audiobert.bank import AudioBank
+from audiobert.bank.batches import batched
+from audiobert.bank.build import BATCH_SIZE
+from audiobert.bank.clips import MEASURED_COLUMNS
+from audiobert.bank.journal import Journal, Record
 from audiobert.bank.search import exact_search, tuning_queries
 from audiobert.bank.store import open_vectors, write_bank
-from audiobert.features import AUDIO_ENCODER, CLAP, Features, LogMel, Makers
-from benchmarks.bench_audio import row, some_clips
+from benchmarks import bank_build
+from benchmarks.bench_audio import row
 
-_SIZES = (1_000, 100_000, 630_000)
+_SIZES = (1_000, 10_000, 100_000, 630_000)
 _CLAP_DIM = 512
 _HIDDEN_SIZE = 64  # the knowledge vectors take no part in a search
-_CLIPS = 48
-_QUERIES = 16
+_BATCHES = (1, 16, 256)  # queries at once
 _TOP_K = 10
 
 
 def run() -> list[dict[str, Any]]:
     """Measure."""
     with tempfile.TemporaryDirectory() as folder:
-        return [*_build(Path(folder)), *_search_and_open(Path(folder))]
-
-
-# ------------------------------------------------------------------------------------------------------------- build
-
-
-class _RandomEncoder:
-    """An AST of the size of mini's towers with random weights: speed does not depend on what it has learnt."""
-
-    clap_dim = 128
-    hidden_size = 192
-    frames = 512
-    makers: ClassVar[Makers] = {CLAP: LogMel(512), AUDIO_ENCODER: LogMel(512)}
-
-    def __init__(self) -> None:
-        import torch
-        from transformers import ASTConfig, ASTModel
-
-        torch.manual_seed(0)
-        config = ASTConfig(
-            hidden_size=192,
-            num_hidden_layers=4,
-            num_attention_heads=3,
-            intermediate_size=768,
-            max_length=self.frames,
-            frequency_stride=16,
-            time_stride=16,
-        )
-        self._tower = ASTModel(config).eval()
-
-    def identity(self) -> dict[str, Any]:
-        return {"clap": "random", "audio_encoder": "random"}
-
-    def encode(self, features: list[Features], attributes: list[Attributes]) -> tuple[np.ndarray, np.ndarray]:
-        import torch
-
-        spectrograms = [one[CLAP] for one in features]
-        assert len(spectrograms) == len(attributes)
-        batch = np.zeros((len(spectrograms), self.frames, spectrograms[0].shape[1]), np.float32)
-        for place, spectrogram in zip(batch, spectrograms, strict=True):
-            place[: len(spectrogram)] = (spectrogram[: self.frames] + 4.27) / 9.14
-        with torch.inference_mode():
-            pooled = self._tower(torch.from_numpy(batch)).pooler_output
-        clap = torch.nn.functional.normalize(pooled[:, : self.clap_dim], dim=1)
-        return clap.numpy(), pooled.numpy()
-
-
-def _build(folder: Path) -> list[dict[str, Any]]:
-    import librosa
-    from transformers import ASTFeatureExtractor
-
-    clips = some_clips(_CLIPS, folder)
-    encoder = _RandomEncoder()
-    source = folder / "clips.csv"
-    source.write_text("\n".join(["path", *map(str, clips)]))
-    limit = seconds_heard(encoder.frames)
-
-    started = time.perf_counter()
-    report = build_bank(source, folder / "without-pitch", encoder, workers=0, estimator="none")
-    ours = time.perf_counter() - started
-    started = time.perf_counter()
-    build_bank(source, folder / "with-pitch", encoder, workers=0)
-    with_pitch = time.perf_counter() - started
-
-    extractor = ASTFeatureExtractor(max_length=encoder.frames, do_normalize=False)
-    librosa.load(clips[0], sr=SAMPLE_RATE_HZ)
-    spent = {"decode": 0.0, "features": 0.0, "encoder": 0.0}
-    seconds = 0.0
-    for path in clips:
-        times = [time.perf_counter()]
-        waveform, _ = librosa.load(path, sr=SAMPLE_RATE_HZ)
-        times.append(time.perf_counter())
-        features = extractor(waveform, sampling_rate=SAMPLE_RATE_HZ)["input_values"][0]
-        times.append(time.perf_counter())
-        encoder.encode([{CLAP: features}], [measure(waveform, SAMPLE_RATE_HZ, estimator="none")])
-        times.append(time.perf_counter())
-        for name, start, end in zip(spent, times, times[1:], strict=False):
-            spent[name] += end - start
-        seconds += min(len(waveform) / SAMPLE_RATE_HZ, limit)
-    plain = sum(spent.values())
-    split = _our_split(clips, encoder, limit)
-    note = f"librosa.load + ASTFeatureExtractor + one at a time; {report.clips} clips, one process"
-    rows = [row("bank build, without pitch", seconds / ours, seconds / plain, "audio s/s", note)]
-    rows += [
-        row(f"bank build: {name}", seconds / split[name], seconds / spent[name], "audio s/s", note) for name in spent
-    ]
-    return [*rows, row("bank build, with pitch", seconds / with_pitch, seconds / plain, "audio s/s", "plain has none")]
-
-
-def _our_split(clips: list[Path], encoder: _RandomEncoder, limit: float) -> dict[str, float]:
-    times = [time.perf_counter()]
-    waveforms = [load_audio(path, max_seconds=limit) for path in clips]
-    times.append(time.perf_counter())
-    spectrograms = [log_mel_spectrogram(waveform) for waveform in waveforms]
-    times.append(time.perf_counter())
-    attributes = [measure(waveform, SAMPLE_RATE_HZ, estimator="none") for waveform in waveforms]
-    times.append(time.perf_counter())
-    for start in range(0, len(spectrograms), 32):
-        encoder.encode([{CLAP: one} for one in spectrograms[start : start + 32]], attributes[start : start + 32])
-    times.append(time.perf_counter())
-    return {"decode": times[1] - times[0], "features": times[2] - times[1], "encoder": times[4] - times[3]}
+        return [*bank_build.run(Path(folder)), *_search_and_open(Path(folder))]
 
 
 # --------------------------------------------------------------------------------------------------- search and open
@@ -172,33 +78,57 @@ def _rows(vectors: np.ndarray) -> Iterator[tuple[dict[str, Any], np.ndarray, np.
         yield metadata, vector, knowledge
 
 
+def _records(vectors: np.ndarray) -> Iterator[Record]:
+    """What a build knows of clips once they are heard and encoded."""
+    for row_, vector, knowledge in _rows(vectors):
+        measured = {name: row_[name] for name in MEASURED_COLUMNS if name in row_}
+        given = {name: value for name, value in row_.items() if name != "id" and name not in measured}
+        yield Record(row_["id"], row_["content_sha256"], given, "1:1", None, measured, False, vector, knowledge)
+
+
 def _bank(folder: Path, vectors: np.ndarray) -> Path:
+    """A bank as a build puts it together: through the journal, without hearing anything."""
     folder.mkdir()
-    write_bank(
-        folder,
-        clips=len(vectors),
-        rows=_rows(vectors),
-        rejected=[],
-        clap_dim=_CLAP_DIM,
-        hidden_size=_HIDDEN_SIZE,
-        manifest={"identity": {}, "settings": {}, "audio_root": None},
-    )
+    with closing(Journal(folder.parent / f"{folder.name}.sqlite", {})) as journal:
+        for number, some in enumerate(batched(_records(vectors), BATCH_SIZE)):
+            journal.known([one.id for one in some])
+            places = [(number * BATCH_SIZE + place, one.id) for place, one in enumerate(some)]
+            journal.commit(some, places=places)
+        write_bank(
+            folder,
+            clips=journal.count_clips(),
+            rows=journal.clips(),
+            rejected=journal.rejected(),
+            clap_dim=_CLAP_DIM,
+            hidden_size=_HIDDEN_SIZE,
+            manifest={"identity": {}, "settings": {}, "audio_root": None},
+        )
+    for path in folder.parent.glob(f"{folder.name}.sqlite*"):
+        path.unlink()
     return folder
 
 
 def _search_and_open(folder: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     everything = _vectors(_SIZES[-1])
+    first_rate = None
     for clips in _SIZES:
+        started = time.perf_counter()
         path = _bank(folder / str(clips), everything[:clips])
+        rate = clips / (time.perf_counter() - started)
+        first_rate = first_rate or rate
+        note = f"plain: the rate at {_SIZES[0]:,}"
+        rows.append(row(f"journal and files of {clips:,} clips", rate, first_rate, "clips/s", note))
         opening = min(_opening(path) for _ in range(5))
         whole = _reading_all(path)
         rows.append(row(f"open a bank of {clips:,}", opening, whole, "ms", "reading all of it", more_is_better=False))
-        bank = AudioBank.open(path)
-        queries = tuning_queries(bank.clap_vectors, _QUERIES)
-        rows += _search(bank, queries)
-        if clips == _SIZES[-1] and os.environ.get("AUDIOBERT_BENCH_FULL"):
-            rows += _approximate(folder, bank, queries)
+        rows += _search(AudioBank.open(path))
+        if clips == _SIZES[-1]:
+            rows.append(_memory(path))
+            if os.environ.get("AUDIOBERT_BENCH_FULL"):
+                bank = AudioBank.open(path)
+                rows += _approximate(folder, bank, tuning_queries(bank.clap_vectors, _BATCHES[-1], seed=1))
+        shutil.rmtree(path)
     return rows
 
 
@@ -216,26 +146,70 @@ def _reading_all(path: Path) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-def _search(bank: AudioBank, queries: np.ndarray) -> list[dict[str, Any]]:
+def _search(bank: AudioBank) -> list[dict[str, Any]]:
     from sklearn.metrics.pairwise import cosine_similarity
 
     matrix = bank.clap_vectors.astype(np.float32)
-    bank.search(queries[:1], _TOP_K)
+    queries = tuning_queries(bank.clap_vectors, _BATCHES[-1])
+    started = time.perf_counter()
+    bank.search(queries, _TOP_K)
+    first = time.perf_counter() - started
     rows = []
-    for count in (1, _QUERIES):
-        repeats = 1 if len(bank) > 50_000 else 5
+    for count in (one for one in _BATCHES if one <= len(queries)):
+        our_seconds, (_, ours) = _fastest(lambda some=queries[:count]: bank.search(some, _TOP_K))  # type: ignore[misc]
         started = time.perf_counter()
-        for _ in range(repeats):
-            _, ours = bank.search(queries[:count], _TOP_K)
-        our_seconds = (time.perf_counter() - started) / repeats
-        started = time.perf_counter()
-        plain = np.argsort(-cosine_similarity(queries[:count], matrix), axis=1)[:, :_TOP_K]
+        similarities = cosine_similarity(queries[:count], matrix)
+        plain = np.argsort(-similarities, axis=1)[:, :_TOP_K]
         plain_seconds = time.perf_counter() - started
+        places = np.arange(count)[:, None]
+        tie = np.abs(similarities[places, ours] - similarities[places, plain]).max()
         same = np.mean([len(set(a) & set(b)) / _TOP_K for a, b in zip(ours, plain, strict=True)])
-        note = f"sklearn cosine_similarity + argsort, {same:.0%} of the same top-10"
+        note = f"sklearn cosine_similarity + argsort; {same:.2%} of the same top-10, the rest ties within {tie:.0e}"
+        if count == _BATCHES[-1]:
+            note += f"; the bank's first {count} took {first:.2f} s"
         name = f"search {len(bank):,} x {_CLAP_DIM}, {count} at once"
         rows.append(row(name, count / our_seconds, count / plain_seconds, "queries/s", note))
     return rows
+
+
+def _fastest(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of the fastest of three runs, and what it gave."""
+    best = float("inf")
+    for _ in range(3):
+        started = time.perf_counter()
+        result = work()
+        best = min(best, time.perf_counter() - started)
+    return best, result
+
+
+_PEAK = """
+import resource, sys
+import numpy as np
+from audiobert.bank import AudioBank
+from audiobert.bank.search import tuning_queries
+bank = AudioBank.open(sys.argv[2])
+queries = tuning_queries(bank.clap_vectors, {queries})
+if sys.argv[1] == "ours":
+    bank.search(queries, {top_k}, method="exact")
+elif sys.argv[1] == "plain":
+    from sklearn.metrics.pairwise import cosine_similarity
+    matrix = bank.clap_vectors.astype(np.float32)
+    np.argsort(-cosine_similarity(queries, matrix), axis=1)[:, :{top_k}]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def _memory(path: Path) -> dict[str, Any]:
+    """Peak resident memory of a process that opens the bank and answers one batch."""
+    script = _PEAK.format(queries=_BATCHES[-1], top_k=_TOP_K)
+    peak = {}
+    for what in ("open", "ours", "plain"):
+        run = subprocess.run([sys.executable, "-c", script, what, path], capture_output=True, text=True, check=True)
+        peak[what] = float(run.stdout)
+    mapped = np.prod(AudioBank.open(path).clap_vectors.shape) * 2 / 2**20
+    note = f"peak resident; {peak['open']:.0f} before the search, {mapped:.0f} of ours is the mapped file"
+    name = f"memory, {_BATCHES[-1]} queries, whole process"
+    return row(name, peak["ours"], peak["plain"], "MiB", note, more_is_better=False)
 
 
 def _approximate(folder: Path, bank: AudioBank, queries: np.ndarray) -> list[dict[str, Any]]:
