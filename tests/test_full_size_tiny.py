@@ -18,6 +18,7 @@ from audiobert.artefacts import read_json
 from audiobert.cli import run
 from audiobert.inputs import encode_texts
 from audiobert.modeling import AudioBertForMaskedLM, InjectionSettings
+from audiobert.parts import PRETRAINED
 from audiobert.training.audiobert import AudioBertConfig, AudioBertObjective, Batch
 from auditorybench_toys import bert, deberta, modernbert, roberta
 from tiny_models import AUDIO_ENCODERS, ast, clap, distilbert
@@ -187,3 +188,48 @@ def test_the_loss_at_all_tokens_is_the_language_models_own(tmp_path: Path) -> No
     expected = language_model(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, labels=labels).loss
     assert int(terms) == int(inputs.attention_mask.sum())
     torch.testing.assert_close(loss / terms, expected)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("clapp: {name: x}", "unknown key 'clapp'"),
+        ("clap: {name: x, revison: y}", "unknown key 'clap.revison'"),
+        ("loss_tokens: all", "wants comparison: false"),
+        ("query: sound", "must have {span} in it"),
+        ("clap: {name: ./nowhere}", "./nowhere is not a folder"),
+        ("language_model: {name: ./nowhere}", "./nowhere is not a folder"),
+        ("detector: ./nowhere", "there is no detector.json in it"),
+        ("preset: paper-huge", "preset is 'paper-huge'"),
+    ],
+)
+def test_a_config_that_cannot_work_is_one_line(
+    lines: str, message: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(lines)
+    mini = str(PRETRAINED / "mini")
+    arguments = ["--data", str(data), "--out", str(tmp_path / "out"), "--parts", mini, "--config", str(config)]
+    assert run(["train", "audiobert", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_a_preset_without_trained_parts_says_how_to_make_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fill-mask", SOUND, "--model", "paper-base"]) == 2
+    assert "audiobert train audiobert --config configs/paper-base.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
+def test_out_of_memory_names_the_setting_to_lower(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(AudioBert, "from_pretrained", exhausted)
+    assert run(["fill-mask", SOUND]) == 2
+    said = capsys.readouterr().err
+    assert "lower --batch-size" in said
+    assert said.count("\n") == 1

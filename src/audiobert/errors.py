@@ -32,3 +32,17 @@ class RemoteError(AudioBertError):
     """A server (a hub, a language-model endpoint) did not do its part; what was done so far is kept."""
 
     exit_code = 1
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is a device's way, or the host's, to say that memory ran out.
+
+    >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
+    True
+    >>> out_of_memory(RuntimeError("shapes do not fit"))
+    False
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    signs = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in signs)

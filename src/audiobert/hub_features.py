@@ -104,7 +104,8 @@ class ClapFeatures(ExtractorFeatures):
     """CLAP's mel energies: `(frames, bins)`, or, of a clip longer than a window for a fused CLAP, `(4 frames, bins)`.
 
     The four windows are the whole clip shrunk and one window each of its beginning, middle and end. The extractor draws
-    windows at random; here the draw is the same for every clip and every run.
+    windows at random; here the draw is the same for every clip and every run. A CLAP that is not fused hears the
+    beginning of a clip, where the extractor would draw any window.
     """
 
     @property

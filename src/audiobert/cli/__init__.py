@@ -9,7 +9,7 @@ from importlib import import_module
 import typer
 from typer._click import exceptions as click_exceptions
 
-from audiobert.errors import AudioBertError
+from audiobert.errors import AudioBertError, out_of_memory
 
 app = typer.Typer(
     name="audiobert",
@@ -72,6 +72,14 @@ def run(arguments: list[str]) -> int:
         sys.stderr.close()
         return 1
     except Exception as error:
+        if out_of_memory(error):
+            if debug:
+                traceback.print_exc()
+            return _fail(
+                "not enough memory: lower --batch-size (evaluate, bank build) or ask about fewer texts at once; in a"
+                " training raise micro_batches, set gradient_checkpointing, or lower batch_size in its config",
+                2,
+            )
         if debug:
             traceback.print_exc()
             return 1
