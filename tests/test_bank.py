@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from audiobert.bank import AudioBank, build_bank, check_identity, verify_bank
+from audiobert.bank import AudioBank, build_bank, check_identity, merge_banks, verify_bank
 from audiobert.errors import ArtefactError, InputError
 from bank_fakes import FakeEncoder, write_tone, write_tones
 
@@ -169,3 +169,18 @@ def test_a_bank_without_audio_root_has_no_paths(tmp_path: Path) -> None:
     moved = AudioBank.open(tmp_path / "bank", audio_root=tmp_path / "source")
     assert moved.clip(0).path == str(tmp_path / "source" / "a.wav")
     assert str(tmp_path) not in (tmp_path / "bank" / "clips.arrow").read_bytes().decode("latin-1")
+
+
+def test_a_damaged_bank_is_not_taken_over(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_tone(tmp_path / name / f"{name}.wav", 300 if name == "one" else 500)
+        build_bank(tmp_path / name, tmp_path / f"bank-{name}", FakeEncoder(), workers=0)
+    path = tmp_path / "bank-one" / "vectors.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ArtefactError, match=r"vectors\.safetensors"):
+        merge_banks([tmp_path / "bank-one", tmp_path / "bank-two"], tmp_path / "both")
+    with pytest.raises(ArtefactError, match=r"vectors\.safetensors"):
+        build_bank(tmp_path / "one", tmp_path / "bank-one", FakeEncoder(), workers=0, resume=True)
+    assert not (tmp_path / "both").exists() and not (tmp_path / ".bank-one.building").exists()

@@ -127,6 +127,8 @@ def read_recording(
             samples = file.read(wanted, dtype="float32", always_2d=True)  # (samples, channels)
     except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError, OSError) as error:
         reason = getattr(error, "error_string", None) or str(error)
+        if "not a regular file" in reason:  # so libsndfile calls an MP3 that ends before its first frame
+            reason = "it ends before any sound"
         message = f"{name} cannot be decoded ({reason.strip().rstrip('.')}); give a sound file"
         raise AudioFileError(message, "undecodable") from None
     if not len(samples):

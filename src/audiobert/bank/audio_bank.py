@@ -380,6 +380,19 @@ def verify_bank(folder: str | Path) -> VerifyReport:
     return VerifyReport(str(folder), [MANIFEST, *files], problems)
 
 
+def check_sound(folder: str | Path) -> None:
+    """Refuse a bank whose files are damaged, before its vectors are taken over into another; reads all of it.
+
+    Raises
+    ------
+    ArtefactError
+        Naming what is damaged.
+    """
+    report = verify_bank(folder)
+    if not report.sound:
+        raise ArtefactError(f"{folder} is damaged: {'; '.join(report.problems)}; restore it or build it again")
+
+
 def check_identity(bank: AudioBank, encoder_identity: Mapping[str, Any]) -> None:
     """Refuse a bank whose vectors were made by other models than the ones at hand.
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from audiobert.artefacts import whole_folder
 from audiobert.audio import Attributes
-from audiobert.bank.audio_bank import AudioBank, check_identity
+from audiobert.bank.audio_bank import AudioBank, check_identity, check_sound
 from audiobert.bank.batches import batched
 from audiobert.bank.clips import MEASURED_COLUMNS, SCHEMA
 from audiobert.bank.decode import Heard, Hearing
@@ -235,6 +235,7 @@ def _finished_bank(out: Path, facts: dict[str, Any]) -> AudioBank | None:
             f"{bank.folder} was built with the settings {bank.manifest.get('settings')}, now they are "
             f"{facts['settings']}; give the same settings, or --overwrite to build all of it again"
         )
+    check_sound(out)  # what is damaged must not get a new checksum
     return bank
 
 

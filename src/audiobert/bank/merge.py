@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from audiobert.artefacts import whole_file, whole_folder
-from audiobert.bank.audio_bank import AudioBank, check_identity
+from audiobert.bank.audio_bank import AudioBank, check_identity, check_sound
 from audiobert.bank.batches import batched
 from audiobert.bank.build import add_index
 from audiobert.bank.clips import SCHEMA
@@ -42,6 +42,8 @@ def merge_banks(folders: Sequence[str | Path], out: str | Path, *, index: bool |
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"{out} exists; give a folder that does not")
     banks = [AudioBank.open(folder) for folder in folders]
+    for folder in folders:
+        check_sound(folder)
     for bank in banks[1:]:
         check_identity(bank, banks[0].identity)
         if bank.manifest.get("settings") != banks[0].manifest.get("settings"):

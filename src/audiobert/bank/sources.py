@@ -167,7 +167,8 @@ def read_ids(path: Path) -> list[str]:
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}); give a text file with an id a line") from None
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise InputError(f"{path} cannot be read ({reason}); give a text file with an id a line") from None
 
 
 # ---------------------------------------------------------------------------------------------------------- folders

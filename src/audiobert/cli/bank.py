@@ -208,6 +208,10 @@ def search(
 def _print_hits(hits: list[Hit]) -> None:
     from rich.console import Console
 
+    if not hits:
+        print("no clip of the bank is left by these filters; 'audiobert bank info' shows its licences")
+        return
+
     from audiobert.cli.bank_tables import hit_table
 
     Console().print(hit_table(hits))

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from rich.filesize import decimal
 from rich.table import Table
+
+from audiobert.bank.licences import terms_of
 
 if TYPE_CHECKING:
     from audiobert.answers import Hit
@@ -22,8 +25,10 @@ def bank_tables(bank: AudioBank) -> Iterator[Table]:
     table.add_row("audio", f"{manifest.get('seconds', 0) / 60:,.1f} minutes")
     table.add_row("CLAP vectors", f"{manifest['clap_dim']} float16")
     table.add_row("knowledge vectors", f"{manifest['hidden_size']} float16")
-    table.add_row("size on disk", f"{sum(one['bytes'] for one in manifest['files'].values()) / 1e6:,.1f} MB")
+    table.add_row("size on disk", decimal(sum(one["bytes"] for one in manifest["files"].values())))
     for name, value in _flat(manifest["identity"]):
+        table.add_row(name, f"{value[:12]}..." if name.endswith("sha256") else str(value))
+    for name, value in _flat(manifest["settings"]):
         table.add_row(name, str(value))
     if index := manifest.get("index"):
         table.add_row("index", f"{index['kind']}, {index['nprobe']} of {index['lists']} lists a query")
@@ -63,5 +68,5 @@ def hit_table(hits: list[Hit]) -> Table:
         pitch = "-" if clip.pitch_hz is None else f"{clip.pitch_hz:.0f} Hz"
         length = "-" if clip.duration_s is None else f"{clip.duration_s:.1f} s"
         what = clip.caption or clip.title or clip.label or "-"
-        table.add_row(f"{hit.score:.3f}", clip.id, what, pitch, length, clip.license or "unstated")
+        table.add_row(f"{hit.score:.3f}", clip.id, what, pitch, length, terms_of(clip.license).name)
     return table
