@@ -296,12 +296,14 @@ def make_batch(
     inputs = encode_texts(tokenizer, [q.text for q in questions], [q.spans for q in questions])
     width = inputs.starts.shape[1]
     pairs = [retrieved.of(q, width, clips_per_span) for q in questions]
-    pair = dict(zip(OPPOSITE, tokenizer.convert_tokens_to_ids(list(OPPOSITE)), strict=True))
+    pair = {word: int(tokenizer.convert_tokens_to_ids(word)) for word in OPPOSITE}  # type: ignore[arg-type]
     opposite = {pair[word]: pair[other] for word, other in OPPOSITE.items()}
     answers = torch.tensor([i for q in questions for i in q.answer_ids])
     opposites = torch.tensor([opposite.get(i, i) for i in answers.tolist()])
     clips = torch.from_numpy(np.stack([indices for indices, _ in pairs]))
     scores = torch.from_numpy(np.stack([scores for _, scores in pairs]))
+    if (there := inputs.starts >= 0).any():
+        clips[~there] = clips[there][0]  # what pads costs no clip of its own
     return Batch(inputs, answers, opposites, clips, scores, seed)
 
 

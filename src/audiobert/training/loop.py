@@ -186,7 +186,7 @@ def fit(
     torch.manual_seed(recipe.seed)
     parameters = trainable(objective)
     objective.to(accelerator.device)
-    optimizer = accelerator.prepare_optimizer(_optimizer(parameters, recipe, groups or {}))
+    optimizer = accelerator.prepare_optimizer(make_optimizer(parameters, recipe, groups or {}))
     first_epoch = batches(0)  # made once: to count the steps, and to train on
     per_epoch = [len(first_epoch)] + [len(batches(1)) if epochs == 2 else len(first_epoch)] * (epochs - 1)
     steps = sum(per_epoch)
@@ -221,7 +221,9 @@ def fit(
                 for group in optimizer.param_groups:
                     group["lr"] = peak[id(group)] * learning_rate_at(step, steps, recipe.warmup)
                 micro_batches = _share(accelerator, epoch_batches, index, recipe.micro_batches)
-                loss, terms = _step(accelerator, objective, optimizer, parameters, micro_batches, recipe.max_grad_norm)
+                loss, terms = training_step(
+                    accelerator, objective, optimizer, parameters, micro_batches, recipe.max_grad_norm
+                )
                 total, count, step = total + loss, count + terms, step + 1
                 board.add({"loss": loss / max(terms, 1), "learning_rate": optimizer.param_groups[0]["lr"]}, step)
                 if averages and step > average_start:
@@ -288,7 +290,8 @@ def _enough_memory(recipe: Recipe) -> Iterator[None]:
         ) from error
 
 
-def _optimizer(parameters: dict[str, nn.Parameter], recipe: Recipe, groups: dict[str, float]) -> torch.optim.AdamW:
+def make_optimizer(parameters: dict[str, nn.Parameter], recipe: Recipe, groups: dict[str, float]) -> torch.optim.AdamW:
+    """AdamW with the learning rates of the groups; vectors (biases, norms) do not decay."""
     sorted_in: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         factor = next((factor for prefix, factor in groups.items() if name.startswith(prefix)), 1.0)
@@ -302,7 +305,7 @@ def _optimizer(parameters: dict[str, nn.Parameter], recipe: Recipe, groups: dict
     )
 
 
-def _step(
+def training_step(
     accelerator: Accelerator,
     objective: nn.Module,
     optimizer: Any,
@@ -310,6 +313,7 @@ def _step(
     micro_batches: Sequence[Batch],
     max_grad_norm: float,
 ) -> tuple[float, float]:
+    """One step of the optimizer on this process's micro-batches; summed loss and number of terms of all processes."""
     objective.train()
     total = torch.zeros((), device=accelerator.device)
     count = torch.zeros((), device=accelerator.device)

@@ -1,0 +1,315 @@
+"""A training step of AudioBERT at full size against the straightforward form of the same step, random weights.
+
+Straightforward: every row's files are decoded and featurized anew, every row's clips go through the audio encoder by
+themselves, the language model predicts at every token, all in float32. Ours: features from the memory-mapped cache,
+each distinct clip of the batch once, logits at the masks alone, bfloat16. Both start from the same weights and their
+losses are compared.
+
+On a CPU a batch is a few rows, and its clips are as often shared by spans as in batches of 32 rows of AuditoryBench
+(1.11 spans a clip with mini's CLAP and bank). Times are CPU time of the process, which other work on the machine
+changes less than the clock. With an accelerator the batch is 32 rows, for base and large, with utilisation and peak
+memory; `AUDIOBERT_PEAK_TFLOPS` says what the device could do in dense bfloat16 (default: 989, an H100 or H200).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import librosa
+import numpy as np
+import soundfile
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import ASTConfig, ASTFeatureExtractor, ASTModel, BertConfig, BertForMaskedLM
+
+from audiobert.adapters import AUDIO, Adapters
+from audiobert.audio_encoder import HubAudioEncoder
+from audiobert.backbone import Identity, load_backbone
+from audiobert.hub_features import maker_of
+from audiobert.modeling import AudioBertForMaskedLM, KnowledgeEncoder
+from audiobert.training.audiobert import AudioBertConfig, AudioBertObjective, freeze_unused, make_batch
+from audiobert.training.clips import Spectrograms, read_clips
+from audiobert.training.loop import Recipe, checkpoint_gradients, make_optimizer, set_dropout, trainable, training_step
+from audiobert.training.processes import on_cpu, processes
+from audiobert.training.questions import Question
+from audiobert.training.retrieval import Retrieved
+
+CONFIG = Path(__file__).resolve().parents[1] / "configs" / "paper-base.yaml"
+ROWS_ON_CPU, ROWS_ON_ACCELERATOR = 5, 32
+SPANS_A_CLIP = 1.11
+CLIP_SECONDS, CLIP_RATE_HZ = 10.0, 44_100
+PEAK_TFLOPS = float(os.environ.get("AUDIOBERT_PEAK_TFLOPS", "989"))
+LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+SIZES: dict[str, dict[str, int]] = {"base": {}, "large": LARGE}
+REPEATS_ON_ACCELERATOR = 5
+
+
+@dataclass
+class Setting:
+    """A model with random weights, sound files, and a batch of questions about them."""
+
+    objective: AudioBertObjective
+    tokenizer: Any
+    questions: list[Question]
+    retrieved: Retrieved
+    paths: list[Path]
+    config: AudioBertConfig
+
+
+def make_questions(tokenizer: Any, rows: int) -> list[Question]:
+    """Comparisons of two spans and cloze sentences with one, two to one, as in AuditoryBench's train split."""
+    questions = []
+    for row in range(rows):
+        if row % 3 == 2:
+            text, answer, spans = f"Noise number {row} is the sound a [MASK] makes.", "dog", (f"Noise number {row}",)
+        else:
+            spans = (f"hum number {row} of a tall machine", f"ring number {row} of a small bell")
+            text, answer = f"The {spans[0]} has a [MASK] pitch than the {spans[1]} in most rooms.", "higher"
+        places = tuple((at := text.index(span), at + len(span)) for span in spans)
+        ids = tuple(tokenizer(answer, add_special_tokens=False)["input_ids"])
+        questions.append(Question(text, ids, places, "pitch", "train", row))
+    return questions
+
+
+def make_setting(folder: Path, size: dict[str, int], rows: int, *, clips_per_step: int = 0) -> Setting:
+    """Models from their configs, sound files, their cached features, and who hears which clip."""
+    torch.manual_seed(0)
+    tokenizer = load_backbone("mini").tokenizer  # BERT's own uncased vocabulary
+    config = AudioBertConfig.load(CONFIG).model_copy(update={"clips_per_step": clips_per_step, "dropout": 0.0})
+    language_model = BertForMaskedLM(BertConfig(**size)).requires_grad_(False)
+    adapters = Adapters(language_model)
+    adapters.add(AUDIO, config.lora())
+    adapters.set(AUDIO, train=AUDIO)
+    set_dropout(language_model, 0.0)
+    maker = maker_of(ASTFeatureExtractor(), "AST")
+    tower = HubAudioEncoder(ASTModel(ASTConfig()), maker, Identity("random", "config", None))
+    knowledge = KnowledgeEncoder(tower, language_model.config.hidden_size, attributes=False, projection="linear")
+    nn.init.normal_(knowledge.outer.weight, std=0.02)  # not zero, so that gradients reach the audio encoder
+    model = AudioBertForMaskedLM(language_model, config.settings())
+    freeze_unused(model, config)
+
+    questions = make_questions(tokenizer, rows)
+    spans = [text.lower() for question in questions for text in question.span_texts]
+    count = round(len(spans) / SPANS_A_CLIP)
+    clips = write_clips(folder, count)
+    features = Spectrograms(folder, clips, folder / "cache", maker)
+    indices = {span: np.array([number % count]) for number, span in enumerate(spans)}
+    retrieved = Retrieved(indices, {span: np.ones(1, dtype=np.float32) for span in spans})
+    width = tower.config.hidden_size
+    objective = AudioBertObjective(model, knowledge, features, torch.zeros(count, 7), torch.zeros(count, width), config)
+    return Setting(objective, tokenizer, questions, retrieved, [folder / clip.path for clip in clips], config)
+
+
+def write_clips(folder: Path, count: int) -> list[Any]:
+    """Falling tones with noise as WAV files, and their manifest."""
+    seconds = np.arange(round(CLIP_SECONDS * CLIP_RATE_HZ)) / CLIP_RATE_HZ
+    noise = np.random.default_rng(0).normal(scale=0.02, size=len(seconds))
+    lines = ["path,label,caption,source,fold"]
+    for number in range(count):
+        path = folder / f"{number}.wav"
+        if not path.exists():
+            tone = 0.3 * np.sin(2 * np.pi * (200 + 30 * number) * seconds * (1 - 0.02 * seconds))
+            soundfile.write(path, tone + noise, CLIP_RATE_HZ)
+        lines.append(f"{number}.wav,tone,a tone,made here,0")
+    (folder / "clips.csv").write_text("\n".join(lines) + "\n")
+    return read_clips(folder)
+
+
+class Plain:
+    """The straightforward step on the same modules."""
+
+    def __init__(self, setting: Setting, device: torch.device) -> None:
+        self.setting, self.device = setting, device
+        self.extractor = ASTFeatureExtractor()
+        self.parameters = [p for p in setting.objective.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=setting.config.learning_rate)
+
+    def row_knowledge(self, question: Question) -> Tensor:
+        """Knowledge vectors `(spans, hidden_size)` of one row: decode, featurize, encode."""
+        knowledge = self.setting.objective.knowledge_encoder
+        waveforms = []
+        for text in question.span_texts:
+            path = self.setting.paths[int(self.setting.retrieved.indices[text.lower()][0])]
+            waveforms.append(librosa.load(path, sr=self.extractor.sampling_rate)[0])
+        inputs = self.extractor(waveforms, sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
+        hidden = knowledge.tower.model(inputs["input_values"].to(self.device)).last_hidden_state
+        return knowledge.outer(hidden.mean(dim=1))
+
+    def __call__(self) -> float:
+        """One step of the optimizer; the mean loss before it."""
+        questions, language_model = self.setting.questions, self.setting.objective.model.language_model
+        language_model.train(), self.setting.objective.knowledge_encoder.train()
+        tokens = self.setting.tokenizer(
+            [question.text for question in questions], padding=True, return_tensors="pt", return_offsets_mapping=True
+        )
+        offsets, ids = tokens.pop("offset_mapping"), tokens["input_ids"].to(self.device)
+        embeddings = language_model.get_input_embeddings()(ids)
+        labels = torch.full_like(ids, -100)
+        for row, question in enumerate(questions):
+            for (start, _), vector in zip(question.spans, self.row_knowledge(question), strict=True):
+                first = int(((offsets[row, :, 1] > start) & (offsets[row, :, 1] > 0)).nonzero()[0])
+                at = torch.zeros(1, ids.shape[1], 1, device=self.device)
+                at[0, first] = 1.0
+                added = torch.zeros(len(questions), 1, 1, device=self.device)
+                added[row] = 1.0
+                embeddings = embeddings + added * at * vector
+            labels[row, ids[row] == self.setting.tokenizer.mask_token_id] = torch.tensor(
+                question.answer_ids, device=self.device
+            )
+        attention = tokens["attention_mask"].to(self.device)
+        loss = language_model(inputs_embeds=embeddings, attention_mask=attention, labels=labels).loss
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, self.setting.config.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(loss.detach())
+
+
+class Ours:
+    """The training loop's own step."""
+
+    def __init__(self, setting: Setting, device: torch.device) -> None:
+        self.setting = setting
+        AcceleratorState._reset_state()
+        self.accelerator = Accelerator(mixed_precision=setting.config.precision, cpu=device.type == "cpu")
+        self.parameters = trainable(setting.objective)
+        self.optimizer = make_optimizer(self.parameters, Recipe.of(setting.config), {})
+
+    def __call__(self, rows: int | None = None) -> float:
+        """One step of the optimizer on all rows, or the first ones; the mean loss before it."""
+        setting = self.setting
+        batch = make_batch(setting.tokenizer, setting.questions[:rows], setting.retrieved, 1, seed=0)
+        loss, terms = training_step(
+            self.accelerator, setting.objective, self.optimizer, self.parameters, [batch], setting.config.max_grad_norm
+        )
+        return loss / terms
+
+
+def cpu_seconds(work: Callable[[], float]) -> tuple[float, float, float]:
+    """CPU seconds, wall seconds, and what the call returned."""
+    began, began_wall = time.process_time(), time.perf_counter()
+    value = work()
+    return time.process_time() - began, time.perf_counter() - began_wall, value
+
+
+def alike(ours: float, plain: float) -> str:
+    """Both losses, for the note.
+
+    Raises
+    ------
+    RuntimeError
+        They are further apart than bfloat16 explains: the two steps do not do the same.
+    """
+    if abs(ours - plain) > 0.02 * abs(plain):
+        raise RuntimeError(f"the two forms have different losses: {ours:.4f} and {plain:.4f}")
+    return f"loss {ours:.3f} and {plain:.3f}"
+
+
+def on_the_cpu(folder: Path) -> list[dict[str, Any]]:
+    """Base size, a few rows, one step of each form."""
+    device = torch.device("cpu")
+    setting = make_setting(folder, SIZES["base"], ROWS_ON_CPU)
+    rows, clips = len(setting.questions), len(setting.paths)
+    before = {name: p.detach().clone() for name, p in setting.objective.named_parameters() if p.requires_grad}
+    ours = Ours(setting, device)
+    with FlopCounterMode(display=False) as counter:
+        ours(1)  # warms up, too
+    flops = counter.get_total_flops()
+
+    def again() -> None:
+        with torch.no_grad():
+            for name, parameter in setting.objective.named_parameters():
+                if name in before:
+                    parameter.copy_(before[name])
+
+    again()
+    our_cpu, our_wall, our_loss = cpu_seconds(ours)
+    again()
+    plain_cpu, plain_wall, plain_loss = cpu_seconds(Plain(setting, device))
+    again()
+    some = max(1, clips // 3)
+    setting.objective.config = setting.config.model_copy(update={"clips_per_step": some})
+    some_cpu, _, _ = cpu_seconds(ours)
+    spans = sum(len(question.spans) for question in setting.questions)
+    note = (
+        f"{rows} rows, {spans} spans, {clips} clips, {torch.get_num_threads()} threads; wall {our_wall:.0f} and"
+        f" {plain_wall:.0f} s; {alike(our_loss, plain_loss)}; {flops / 1e9:.0f} GFLOP for a row with two clips"
+    )
+    unit = "rows/CPU-s"
+    return [
+        _row("train_step, BERT-base + AST-base", rows / our_cpu, rows / plain_cpu, unit, note),
+        _row(
+            f"the same, {some} of {clips} clips encoded anew",
+            rows / some_cpu,
+            rows / plain_cpu,
+            unit,
+            "clips_per_step: the others' features are from an earlier step; not the same sum",
+        ),
+    ]
+
+
+def on_an_accelerator(folder: Path, device: torch.device) -> list[dict[str, Any]]:
+    """Rows a second, utilisation and peak memory for base and large, with and without gradient checkpointing."""
+    results = []
+    for name, size in SIZES.items():
+        setting = make_setting(folder, size, ROWS_ON_ACCELERATOR)
+        setting.objective.to(device)
+        rows = len(setting.questions)
+        plain_s, plain_gib = _timed(Plain(setting, device), 1)
+        for checkpointed in (False, True):
+            if checkpointed:
+                checkpoint_gradients(setting.objective.knowledge_encoder.tower)
+            ours = Ours(setting, device)
+            if not checkpointed:
+                with FlopCounterMode(display=False) as counter:
+                    ours()
+                flops = counter.get_total_flops()
+            our_s, our_gib = _timed(ours, REPEATS_ON_ACCELERATOR)
+            label = f"train_step, {name}{', gradient checkpointing' if checkpointed else ''}"
+            note = f"{rows} rows, {len(setting.paths)} clips, {flops / 1e12:.1f} TFLOP a step"
+            results += [
+                _row(label, rows / our_s, rows / plain_s, "rows/s", note),
+                _row(f"{label}: memory", our_gib, plain_gib, "GiB", "peak, allocated"),
+                _row(
+                    f"{label}: utilisation",
+                    flops / our_s / PEAK_TFLOPS / 1e12,
+                    flops / plain_s / PEAK_TFLOPS / 1e12,
+                    "of peak",
+                    f"model FLOPs over {PEAK_TFLOPS:.0f} TFLOP/s; what is computed twice counts once",
+                ),
+            ]
+    return results
+
+
+def _timed(step: Callable[[], float], repeats: int) -> tuple[float, float]:
+    """Median wall seconds after a warm-up, and peak GiB."""
+    torch.accelerator.memory.reset_peak_memory_stats()
+    step()
+    times = []
+    for _ in range(repeats):
+        torch.accelerator.synchronize()
+        began = time.perf_counter()
+        step()
+        torch.accelerator.synchronize()
+        times.append(time.perf_counter() - began)
+    return float(np.median(times)), torch.accelerator.memory.max_memory_allocated() / 2**30
+
+
+def _row(name: str, ours: float, plain: float, unit: str, note: str) -> dict[str, Any]:
+    return {"name": name, "ours": ours, "plain": plain, "ratio": ours / plain, "unit": unit, "note": note}
+
+
+def run() -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        if on_cpu():
+            return on_the_cpu(Path(folder))
+        return on_an_accelerator(Path(folder), processes().device)
