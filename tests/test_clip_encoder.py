@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import torch
 
@@ -14,6 +16,23 @@ from audiobert.modeling import KnowledgeEncoder
 
 def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+
+
+def test_it_travels_to_other_processes_without_the_side_that_reads() -> None:
+    torch.manual_seed(0)
+    config = AudioTowerConfig(layers=1)
+    encoder = ModelClipEncoder(
+        ClapModel(ClapProjections(config, text_size=8), None, None, lambda: None),  # type: ignore[arg-type]
+        KnowledgeEncoder(AudioTower(config), 24),
+        {"clap": "one"},
+    )
+    waveform = np.random.default_rng(0).standard_normal(8_000).astype(np.float32)
+    features = [make_features(encoder.makers, {SAMPLE_RATE_HZ: waveform})]
+    attributes = [measure(waveform, SAMPLE_RATE_HZ, estimator="none")]
+    arrived = pickle.loads(pickle.dumps(encoder))
+    assert arrived.identity() == encoder.identity() and arrived.makers == encoder.makers
+    for one, other in zip(arrived.encode(features, attributes), encoder.encode(features, attributes), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_bf16_gives_nearly_the_vectors_of_fp32_and_unit_norm() -> None:

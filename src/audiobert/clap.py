@@ -204,6 +204,10 @@ class ClapModel:
         """What makes of a waveform what `embed_audio` takes."""
         return self.projections.audio_tower.features
 
+    def without_text(self) -> ClapModel:
+        """The audio side alone, which can be pickled; `embed_text` is not to be called."""
+        return ClapModel(self.projections, None, None, None)  # type: ignore[arg-type]
+
     @property
     def clap_dim(self) -> int:
         """Length of a CLAP vector."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from audiobert.audio import Attributes
+from audiobert.clap import ClapModel
 from audiobert.clap_hub import Clap
 from audiobert.features import AUDIO_ENCODER, CLAP, Features, Makers
 from audiobert.modeling import KnowledgeEncoder
@@ -46,6 +47,11 @@ class ModelClipEncoder:
     def identity(self) -> dict[str, Any]:
         """Ids and SHA-256 of the CLAP model and the audio encoder; a bank of others is refused."""
         return self._identity
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to another process: the side that hears, without the backbone that reads."""
+        hearing = self._clap.without_text() if isinstance(self._clap, ClapModel) else self._clap
+        return {**self.__dict__, "_clap": hearing}
 
     def encode(self, features: Sequence[Features], attributes: Sequence[Attributes]) -> tuple[np.ndarray, np.ndarray]:
         """CLAP vectors `(clips, clap_dim)` and knowledge vectors `(clips, hidden_size)`, float32."""
