@@ -5,6 +5,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from audiobert.audio import Attributes
 from audiobert.clap import AudioTower, AudioTowerConfig
+from audiobert.errors import InputError
 from audiobert.modeling import (
     AudioBertForMaskedLM,
     Injection,
@@ -162,5 +163,5 @@ def test_an_untrained_knowledge_encoder_injects_nothing_and_a_trained_one_hears(
 
 
 def test_an_unknown_head_is_named():
-    with pytest.raises(TypeError, match="Linear has no masked-LM head"):
+    with pytest.raises(InputError, match="Linear has no masked-LM head"):
         masked_lm_head(nn.Linear(2, 2))

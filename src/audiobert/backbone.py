@@ -12,12 +12,12 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import logging as hub_logging
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -160,6 +160,8 @@ def find_model(name: str, revision: str | None = None) -> tuple[Path, str, str |
         return folder, f"folder:{folder.name}", None
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ArtefactError(f"{name} is not a folder; give a folder with a saved model, a hub id, or 'mini'")
+    verbosity = hub_logging.get_verbosity()
+    hub_logging.set_verbosity_error()  # its retries are no news to a user; the error below says it all
     try:
         snapshot = Path(snapshot_download(name, revision=revision, allow_patterns=MODEL_FILES))
     except RevisionNotFoundError:
@@ -174,8 +176,10 @@ def find_model(name: str, revision: str | None = None) -> tuple[Path, str, str |
         raise RemoteError(
             f"{name} is not in the local cache and the hub cannot be reached; go online once, or give a folder"
         ) from None
-    except (HfHubHTTPError, OSError) as error:
-        raise RemoteError(f"could not fetch {name} from the hub: {_first_line(error)}") from None
+    except Exception as error:  # of the hub, or of the HTTP library below its client
+        raise RemoteError(f"could not fetch {name} from the hub: {_first_line(error)}; try again") from None
+    finally:
+        hub_logging.set_verbosity(verbosity)
     return snapshot, f"hub:{name}", snapshot.name
 
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from audiobert.audio import Attributes
 from audiobert.audio_encoder import AudioEncoder
+from audiobert.errors import InputError
 
 IGNORED = -100
 ATTRIBUTE_FEATURES = ("pitch", "pitched", "voiced", "loudness", "duration", "centroid", "flatness")
@@ -141,7 +142,7 @@ def masked_lm_head(language_model: Any) -> Callable[[Tensor], Tensor]:
 
     Raises
     ------
-    TypeError
+    InputError
         The model's head is of no known form.
     """
     for name in ("cls", "lm_head"):  # BERT, DeBERTa; RoBERTa, XLM-R, Camembert
@@ -154,7 +155,10 @@ def masked_lm_head(language_model: Any) -> Callable[[Tensor], Tensor]:
         return lambda hidden: language_model.vocab_projector(
             language_model.vocab_layer_norm(language_model.activation(language_model.vocab_transform(hidden)))
         )
-    raise TypeError(f"{type(language_model).__name__} has no masked-LM head that is known")
+    raise InputError(
+        f"{type(language_model).__name__} has no masked-LM head that is known; give a BERT, RoBERTa, DeBERTa,"
+        " ModernBERT or DistilBERT"
+    )
 
 
 def head_parameters(language_model: nn.Module) -> dict[str, nn.Parameter]:

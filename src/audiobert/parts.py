@@ -25,7 +25,7 @@ from audiobert.clap import AudioTower, AudioTowerConfig, ClapModel, ClapProjecti
 from audiobert.clap_hub import Clap, HubClap, load_clap
 from audiobert.detector import SpanDetector
 from audiobert.errors import ArtefactError, InputError
-from audiobert.modeling import KnowledgeEncoder, head_parameters
+from audiobert.modeling import KnowledgeEncoder, head_parameters, masked_lm_head
 
 PRETRAINED = Path(str(files("audiobert"))) / "pretrained"
 CONFIG = "config.json"
@@ -247,6 +247,7 @@ def load_parts(
     if wanted := models.get("language_model"):
         published = load_backbone(wanted.name, revision=wanted.revision, attention=attention, whole=True)
         wanted.check(published.identity)
+        masked_lm_head(published.model)  # refused here, not in the middle of a training
         backbone, adapters = backbones.add(published)
         models["language_model"] = Published.of(published.identity)
         records["language_model"] = published_record(published.identity)
