@@ -5,6 +5,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from audiobert.audio import Attributes
 from audiobert.clap import AudioTower, AudioTowerConfig
+from audiobert.comparison import SpanWords, pad_ngrams, span_ngrams
 from audiobert.errors import InputError
 from audiobert.modeling import (
     AudioBertForMaskedLM,
@@ -92,43 +93,73 @@ def test_clips_that_fit_better_count_more_and_the_gate_closes_on_those_that_do_n
     assert model.pooled_knowledge(poor).abs().max() < 0.05
 
 
+def words():
+    """What two spans of one row are scored by, of width 16."""
+    torch.manual_seed(1)
+    return SpanWords(torch.randn(1, 2, 16), pad_ngrams([span_ngrams("a flute"), span_ngrams("a tuba")])[None])
+
+
+def turned(own):
+    return SpanWords(own.sentence_vectors.flip(1), own.ngrams.flip(1))
+
+
+def scorer():
+    model = AudioBertForMaskedLM(bert(), settings(comparison=True, comparison_hears=True)).eval()
+    torch.nn.init.normal_(model.span_scorer.wide.weight)
+    return model
+
+
 def test_the_comparison_turns_round_with_the_spans():
-    model = AudioBertForMaskedLM(bert(), settings(comparison=True))
-    hidden = torch.randn(1, 5, 16)
-    there = Injection(torch.tensor([[1, 3]]), torch.tensor([[2, 4]]))
-    back = Injection(torch.tensor([[3, 1]]), torch.tensor([[4, 2]]))
-    torch.testing.assert_close(model.compared(hidden, there), -model.compared(hidden, back))
-    alone = Injection(torch.tensor([[1, -1]]), torch.tensor([[2, -1]]))
-    assert model.compared(hidden, alone).item() == 0.0
+    model, knowledge = scorer(), torch.randn(1, 2, 1, 16)
+    place, mask = torch.tensor([[1, 3]]), torch.tensor([[False, False, True, False, False]])
+    there = Injection(place, place + 1, knowledge, torch.zeros(1, 2, 1), words())
+    back = Injection(place, place + 1, knowledge.flip(1), torch.zeros(1, 2, 1), turned(words()))
+    assert model.compared(there, mask).abs() > 1e-3
+    torch.testing.assert_close(model.compared(there, mask), -model.compared(back, mask))
+    deaf = Injection(place, place + 1, words=words())
+    assert not torch.allclose(model.compared(deaf, mask), model.compared(there, mask))  # what is heard counts
 
 
-def test_isolated_spans_score_the_same_in_any_sentence_and_turn_round_exactly():
-    model = AudioBertForMaskedLM(bert(), settings(comparison=True, isolated=True))
-    ids = torch.tensor([[2, 10, 11, 4, 12, 3, 0, 0], [2, 7, 12, 4, 8, 10, 11, 3]])
-    attention = (ids != 0).long()
-    spans = Injection(torch.tensor([[1, 4], [2, 5]]), torch.tensor([[3, 5], [3, 7]]), torch.randn(2, 2, 1, 16))
-    spans.scores, spans.knowledge[1] = torch.zeros(2, 2, 1), spans.knowledge[0].flip(0)
-    attends = model.isolation(attention, spans)
-    with torch.no_grad():
-        encoder = model.language_model.base_model
-        hidden = encoder(inputs_embeds=model.embeddings(ids, spans), **attends).last_hidden_state
-        one, turned = model.compared(hidden, spans)
-        alone = encoder(input_ids=torch.tensor([[2, 12]]), attention_mask=torch.ones(1, 2, dtype=torch.long))
-    assert abs(one) > 1e-4
-    torch.testing.assert_close(one, -turned)
-    assert not torch.allclose(alone.last_hidden_state[0, 1], hidden[0, 4])  # the knowledge is heard
-    assert attends["position_ids"].tolist() == [[0, 1, 2, 3, 1, 5, 6, 7], [0, 1, 1, 3, 4, 1, 2, 7]]
+def test_a_comparison_is_between_what_stands_before_the_mask_and_what_stands_behind_it():
+    model, mask = scorer(), torch.tensor([[False, False, False, True, False, False, False]])
+
+    def difference(*starts):
+        starts = torch.tensor([starts])
+        vectors = torch.randn(1, 3, 16, generator=torch.Generator().manual_seed(2))
+        grams = pad_ngrams([span_ngrams(name) for name in ("flute", "tuba", "rain")])[None]
+        own = SpanWords(vectors, grams)
+        score = model.span_scores(own, None).mean(dim=-1)[0]
+        return model.compared(Injection(starts, starts + 1, words=own), mask).item(), score.tolist()
+
+    got, (a, b, c) = difference(1, 2, 5)
+    assert got == pytest.approx((a + b) / 2 - c, abs=1e-6)
+    assert difference(1, -1, -1)[0] == difference(4, -1, -1)[0] == 0.0
+    assert difference(4, 5, -1)[0] == pytest.approx(a - b, abs=1e-6)  # both behind the mask
+    assert difference(0, 1, 2)[0] == pytest.approx(a - (b + c) / 2, abs=1e-6)
 
 
-def test_a_single_span_is_not_isolated():
+def test_the_difference_moves_the_two_words_apart_by_itself_at_first():
+    model = scorer()
     ids, attention, masks = batch()
-    single = Injection(torch.tensor([[1], [1]]), torch.tensor([[2], [2]]), torch.randn(2, 1, 1, 16))
-    single.scores = torch.zeros(2, 1, 1)
-    plain, isolated = (AudioBertForMaskedLM(bert(), settings(isolated=value)) for value in (False, True))
+    ids, attention, masks = ids[:1], attention[:1], masks[:1]
+    spans = Injection(torch.tensor([[1, 2]]), torch.tensor([[2, 3]]), words=words())
     with torch.no_grad():
-        torch.testing.assert_close(plain(ids, attention, masks, single), isolated(ids, attention, masks, single))
-        padded = Injection(*(torch.nn.functional.pad(t, (0, 1), value=-1) for t in (single.starts, single.ends)))
-        torch.testing.assert_close(isolated(ids, attention, masks, padded), plain(ids, attention, masks))
+        before = model(ids, attention, masks, spans)
+        model.point(7, 8)
+        moved = model(ids, attention, masks, spans) - before
+        difference = model.compared(spans, masks)
+    torch.testing.assert_close(moved[0, 7] - moved[0, 8], difference[0])
+    torch.testing.assert_close(before, model(ids, attention, masks).detach())  # no direction, no change
+
+
+def test_the_language_models_loss_leaves_the_span_scorer_alone():
+    model = scorer()
+    model.point(7, 8)
+    ids, attention, masks = batch()
+    spans = Injection(torch.tensor([[1, 2]]), torch.tensor([[2, 3]]), words=words())
+    model(ids[:1], attention[:1], masks[:1], spans).sum().backward()
+    assert all(parameter.grad is None for parameter in model.span_scorer.parameters())
+    assert model.comparison_direction.grad.abs().sum() > 0
 
 
 def test_gradients_reach_the_knowledge():

@@ -18,7 +18,15 @@ CONFIGS = {
     "masked-lm": {"epochs": 1, "tokens_per_batch": 256, "lora_rank": 4},
     "detector": {"epochs": 1, "batch_size": 8, "negatives": 8, "lora_rank": 4},
     "clap": {"steps": 2, "test_every": 2, "pairs": 3, "hidden_size": 24, "layers": 1, "window_frames": 64},
-    "audiobert": {"epochs": 2, "batch_size": 8, "clips_per_span": 2, "clips_per_step": 2, "lora_rank": 4},
+    "audiobert": {
+        "epochs": 2,
+        "batch_size": 8,
+        "clips_per_span": 2,
+        "clips_per_step": 2,
+        "lora_rank": 4,
+        "passes": {"pitch": 0.5},
+        "comparisons": 2,
+    },
 }
 
 

@@ -17,7 +17,8 @@ from training_toys import write_data
 SETTINGS = {"batch_size": 3, "epochs": 1, "precision": "fp32", "micro_batches": 2, "average_from": 0.5}
 DETECTOR = SETTINGS | {"tune": "all", "learning_rate": 1e-3, "negatives": 0}
 AUDIOBERT = SETTINGS | {
-    "batch_size": 5, "dropout": 0.0, "lora_dropout": 0.0, "lora_rank": 4, "clips_per_span": 2, "clips_per_step": 0,
+    "batch_size": 5, "dropout": 0.0, "scorer_dropout": 0.0, "lora_dropout": 0.0,
+    "lora_rank": 4, "clips_per_span": 2, "clips_per_step": 0,
 }  # fmt: skip
 SCRIPT = """
 import json, sys

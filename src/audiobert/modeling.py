@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from audiobert.audio import Attributes
 from audiobert.audio_encoder import AudioEncoder
+from audiobert.comparison import SpanScorer, SpanWords
 from audiobert.errors import InputError
 
 IGNORED = -100
@@ -38,10 +39,10 @@ class InjectionSettings:
     attributes
         Let measured attributes (pitch, loudness, ...) of a clip be part of its knowledge vector.
     comparison
-        Score each span with one shared head and add the difference of the first two to the mask's hidden state.
-    isolated
-        Where there are two spans or more, let the tokens of a span attend to that span alone, at positions counted from
-        its start: a span's score is then that span's own, and the comparison turns round exactly with the spans.
+        Score each span by itself (`audiobert.comparison`) and let the difference of the first two speak for "higher"
+        against "lower" at the masks.
+    comparison_hears
+        Let that score depend on what is heard of the span, too, and not on its words alone.
     """
 
     mode: Literal["add", "replace"] = "add"
@@ -49,7 +50,7 @@ class InjectionSettings:
     gate: bool = True
     attributes: bool = True
     comparison: bool = True
-    isolated: bool = False
+    comparison_hears: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -67,12 +68,15 @@ class Injection:
         `(rows, spans, clips, hidden_size)` knowledge vectors of the retrieved clips; None to inject nothing.
     scores
         `(rows, spans, clips)` their CLAP scores.
+    words
+        `(rows, spans, ...)`, what the spans are scored by; None to compare nothing.
     """
 
     starts: Tensor
     ends: Tensor
     knowledge: Tensor | None = None
     scores: Tensor | None = None
+    words: SpanWords | None = None
 
 
 def attribute_features(attributes: Sequence[Attributes]) -> np.ndarray:
@@ -186,10 +190,10 @@ class AudioBertForMaskedLM(nn.Module):
         self.score_sharpness = nn.Parameter(torch.tensor(10.0))
         self.gate_slope = nn.Parameter(torch.tensor(4.0))
         self.gate_offset = nn.Parameter(torch.tensor(0.3))
-        self.span_scorer = nn.Sequential(
-            nn.Linear(hidden_size, hidden_size // 2), nn.GELU(), nn.Linear(hidden_size // 2, 1)
-        )
-        self.comparison_direction = nn.Parameter(torch.zeros(hidden_size))
+        self.span_scorer = SpanScorer(hidden_size, hears=settings.comparison_hears) if settings.comparison else None
+        if settings.comparison:
+            output_size = language_model.get_output_embeddings().weight.shape[1]
+            self.comparison_direction = nn.Parameter(torch.zeros(output_size))
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters beside the language model's, by name."""
@@ -217,41 +221,35 @@ class AudioBertForMaskedLM(nn.Module):
             return words.index_put((rows, at), knowledge)
         return words.index_put((rows, at), knowledge, accumulate=True)
 
-    def isolation(self, attention_mask: Tensor, injection: Injection) -> dict[str, Tensor]:
-        """Attention mask `(rows, 1, tokens, tokens)`, added to the scores, and position ids `(rows, tokens)`.
+    def point(self, higher: int, lower: int) -> None:
+        """Let the comparison speak for one word against another at first, by their token ids: one logit a score."""
+        output = self.language_model.get_output_embeddings().weight.detach()
+        apart = (output[higher] - output[lower]).float()
+        self.comparison_direction.data.copy_(apart / apart.dot(apart))
 
-        In rows with two spans or more the tokens of a span see that span alone, at the positions of a text that begins
-        with it; all other tokens see everything.
+    def span_scores(self, words: SpanWords, knowledge: Tensor | None) -> Tensor:
+        """Deep and wide scores `(..., 2)` of spans; `knowledge` is pooled, `(..., hidden_size)`."""
+        assert self.span_scorer is not None
+        return self.span_scorer(words.sentence_vectors, knowledge, words.ngrams)
+
+    def compared(self, injection: Injection, masks: Tensor) -> Tensor:
+        """How much higher than its counterpart is what stands before the first mask, `(rows,)`.
+
+        Several spans on one side speak by their mean; where all are on one side, the first is compared with the rest.
+        Zero where there are fewer than two spans.
         """
-        positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
-        several = (injection.starts >= 0).sum(dim=1, keepdim=True) > 1
-        inside = (positions >= injection.starts[..., None]) & (positions < injection.ends[..., None])
-        inside = inside & several[..., None]  # (rows, spans, tokens)
-        owner = inside.int().argmax(dim=1) + 1
-        owner = torch.where(inside.any(dim=1), owner, 0)  # (rows, tokens), 0 outside all spans
-        sees = (owner[:, :, None] == 0) | (owner[:, :, None] == owner[:, None, :])
-        sees = sees & attention_mask[:, None, :].bool()
-        dtype = self.language_model.dtype
-        additive = torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)
-        # RoBERTa counts positions from behind its padding index, BERT from zero; token 0 is the start token.
-        first = getattr(self.language_model.base_model.embeddings, "padding_idx", -1) + 1
-        begin = torch.cat([positions.new_zeros(len(owner), 1), injection.starts], dim=1).gather(1, owner)
-        return {
-            "attention_mask": additive[:, None],
-            "position_ids": torch.where(owner > 0, positions - begin + 1, positions) + first,
-        }
-
-    def compared(self, hidden: Tensor, injection: Injection) -> Tensor:
-        """Score difference of the first two spans, `(rows,)`; zero where a row has fewer than two."""
-        if injection.starts.shape[1] < 2:
-            return hidden.new_zeros(len(hidden))
-        positions = torch.arange(hidden.shape[1], device=hidden.device)
-        inside = (positions >= injection.starts[:, :2, None]) & (positions < injection.ends[:, :2, None])
-        weights = inside.to(hidden.dtype)  # (rows, 2, tokens)
-        pooled = weights @ hidden / weights.sum(dim=-1, keepdim=True).clamp(min=1.0)
-        scores = self.span_scorer(pooled).squeeze(-1)  # (rows, 2)
-        both = (injection.starts[:, :2] >= 0).all(dim=1)
-        return torch.where(both, scores[:, 0] - scores[:, 1], torch.zeros_like(scores[:, 0]))
+        if injection.words is None or injection.starts.shape[1] < 2:
+            return torch.zeros(len(injection.starts), device=injection.starts.device)
+        hears = injection.knowledge is not None and self.settings.comparison_hears
+        knowledge = self.pooled_knowledge(injection) if hears else None
+        scores = self.span_scores(injection.words, knowledge).mean(dim=-1)  # (rows, spans)
+        there = injection.starts >= 0
+        before = there & (injection.starts < masks.int().argmax(dim=1, keepdim=True))
+        one_sided = (before == there).all(dim=1, keepdim=True) | ~before.any(dim=1, keepdim=True)
+        first = there & (there.cumsum(dim=1) == 1)
+        before = torch.where(one_sided, first, before)
+        sides = [(scores * side).sum(dim=1) / side.sum(dim=1).clamp(min=1) for side in (before, there & ~before)]
+        return torch.where(there.sum(dim=1) > 1, sides[0] - sides[1], torch.zeros_like(sides[0]))
 
     def mask_hidden(
         self, input_ids: Tensor, attention_mask: Tensor, masks: Tensor, injection: Injection | None = None
@@ -261,15 +259,7 @@ class AudioBertForMaskedLM(nn.Module):
         if injection is None:
             return encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state[masks]
         embeddings = self.embeddings(input_ids, injection)
-        attends = {"attention_mask": attention_mask}
-        if self.settings.isolated and injection.starts.shape[1] > 1:
-            attends = self.isolation(attention_mask, injection)
-        hidden = encoder(inputs_embeds=embeddings, **attends).last_hidden_state
-        at_masks = hidden[masks]
-        if self.settings.comparison:
-            difference = self.compared(hidden, injection)[masks.nonzero(as_tuple=True)[0]]
-            at_masks = at_masks + difference.unsqueeze(-1) * self.comparison_direction.to(hidden.dtype)
-        return at_masks
+        return encoder(inputs_embeds=embeddings, attention_mask=attention_mask).last_hidden_state[masks]
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, masks: Tensor, injection: Injection | None = None
@@ -285,4 +275,10 @@ class AudioBertForMaskedLM(nn.Module):
         injection : Injection, optional
             Without it this is the language model as it is.
         """
-        return masked_lm_head(self.language_model)(self.mask_hidden(input_ids, attention_mask, masks, injection))
+        logits = masked_lm_head(self.language_model)(self.mask_hidden(input_ids, attention_mask, masks, injection))
+        if injection is None or injection.words is None or not self.settings.comparison:
+            return logits
+        words = self.language_model.get_output_embeddings().weight.float() @ self.comparison_direction.float()
+        # The span scorer learns from its own loss (`comparison_loss`), not from the language model's.
+        difference = self.compared(injection, masks).detach()[masks.nonzero(as_tuple=True)[0]]
+        return logits + difference.unsqueeze(-1) * words

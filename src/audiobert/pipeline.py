@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from audiobert.answers import AuditorySpan, FillMask, Hit, MaskPredictions, Mask
 from audiobert.artefacts import whole_folder
 from audiobert.bank import AudioBank, check_identity
 from audiobert.clip_encoder import ModelClipEncoder, Precision
+from audiobert.comparison import SpanTexts, SpanWords, sentence_vectors
 from audiobert.errors import InputError
 from audiobert.inputs import Offsets, Prepared, encode_texts, prepare
 from audiobert.modeling import AudioBertForMaskedLM, Injection, InjectionSettings
@@ -319,7 +321,20 @@ class AudioBert:
                 knowledge[row, column, :count] = self.bank.knowledge_vectors[[hit.row for hit in span.clips]]
                 scores[row, column, :count] = [hit.score for hit in span.clips]
         device = starts.device
-        return Injection(starts, ends, torch.from_numpy(knowledge).to(device), torch.from_numpy(scores).to(device))
+        words = self._words([[span.text for span in row] for row in spans])
+        return Injection(
+            starts, ends, torch.from_numpy(knowledge).to(device), torch.from_numpy(scores).to(device), words
+        )
+
+    def _words(self, spans: Sequence[Sequence[str]]) -> SpanWords | None:
+        """What the spans of rows are scored by, where there are two to compare; None where no row has two."""
+        rows = [row if len(row) > 1 else () for row in spans]
+        if not self.model.settings.comparison or not any(rows):
+            return None
+        names = sorted({text.lower() for text in chain.from_iterable(rows)})
+        with self.parts.adapters.on():
+            texts = SpanTexts(names, sentence_vectors(self.parts.language_model.base_model, self.tokenizer, names))
+        return texts.of(rows).to(self.parts.language_model.device)
 
     def _best(self, log_probs: Tensor, top_k: int) -> list[tuple[Prediction, ...]]:
         scores, ids = log_probs.exp().topk(top_k, dim=-1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -25,6 +26,7 @@ from audiobert.backbone import PRESETS, Published
 from audiobert.bank import build_bank
 from audiobert.bank.sources import open_source
 from audiobert.clip_encoder import ModelClipEncoder
+from audiobert.comparison import SpanTexts, SpanWords, comparison_loss, sentence_vectors
 from audiobert.inputs import Inputs, Offsets, encode_texts
 from audiobert.modeling import AudioBertForMaskedLM, Injection, InjectionSettings, KnowledgeEncoder, attribute_features
 from audiobert.parts import (
@@ -38,12 +40,13 @@ from audiobert.parts import (
     write_model_folder,
 )
 from audiobert.progress import stderr, track
-from audiobert.training.clips import MAX_SECONDS, Spectrograms, TrainingClip, read_clips
+from audiobert.training.clips import MAX_SECONDS, Spectrograms, TrainingClip, kept_array, read_clips
+from audiobert.training.comparisons import Comparison, ComparisonBatch, make_comparison_batch
 from audiobert.training.config import TrainingConfig
 from audiobert.training.loop import Recipe, RowBatches, checkpoint_gradients, fit
-from audiobert.training.processes import is_main_process, main_process_first, processes
+from audiobert.training.processes import is_main_process, processes
 from audiobert.training.questions import MASK, OPPOSITE, Question, can_swap, make_question
-from audiobert.training.retrieval import Retrieved, detected_spans, oracle, retrieve
+from audiobert.training.retrieval import Retrieved, detected_spans, digest, digest_of_weights, oracle, retrieve
 from audiobert.training.scores import accuracies, score_questions
 
 TASKS = ("animal", "pitch")
@@ -70,10 +73,22 @@ class AudioBertConfig(TrainingConfig):
     answer_noise
         Share of a comparison's target that the opposite word gets: one published answer in eight is wrong (Table I's
         human evaluation), and a model that need not be certain of them learns less by heart.
-    repeats
-        How often the rows of a task are seen in an epoch, where not once.
-    isolated
+    passes
+        How often the rows of a task are asked in an epoch, where not once: 0.1 asks a tenth of them, anew each time.
+    comparison_hears
         See `InjectionSettings`.
+    scorer_dropout
+        Dropout of the span scorer's inner layers, and half of it of its inputs.
+    audio_encoder_rate, knowledge_rate, wide_rate
+        Learning rates of the audio encoder, of what makes knowledge vectors of its features, and of the span scorer's
+        wide score, as multiples of the others'.
+    knowledge_dropout
+        Share of the spans that are asked about in training as if nothing had been retrieved for them.
+    comparisons
+        How many comparisons each asked sentence brings along for the span scorer to learn from, where `comparison` is
+        on.
+    dev_every
+        After how many epochs dev is looked at; always after the last.
     language_model, clap, audio_encoder
         Published models (`name`, and `revision` for a hub id) in place of the trained parts of `mini`; `preset` names
         all three.
@@ -110,7 +125,6 @@ class AudioBertConfig(TrainingConfig):
     gate: bool = True
     attributes: bool = True
     comparison: bool = True
-    isolated: bool = False
     query: str = "{span}"
     retrieval: Literal["leak-free", "all-splits"] = "leak-free"
     pooling: Literal["mean", "first"] = "mean"
@@ -118,6 +132,7 @@ class AudioBertConfig(TrainingConfig):
     loss_tokens: Literal["mask", "all"] = "mask"
     train_audio_encoder: bool = True
     audio_encoder_rate: float = 0.3
+    knowledge_rate: float = 1.0
     gradient_checkpointing: bool = False
     clips_per_step: int = 12
     swap_share: float = 0.5
@@ -125,8 +140,14 @@ class AudioBertConfig(TrainingConfig):
     asked_spans: Literal["detected", "gold"] = "detected"
     label_smoothing: float = 0.0
     answer_noise: float = 0.0
-    repeats: dict[str, int] = Field(default_factory=dict)
+    passes: dict[str, float] = Field(default_factory=dict)
+    comparison_hears: bool = False
+    comparisons: int = Field(default=6, ge=1)
+    scorer_dropout: float = Field(default=0.6, ge=0.0, lt=1.0)
+    knowledge_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    wide_rate: float = 30.0
     average_from: float = 0.6
+    dev_every: int = Field(default=1, ge=1)
     tasks: tuple[str, ...] = TASKS
 
     @model_validator(mode="after")
@@ -154,7 +175,7 @@ class AudioBertConfig(TrainingConfig):
 
     def settings(self) -> InjectionSettings:
         return InjectionSettings(
-            self.injection, self.clips_per_span, self.gate, self.attributes, self.comparison, self.isolated
+            self.injection, self.clips_per_span, self.gate, self.attributes, self.comparison, self.comparison_hears
         )
 
 
@@ -169,10 +190,15 @@ class Batch:
     clips: Tensor
     scores: Tensor
     seed: int
+    words: SpanWords | None = None
+    comparisons: ComparisonBatch | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """What the model computes with; the clips' numbers stay where the clips are."""
         moved = {name: getattr(self, name).to(device) for name in ("answers", "opposites", "scores")}
+        for name in ("words", "comparisons"):
+            if (own := getattr(self, name)) is not None:
+                moved[name] = own.to(device)
         return replace(self, inputs=self.inputs.to(device), **moved)
 
 
@@ -192,17 +218,35 @@ class Material:
     def questions(self, random: np.random.Generator, config: AudioBertConfig) -> list[Question]:
         """The questions of one epoch: gold or detected spans, comparisons either way round."""
         questions = []
-        asked = [
-            each
-            for each in zip(self.rows, self.gold, self.detected, strict=True)
-            for _ in range(config.repeats.get(each[0].task, 1))
-        ]
-        for row, gold, detected in asked:
+        for index in self._asked(random, config):
+            row, gold, detected = self.rows[index], self.gold[index], self.detected[index]
             spans = detected if detected and (not gold or random.random() < config.detected_share) else gold
             swap = random.random() < config.swap_share and can_swap(row, spans)
             if spans:
                 questions.append(make_question(self.tokenizer, row, spans, swap=swap))
         return questions
+
+    def _asked(self, random: np.random.Generator, config: AudioBertConfig) -> list[int]:
+        """Which rows are asked in an epoch, each as often as its task's passes say."""
+        chosen: list[int] = []
+        for task in dict.fromkeys(row.task for row in self.rows):
+            own = [index for index, row in enumerate(self.rows) if row.task == task]
+            whole, part = divmod(config.passes.get(task, 1.0), 1.0)
+            chosen += own * int(whole) + sorted(random.choice(own, size=round(part * len(own)), replace=False).tolist())
+        return chosen
+
+    def comparisons(self, random: np.random.Generator, config: AudioBertConfig, count: int) -> list[Comparison]:
+        """So many comparisons by gold or detected spans, in passes over the rows in random order."""
+        can = []
+        for row, gold, detected in zip(self.rows, self.gold, self.detected, strict=True):
+            either = [spans for spans in (gold, detected) if len(spans) == 2]
+            if row.answer.lower() in OPPOSITE and either:
+                can.append([Comparison(*(row.text[a:b] for a, b in spans), row.answer == "higher") for spans in either])
+        if not can or not count:
+            return []
+        order = np.concatenate([random.permutation(len(can)) for _ in range(-(-count // len(can)))])[:count]
+        spans = random.random(count) < config.detected_share
+        return [can[i][-1 if detected else 0] for i, detected in zip(order, spans, strict=True)]
 
     def asked(self, spans: str = "detected") -> list[Question]:
         """The questions as a user's model is asked them: detected spans, none where none was found; or gold ones."""
@@ -228,7 +272,7 @@ class Material:
 
 
 class AudioBertObjective(nn.Module):
-    """Summed cross entropy at the masks.
+    """Summed cross entropy at the masks, and the span scorer's of the comparisons that come along.
 
     The audio encoder's features of all clips are cached; each step encodes some of its batch's distinct clips anew,
     with gradients, and the rest takes the cached features, which are at most about an epoch old. `clips_per_step=0`
@@ -248,6 +292,7 @@ class AudioBertObjective(nn.Module):
         self.model, self.knowledge_encoder, self.config = model, knowledge_encoder, config
         self.spectrograms = spectrograms
         self.attributes, self.features = attributes, features
+        self.prior = nn.Parameter(torch.zeros(2), requires_grad=config.comparison)
 
     def knowledge(self, clips: Tensor, seed: int) -> Tensor:
         """Knowledge vectors `(rows, spans, clips, hidden_size)` of clip indices."""
@@ -266,9 +311,21 @@ class AudioBertObjective(nn.Module):
     def injection(self, batch: Batch) -> Injection:
         """What goes into the batch's sentences."""
         if self.config.audio == "none":
-            return Injection(batch.inputs.starts, batch.inputs.ends)
+            return Injection(batch.inputs.starts, batch.inputs.ends, words=batch.words)
         knowledge = self.knowledge(batch.clips, batch.seed)
-        return Injection(batch.inputs.starts, batch.inputs.ends, knowledge, batch.scores)
+        if self.training and self.config.knowledge_dropout:
+            heard = torch.rand(*batch.clips.shape[:2], 1, 1, device=knowledge.device) >= self.config.knowledge_dropout
+            knowledge = knowledge * heard
+        return Injection(batch.inputs.starts, batch.inputs.ends, knowledge, batch.scores, batch.words)
+
+    def comparison_loss(self, batch: ComparisonBatch, seed: int) -> Tensor:
+        """Summed loss of the span scorer."""
+        knowledge = None
+        if self.config.audio != "none" and self.config.comparison_hears:
+            heard = Injection(batch.clips, batch.clips, self.knowledge(batch.clips, seed), batch.scores)
+            knowledge = self.model.pooled_knowledge(heard)
+        scores = self.model.span_scores(batch.words, knowledge).float()
+        return comparison_loss(scores[:, 0], scores[:, 1], self.prior, batch.higher, self.config.answer_noise)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         inputs = batch.inputs
@@ -282,6 +339,8 @@ class AudioBertObjective(nn.Module):
             for ids in (answers, opposites)
         )
         loss = torch.lerp(loss, opposite, self.config.answer_noise)
+        if batch.comparisons is not None:
+            loss = loss + self.comparison_loss(batch.comparisons, batch.seed) / self.config.comparisons
         return loss, torch.tensor(float(len(answers)), device=loss.device)
 
 
@@ -291,8 +350,10 @@ def make_batch(
     retrieved: Retrieved,
     clips_per_span: int,
     seed: int,
+    texts: SpanTexts | None = None,
+    comparisons: Sequence[Comparison] = (),
 ) -> Batch:
-    """Questions as tensors, with their clips."""
+    """Questions as tensors, with their clips; with `texts` also what the spans are scored by, and comparisons."""
     inputs = encode_texts(tokenizer, [q.text for q in questions], [q.spans for q in questions])
     width = inputs.starts.shape[1]
     pairs = [retrieved.of(q, width, clips_per_span) for q in questions]
@@ -304,7 +365,12 @@ def make_batch(
     scores = torch.from_numpy(np.stack([scores for _, scores in pairs]))
     if (there := inputs.starts >= 0).any():
         clips[~there] = clips[there][0]  # what pads costs no clip of its own
-    return Batch(inputs, answers, opposites, clips, scores, seed)
+    batch = Batch(inputs, answers, opposites, clips, scores, seed)
+    if texts is not None:
+        batch.words = texts.of([q.span_texts for q in questions])
+        if comparisons:
+            batch.comparisons = make_comparison_batch(comparisons, texts, retrieved, clips_per_span)
+    return batch
 
 
 def by_length(questions: Sequence[Question], batch_size: int, random: np.random.Generator) -> list[list[Question]]:
@@ -324,14 +390,25 @@ def set_dropout(language_model: nn.Module, hidden: float) -> None:
 
 def measured_attributes(folder: Path, clips: list[TrainingClip], cache: Path) -> np.ndarray:
     """Attribute features `(clips, 7)` of all clips, measured once and kept in a file."""
-    path = cache / f"attributes-{sha256_of(folder / 'clips.csv')[:16]}.npy"
-    with main_process_first():
-        if not path.exists():
-            waveforms = (load_audio(folder / clip.path, max_seconds=MAX_SECONDS) for clip in clips)
-            features = [measure(w, 16_000) for w in track(waveforms, "attributes", total=len(clips))]
-            with whole_file(path) as part, part.open("wb") as file:
-                np.save(file, attribute_features(features))
-    return np.load(path)
+
+    def measured() -> np.ndarray:
+        waveforms = (load_audio(folder / clip.path, max_seconds=MAX_SECONDS) for clip in clips)
+        return attribute_features([measure(w, 16_000) for w in track(waveforms, "attributes", total=len(clips))])
+
+    return kept_array(cache / f"attributes-{sha256_of(folder / 'clips.csv')[:16]}.npy", measured)
+
+
+def span_texts(parts: Parts, texts: Iterable[str], cache: Path) -> SpanTexts:
+    """What every span text is scored by; the sentence vectors are worked out once and kept in a file."""
+    names = sorted({text.lower() for text in texts})
+    encoder = parts.language_model.base_model.eval()
+
+    def vectors() -> np.ndarray:
+        with parts.adapters.on():
+            return sentence_vectors(encoder, parts.tokenizer, names).numpy()
+
+    key = digest([*parts.identity.sha256.values(), *names])
+    return SpanTexts(names, torch.from_numpy(kept_array(cache / f"sentences-{key}.npy", vectors)))
 
 
 def freeze_unused(model: AudioBertForMaskedLM, config: AudioBertConfig) -> None:
@@ -339,8 +416,6 @@ def freeze_unused(model: AudioBertForMaskedLM, config: AudioBertConfig) -> None:
     unused = {
         "score_sharpness": config.clips_per_span == 1,
         "gate_": not config.gate,
-        "span_scorer.": not config.comparison,
-        "comparison_": not config.comparison,
     }
     for name, parameter in model.own_parameters().items():
         if any(name.startswith(prefix) and left_out for prefix, left_out in unused.items()):
@@ -410,6 +485,7 @@ def train_audiobert(
     elif config.audio == "oracle":
         retrieved = oracle(retrieved, answers, clips, config.seed)
 
+    texts = span_texts(parts, answers, cache) if config.comparison else None
     parts.language_model.requires_grad_(False)
     parts.adapters.fold(LANGUAGE)
     parts.adapters.add(AUDIO, config.lora())
@@ -421,22 +497,42 @@ def train_audiobert(
     tower.requires_grad_(config.train_audio_encoder)
     if config.gradient_checkpointing:
         checkpoint_gradients(tower)
-    features = encode_clips(tower.to(device), spectrograms)
+    hears = config.audio != "none"
+    features = torch.zeros(len(clips), 1)
+    if hears:
+        heard_by = digest_of_weights(tower)
+        kept = cache / f"features-{digest([heard_by, spectrograms.frames_path.name, config.pooling])}.npy"
+        encoded = kept_array(kept, lambda: encode_clips(tower.to(device), spectrograms).float().numpy())
+        features = torch.from_numpy(encoded)
+    if texts is not None and model.span_scorer is not None:
+        higher, lower = (int(parts.tokenizer.convert_tokens_to_ids(word)) for word in OPPOSITE)  # type: ignore[arg-type]
+        model.point(higher, lower)
+        model.span_scorer.set_dropout(config.scorer_dropout)
+        model.span_scorer.standardise(texts.vectors(sorted(material["train"].answers_by_span())))
     objective = AudioBertObjective(model, encoder, spectrograms, attributes, features, config)
 
     def batches(epoch: int) -> RowBatches:
         random = np.random.default_rng((config.seed, epoch))
         groups = by_length(material["train"].questions(random, config), config.batch_size, random)
+        each = config.comparisons if config.comparison else 0
+        beside = material["train"].comparisons(random, config, each * sum(len(group) for group in groups))
+        drawn = iter(beside)
+        rows = [[(question, tuple(islice(drawn, each))) for question in group] for group in groups]
         seed = epoch * 1_000_003
-        return RowBatches(
-            groups,
-            lambda i, rows: make_batch(parts.tokenizer, rows, retrieved, config.clips_per_span, seed + i),
-        )
+
+        def make(i: int, members: Sequence[tuple[Question, tuple[Comparison, ...]]]) -> Batch:
+            questions, comparisons = [q for q, _ in members], [c for _, own in members for c in own]
+            return make_batch(
+                parts.tokenizer, questions, retrieved, config.clips_per_span, seed + i, texts, comparisons
+            )
+
+        return RowBatches(rows, make)
 
     def ask(questions: Sequence[Question]) -> Tensor:
-        batch = make_batch(parts.tokenizer, questions, retrieved, config.clips_per_span, 0).to(device)
+        batch = make_batch(parts.tokenizer, questions, retrieved, config.clips_per_span, 0, texts).to(device)
         auditory = bool(questions[0].spans)
-        with parts.adapters.on(*((AUDIO,) if auditory else ())):
+        bf16 = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+        with parts.adapters.on(*((AUDIO,) if auditory else ())), bf16:
             injection = objective.injection(batch) if auditory else None
             return model(batch.inputs.input_ids, batch.inputs.attention_mask, batch.inputs.masks, injection)
 
@@ -446,8 +542,10 @@ def train_audiobert(
 
     dev_questions = material["dev"].asked(config.asked_spans)
 
-    def figures(_: int) -> dict[str, float]:
-        if processes().num_processes > 1:  # this one has heard its own share of the clips alone
+    def figures(epoch: int) -> dict[str, float]:
+        if (epoch + 1) % config.dev_every and epoch + 1 < config.epochs:
+            return {}
+        if hears and processes().num_processes > 1:  # this one has heard its own share of the clips alone
             features.copy_(encode_clips(tower, spectrograms))
         return {name: round(value, 4) for name, value in accuracies(scored(dev_questions)).items()}
 
@@ -460,13 +558,18 @@ def train_audiobert(
         settings=config.model_dump(mode="json"),
         resume=resume,
         description=f"audiobert (audio {config.audio}, seed {config.seed})",
-        groups={"knowledge_encoder.tower.": config.audio_encoder_rate},
+        groups={
+            "knowledge_encoder.tower.": config.audio_encoder_rate,
+            "knowledge_encoder.": config.knowledge_rate,
+            "model.span_scorer.wide.": config.wide_rate,
+        },
         after_epoch=figures,
         buffers={"features": features},
     )
     if not is_main_process():
         return {}
-    features.copy_(encode_clips(tower, spectrograms))
+    if hears and config.train_audio_encoder:
+        features.copy_(encode_clips(tower, spectrograms))
     results = scored(dev_questions) + scored(material["wiki"].asked(config.asked_spans))
     turned = scored(material["dev"].swapped())
     final = accuracies(results)
@@ -503,8 +606,8 @@ def train_audiobert(
         encoder_of_clips = ModelClipEncoder(
             parts.clap, encoder, encoder_identity(parts.records | {"audiobert": record})
         )
-        kept = {data / "audio" / clip.path for clip, is_allowed in zip(clips, allowed, strict=True) if is_allowed}
-        source = open_source(data / "audio" / "clips.csv").only(kept)
+        kept_clips = {data / "audio" / clip.path for clip, is_allowed in zip(clips, allowed, strict=True) if is_allowed}
+        source = open_source(data / "audio" / "clips.csv").only(kept_clips)
         build_bank(source, out / MODEL_FOLDER / BANK_FOLDER, encoder_of_clips, keep_audio_root=False)
     stderr.print(f"audiobert: {final}; wrote {out}")
     return record

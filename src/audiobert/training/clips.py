@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -84,6 +84,15 @@ def held_out(clips: list[TrainingClip], share: int = 5) -> np.ndarray:
         chosen.update(ranked[: round(len(ranked) / share)])
     fold_4 = {clip.recording for clip in clips if clip.source == "ESC-10" and clip.fold == 4}
     return np.array([clip.recording in chosen or clip.recording in fold_4 for clip in clips])
+
+
+def kept_array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array of a file; where there is none yet, the main process makes it and the others wait."""
+    with main_process_first():
+        if not path.exists():
+            with whole_file(path) as part, part.open("wb") as file:
+                np.save(file, make())
+    return np.load(path)
 
 
 class Spectrograms:

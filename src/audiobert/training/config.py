@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -68,7 +69,15 @@ class TrainingConfig(BaseModel):
             key = ".".join(str(part) for part in first["loc"])
             where = path or "the settings"
             if first["type"] == "extra_forbidden":
-                raise InputError(
-                    f"{where} has the unknown key {key!r}; known are: {', '.join(cls.model_fields)}"
-                ) from None
+                known = _fields_at(cls, first["loc"][:-1])
+                raise InputError(f"{where} has the unknown key {key!r}; known are: {', '.join(known)}") from None
             raise InputError(f"{where}: {key} is {first['input']!r}: {first['msg']}") from None
+
+
+def _fields_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    """Names of the fields of the model that stands at a path of keys within a model."""
+    for key in path:
+        annotation = model.model_fields[str(key)].annotation
+        inner = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        model = next(kind for kind in inner if issubclass(kind, BaseModel))
+    return list(model.model_fields)

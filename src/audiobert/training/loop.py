@@ -246,7 +246,7 @@ def fit(
                 with log_path.open("w") as file:
                     file.writelines(json.dumps(line) + "\n" for line in log)
                 board.add(figures, step)
-                if recipe.best_by and after_epoch:
+                if recipe.best_by and figures:
                     sign = -1.0 if recipe.best_by.startswith("-") else 1.0
                     checkpoint.save_best(parameters, epoch, sign * figures[recipe.best_by.removeprefix("-")])
                 summary = "  ".join(f"{k} {v:.4g}" for k, v in entry.items() if k != "epoch")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import math
+import zlib
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,11 +44,21 @@ class MaskedLmConfig(TrainingConfig):
 
 
 def read_lines(path: Path) -> list[str]:
-    """The non-empty lines of a gzipped text file."""
+    """The non-empty lines of a text file, gzipped or not.
+
+    Raises
+    ------
+    InputError
+        The file is missing, or is no text in UTF-8.
+    """
     if not path.is_file():
-        raise InputError(f"{path} does not exist; --data wants a folder with text/{path.name}")
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return [line.strip() for line in file if line.strip()]
+        raise InputError(f"{path} does not exist; a file with a sentence a line is wanted")
+    content = path.read_bytes()
+    try:
+        text = (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no text in UTF-8, gzipped or not ({error}); a sentence a line is wanted") from None
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def read_captions(path: Path) -> list[str]:

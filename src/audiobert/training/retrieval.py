@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
+from torch import nn
 
 from audiobert.artefacts import read_json, whole_file, write_json
 from audiobert.auditorybench.data import Row
@@ -28,9 +29,13 @@ class Retrieved:
 
     def of(self, question: Question, width: int, clips: int) -> tuple[np.ndarray, np.ndarray]:
         """Clip indices and CLAP scores `(width, clips)` of a question's spans; padding has index 0, score 0."""
+        return self.of_texts(question.span_texts, width, clips)
+
+    def of_texts(self, texts: Sequence[str], width: int, clips: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same of the texts of spans."""
         indices = np.zeros((width, clips), dtype=np.int64)
         scores = np.zeros((width, clips), dtype=np.float32)
-        for column, text in enumerate(question.span_texts):
+        for column, text in enumerate(texts):
             indices[column] = self.indices[text.lower()][:clips]
             scores[column] = self.scores[text.lower()][:clips]
         return indices, scores
@@ -121,6 +126,14 @@ def retrieve(
                 save_file({"rows": np.concatenate(tops), "scores": np.concatenate(best)}, part)
     found = load_file(path)
     return Retrieved(dict(zip(names, found["rows"], strict=True)), dict(zip(names, found["scores"], strict=True)))
+
+
+def digest_of_weights(module: nn.Module) -> str:
+    """A short name for a module's weights."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        found.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def digest(values: Sequence[str]) -> str:
