@@ -1,8 +1,9 @@
-"""`audiobert evaluate` and `audiobert compare`."""
+"""`audiobert evaluate`, `audiobert compare` and `audiobert plain-text`."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("evaluate")(evaluate)
     app.command("compare")(compare)
+    app.command("plain-text")(plain_text)
 
 
 def _list(text: str) -> list[str]:
@@ -154,8 +156,6 @@ def compare(
     table = accuracy_table(reports, published=published)
     comparisons = pairwise(reports) if pairs else []
     if as_json:
-        from dataclasses import asdict
-
         print(
             json.dumps(
                 {"table": table_to_json(table), "pairs": [asdict(comparison) for comparison in comparisons]},
@@ -167,3 +167,25 @@ def compare(
     if comparisons:
         print()
         _print_table(pairwise_table(comparisons), form)
+
+
+def plain_text(
+    text: Annotated[Path, typer.Argument(help="A file with a sentence a line, gzipped or not.")],
+    model: Annotated[str, typer.Option(help="A preset or a folder.")] = "mini",
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many lines.")] = None,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """What a model does to text that is not about sound: perplexity with LoRA off and on, false alarms.
+
+    Example: audiobert plain-text general_eval.txt.gz --model mini
+    """
+    from audiobert.parts import model_folder
+    from audiobert.training.plain_text import plain_text_figures
+
+    figures = plain_text_figures(model_folder(model), text, limit=limit)
+    if as_json:
+        print(json.dumps(asdict(figures)))
+        return
+    print(f"{figures.lines:,} lines")
+    print(f"perplexity of masked tokens, LoRA off: {figures.perplexity_off:.1f}, on: {figures.perplexity_on:.1f}")
+    print(f"lines in which the detector finds a span: {figures.false_alarms:.2%}")
