@@ -41,3 +41,14 @@ def test_a_text_of_many_windows_keeps_its_offsets(detector):
     found = detector.detect([text])[0]
     assert "Ribbit" in [span.text for span in found]
     assert all(text[span.start : span.end] == span.text for span in found)
+
+
+def test_a_mask_may_be_spelled_as_another_tokenizer_spells_it(detector):
+    ours = detector.detect(["Meow is the sound a [MASK] makes."])[0]
+    assert detector.tokenizer.tokenize("a <mask>") != ["a", "[MASK]"]
+    detector.mask_token = "<mask>"
+    try:
+        theirs = detector.detect(["Meow is the sound a <mask> makes."])[0]
+    finally:
+        detector.mask_token = detector.tokenizer.mask_token
+    assert theirs == ours

@@ -194,7 +194,7 @@ def test_the_loss_at_all_tokens_is_the_language_models_own(tmp_path: Path) -> No
     ("lines", "message"),
     [
         ("clapp: {name: x}", "unknown key 'clapp'"),
-        ("clap: {name: x, revison: y}", "unknown key 'clap.revison'"),
+        ("clap: {name: x, revison: y}", "unknown key 'clap.revison'; known are: name, revision"),
         ("loss_tokens: all", "wants comparison: false"),
         ("query: sound", "must have {span} in it"),
         ("clap: {name: ./nowhere}", "./nowhere is not a folder"),

@@ -37,6 +37,8 @@ class SpanDetector:
         The encoder's, with character offsets.
     threshold : float
         A word belongs to a span when its probability is above this.
+    mask_token : str, optional
+        How masks are spelled in the texts, where that is not how this tokenizer spells them.
     """
 
     def __init__(
@@ -46,9 +48,10 @@ class SpanDetector:
         tokenizer: PreTrainedTokenizerBase,
         switch: Switch,
         threshold: float = 0.5,
+        mask_token: str | None = None,
     ) -> None:
         self.encoder, self.head, self.tokenizer, self.switch = encoder, head, tokenizer, switch
-        self.threshold = threshold
+        self.threshold, self.mask_token = threshold, mask_token
         self.max_tokens = int(min(WINDOW_TOKENS, tokenizer.model_max_length, encoder.config.max_position_embeddings))
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -62,6 +65,9 @@ class SpanDetector:
         A text longer than `WINDOW_TOKENS` is read in overlapping windows; where two overlap, a token counts as it
         does in the window in which it stands further from the edge.
         """
+        own, theirs = self.tokenizer.mask_token, self.mask_token
+        if own and theirs and len(own) == len(theirs):  # "<mask>" and "[MASK]": offsets stay
+            texts = [text.replace(theirs, own) for text in texts]
         found: list[list[Span]] = [[] for _ in texts]
         order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: len(texts[i]))
         with self.switch():

@@ -278,6 +278,7 @@ def load_parts(
     for module in (backbone.model, span_detector.encoder, span_detector.head, *modules):
         module.requires_grad_(False).eval().to(device)
     tokenizer, identity = backbone.tokenizer, backbone.identity
+    span_detector.mask_token = tokenizer.mask_token
     return Parts(backbone.model, tokenizer, identity, adapters, span_detector, clap, records, folders, models)
 
 
