@@ -241,7 +241,8 @@ class Material:
         for row, gold, detected in zip(self.rows, self.gold, self.detected, strict=True):
             either = [spans for spans in (gold, detected) if len(spans) == 2]
             if row.answer.lower() in OPPOSITE and either:
-                can.append([Comparison(*(row.text[a:b] for a, b in spans), row.answer == "higher") for spans in either])
+                higher = row.answer.lower() == "higher"
+                can.append([Comparison(row.text[a:b], row.text[c:d], higher) for (a, b), (c, d) in either])
         if not can or not count:
             return []
         order = np.concatenate([random.permutation(len(can)) for _ in range(-(-count // len(can)))])[:count]
