@@ -174,6 +174,12 @@ class ClapProjections(nn.Module):
         return contrastive_loss(audio, self.text_vectors(sentence_vectors), self.log_temperature.exp())
 
 
+def refuse_empty(queries: Sequence[str]) -> None:
+    """Raise InputError when a query has no words."""
+    if any(not query.strip() for query in queries):
+        raise InputError("a query is empty; give some words for a sound")
+
+
 class ClapModel:
     """The door to CLAP: text and sound to unit vectors of one space.
 
@@ -222,8 +228,7 @@ class ClapModel:
         InputError
             A text is empty.
         """
-        if any(not text.strip() for text in texts):
-            raise InputError("a query is empty; give some words for a sound")
+        refuse_empty(texts)
         if not texts:
             return np.zeros((0, self.clap_dim), dtype=np.float32)
         parts = []

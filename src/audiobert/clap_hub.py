@@ -13,7 +13,7 @@ from transformers import AutoFeatureExtractor, AutoTokenizer, PreTrainedTokenize
 from transformers import ClapModel as TransformersClap
 
 from audiobert.backbone import Identity, find_model, load_extractor, load_weights, model_type, weights_checksums
-from audiobert.clap import ClapModel
+from audiobert.clap import ClapModel, refuse_empty
 from audiobert.errors import InputError
 from audiobert.features import FeatureMaker
 from audiobert.hub_features import ClapFeatures, maker_of
@@ -59,8 +59,7 @@ class HubClap:
         InputError
             A text is empty.
         """
-        if any(not text.strip() for text in texts):
-            raise InputError("a query is empty; give some words for a sound")
+        refuse_empty(texts)
         vectors = [np.zeros((0, self.clap_dim), dtype=np.float32)]
         for start in range(0, len(texts), batch_size):
             tokens = self.tokenizer(

@@ -335,11 +335,11 @@ class AudioBertObjective(nn.Module):
             predicted = inputs.attention_mask.bool()
             answers = opposites = inputs.input_ids.masked_scatter(inputs.masks, batch.answers)[predicted]
         logits = self.model(inputs.input_ids, inputs.attention_mask, predicted, self.injection(batch)).float()
-        loss, opposite = (
-            functional.cross_entropy(logits, ids, reduction="sum", label_smoothing=self.config.label_smoothing)
-            for ids in (answers, opposites)
-        )
-        loss = torch.lerp(loss, opposite, self.config.answer_noise)
+        smoothing, noise = self.config.label_smoothing, self.config.answer_noise
+        loss = functional.cross_entropy(logits, answers, reduction="sum", label_smoothing=smoothing)
+        if noise:
+            opposite = functional.cross_entropy(logits, opposites, reduction="sum", label_smoothing=smoothing)
+            loss = torch.lerp(loss, opposite, noise)
         if batch.comparisons is not None:
             loss = loss + self.comparison_loss(batch.comparisons, batch.seed) / self.config.comparisons
         return loss, torch.tensor(float(len(answers)), device=loss.device)
