@@ -27,8 +27,8 @@ from training_toys import write_data
 SOUND = "Woof is the sound a [MASK] makes."
 SETTINGS = {
     "detector": "mini", "epochs": 1, "batch_size": 4, "precision": "fp32", "lora_rank": 4, "clips_per_span": 1,
-    "gate": False, "attributes": False, "comparison": False, "projection": "linear", "query": "{span} sound",
-    "clips_per_step": 0, "audio_encoder_rate": 1.0, "average_from": 1.0, "asked_spans": "gold",
+    "gate": False, "attributes": False, "comparison": False, "missing_words": 0, "projection": "linear",
+    "query": "{span} sound", "clips_per_step": 0, "audio_encoder_rate": 1.0, "average_from": 1.0, "asked_spans": "gold",
 }  # fmt: skip
 PAIRS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "bert": (bert, "ast"),
@@ -179,7 +179,7 @@ def test_the_loss_at_all_tokens_is_the_language_models_own(tmp_path: Path) -> No
     inputs = encode_texts(tokenizer, ["a [MASK] barks", "the cat [MASK] at a dog"])
     answers = torch.tensor([7, 9])
     batch = Batch(inputs, answers, answers, torch.zeros(2, 0, 1, dtype=torch.long), torch.zeros(2, 0, 1), 0)
-    settings = {"audio": "none", "comparison": False, "loss_tokens": "all"}
+    settings = {"audio": "none", "comparison": False, "missing_words": 0, "loss_tokens": "all"}
     model = AudioBertForMaskedLM(language_model, InjectionSettings(comparison=False))
     config = AudioBertConfig(**settings)  # type: ignore[arg-type]
     objective = AudioBertObjective(model, None, None, torch.zeros(0), torch.zeros(0), config)  # type: ignore[arg-type]
@@ -195,7 +195,7 @@ def test_the_loss_at_all_tokens_is_the_language_models_own(tmp_path: Path) -> No
     [
         ("clapp: {name: x}", "unknown key 'clapp'"),
         ("clap: {name: x, revison: y}", "unknown key 'clap.revison'; known are: name, revision"),
-        ("loss_tokens: all", "wants comparison: false"),
+        ("loss_tokens: all", "wants comparison: false, missing_words: 0"),
         ("query: sound", "must have {span} in it"),
         ("clap: {name: ./nowhere}", "./nowhere is not a folder"),
         ("language_model: {name: ./nowhere}", "./nowhere is not a folder"),

@@ -103,6 +103,10 @@ class SpanTexts:
             where[row, : len(texts)] = torch.tensor([self._index[text.lower()] for text in texts], dtype=torch.int64)
         return self._words.at(where)
 
+    def of_texts(self, texts: Sequence[str]) -> SpanWords:
+        """What each of some texts is scored by, `(texts, ...)`."""
+        return self._words.at(torch.tensor([self._index[text.lower()] for text in texts], dtype=torch.int64))
+
     def vectors(self, texts: Sequence[str]) -> Tensor:
         """Sentence vectors `(texts, hidden_size)`."""
         return self._words.sentence_vectors[[self._index[text.lower()] for text in texts]]

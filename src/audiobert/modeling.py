@@ -17,6 +17,7 @@ from audiobert.audio import Attributes
 from audiobert.audio_encoder import AudioEncoder
 from audiobert.comparison import SpanScorer, SpanWords
 from audiobert.errors import InputError
+from audiobert.missing_word import WordScorer
 
 IGNORED = -100
 ATTRIBUTE_FEATURES = ("pitch", "pitched", "voiced", "loudness", "duration", "centroid", "flatness")
@@ -43,6 +44,8 @@ class InjectionSettings:
         against "lower" at the masks.
     comparison_hears
         Let that score depend on what is heard of the span, too, and not on its words alone.
+    lexicon
+        Words that a scorer of whole words knows (`audiobert.missing_word`); none: the language model alone fills masks.
     """
 
     mode: Literal["add", "replace"] = "add"
@@ -51,6 +54,7 @@ class InjectionSettings:
     attributes: bool = True
     comparison: bool = True
     comparison_hears: bool = False
+    lexicon: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -194,6 +198,7 @@ class AudioBertForMaskedLM(nn.Module):
         if settings.comparison:
             output_size = language_model.get_output_embeddings().weight.shape[1]
             self.comparison_direction = nn.Parameter(torch.zeros(output_size))
+        self.word_scorer = WordScorer(hidden_size, len(settings.lexicon)) if settings.lexicon else None
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters beside the language model's, by name."""

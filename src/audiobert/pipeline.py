@@ -20,6 +20,7 @@ from audiobert.clip_encoder import ModelClipEncoder, Precision
 from audiobert.comparison import SpanTexts, SpanWords, sentence_vectors
 from audiobert.errors import InputError
 from audiobert.inputs import Offsets, Prepared, encode_texts, prepare
+from audiobert.missing_word import Lexicon, blank_sentence, join_rows
 from audiobert.modeling import AudioBertForMaskedLM, Injection, InjectionSettings
 from audiobert.parts import (
     BANK_FOLDER,
@@ -71,6 +72,7 @@ class AudioBert:
         self.tokenizer = parts.tokenizer
         self.name = name
         self._clip_encoder, self._query, self._folder = clip_encoder, query, folder
+        self._lexicon = Lexicon(model.settings.lexicon, parts.tokenizer)
         encoder_limit = int(parts.language_model.config.max_position_embeddings)
         self.max_tokens = min(int(self.tokenizer.model_max_length), encoder_limit)
 
@@ -225,6 +227,7 @@ class AudioBert:
         spans: Sequence[Sequence[Offsets]] | None = None,
         batch_size: int = 64,
         exclude: Iterable[str] | None = None,
+        begun: Sequence[bool] | None = None,
     ) -> list[MaskScores]:
         """Log-probabilities of the whole vocabulary at every mask, for evaluation.
 
@@ -234,10 +237,13 @@ class AudioBert:
             Character spans of each text instead of the detected ones; an empty sequence switches that text off.
         exclude : iterable of str, optional
             Ids of clips that retrieval must not use.
+        begun : sequence of bool, optional
+            Texts whose masks complete a word that has begun before them: the word scorer, which knows whole words, is
+            not asked there.
         """
         prepared = [prepare(self.tokenizer, text, self.max_tokens) for text in texts]
         found = self._look_up(prepared, spans, None, exclude) if audio else [()] * len(prepared)
-        heard = self._auditory(prepared, found, batch_size)
+        heard = self._auditory(prepared, found, batch_size, begun)
         silent = [row for row in range(len(prepared)) if row not in heard]
         base = dict(zip(silent, self._plain([prepared[row] for row in silent], batch_size), strict=True))
         return [
@@ -282,7 +288,11 @@ class AudioBert:
         return [result[row] for row in range(len(prepared))]
 
     def _auditory(
-        self, prepared: Sequence[Prepared], spans: Sequence[tuple[AuditorySpan, ...]], batch_size: int
+        self,
+        prepared: Sequence[Prepared],
+        spans: Sequence[tuple[AuditorySpan, ...]],
+        batch_size: int,
+        begun: Sequence[bool] | None = None,
     ) -> dict[int, Tensor]:
         """Log-probabilities of the texts that have spans, by row: knowledge injected, LoRA on."""
         result: dict[int, Tensor] = {}
@@ -290,7 +300,25 @@ class AudioBert:
         for start in range(0, len(order), batch_size):
             members = order[start : start + batch_size]
             result |= self._forward(prepared, members, [spans[row] for row in members])
-        return result
+        return self._with_words(prepared, result, begun)
+
+    @torch.no_grad()
+    def _with_words(
+        self, prepared: Sequence[Prepared], heard: dict[int, Tensor], begun: Sequence[bool] | None
+    ) -> dict[int, Tensor]:
+        """The same joined with what the word scorer says of the texts that ask for one whole word."""
+        scorer = self.model.word_scorer
+        rows = [row for row in heard if not (begun and begun[row])] if scorer is not None else []
+        blanks = ((row, blank_sentence(prepared[row].text, self.mask_token)) for row in rows)
+        sentences = {row: sentence for row, sentence in blanks if sentence is not None}
+        if scorer is None or not sentences:
+            return heard
+        texts = self._scored_by(sentences.values()).of_texts(list(sentences.values()))
+        order = list(heard)
+        which = [order.index(row) for row in sentences]
+        device = self.parts.language_model.device
+        joined = join_rows(scorer, self._lexicon, list(heard.values()), which, texts.to(device))
+        return dict(zip(order, joined, strict=True))
 
     @torch.no_grad()
     def _forward(
@@ -331,10 +359,13 @@ class AudioBert:
         rows = [row if len(row) > 1 else () for row in spans]
         if not self.model.settings.comparison or not any(rows):
             return None
-        names = sorted({text.lower() for text in chain.from_iterable(rows)})
+        return self._scored_by(chain.from_iterable(rows)).of(rows).to(self.parts.language_model.device)
+
+    def _scored_by(self, texts: Iterable[str]) -> SpanTexts:
+        """What spans and sentences are scored by."""
+        names = sorted({text.lower() for text in texts})
         with self.parts.adapters.on():
-            texts = SpanTexts(names, sentence_vectors(self.parts.language_model.base_model, self.tokenizer, names))
-        return texts.of(rows).to(self.parts.language_model.device)
+            return SpanTexts(names, sentence_vectors(self.parts.language_model.base_model, self.tokenizer, names))
 
     def _best(self, log_probs: Tensor, top_k: int) -> list[tuple[Prediction, ...]]:
         scores, ids = log_probs.exp().topk(top_k, dim=-1)

@@ -28,6 +28,7 @@ from audiobert.bank.sources import open_source
 from audiobert.clip_encoder import ModelClipEncoder
 from audiobert.comparison import SpanTexts, SpanWords, comparison_loss, sentence_vectors
 from audiobert.inputs import Inputs, Offsets, encode_texts
+from audiobert.missing_word import Lexicon, blank_sentence, join_rows, missing_word_loss
 from audiobert.modeling import AudioBertForMaskedLM, Injection, InjectionSettings, KnowledgeEncoder, attribute_features
 from audiobert.parts import (
     BANK_FOLDER,
@@ -44,6 +45,14 @@ from audiobert.training.clips import MAX_SECONDS, Spectrograms, TrainingClip, ke
 from audiobert.training.comparisons import Comparison, ComparisonBatch, make_comparison_batch
 from audiobert.training.config import TrainingConfig
 from audiobert.training.loop import Recipe, RowBatches, checkpoint_gradients, fit
+from audiobert.training.missing_words import (
+    MissingWord,
+    MissingWordBatch,
+    MissingWords,
+    answers_of,
+    make_missing_word_batch,
+    plain_texts,
+)
 from audiobert.training.processes import is_main_process, processes
 from audiobert.training.questions import MASK, OPPOSITE, Question, can_swap, make_question
 from audiobert.training.retrieval import Retrieved, detected_spans, digest, digest_of_weights, oracle, retrieve
@@ -79,14 +88,21 @@ class AudioBertConfig(TrainingConfig):
         See `InjectionSettings`.
     scorer_dropout
         Dropout of the span scorer's inner layers, and half of it of its inputs.
-    audio_encoder_rate, knowledge_rate, wide_rate
+    audio_encoder_rate, knowledge_rate, wide_rate, wide_words_rate
         Learning rates of the audio encoder, of what makes knowledge vectors of its features, and of the span scorer's
-        wide score, as multiples of the others'.
+        and the word scorer's wide scores, as multiples of the others'.
     knowledge_dropout
         Share of the spans that are asked about in training as if nothing had been retrieved for them.
     comparisons
         How many comparisons each asked sentence brings along for the span scorer to learn from, where `comparison` is
         on.
+    missing_words
+        How many sentences each asked one brings along for the word scorer to learn from; with 0 there is none.
+    other_share, other_sentences
+        Share of those that lack a word which is the answer of no row, and how many of these are taken of the
+        comparisons and of each plain text in `text/`.
+    word_smoothing
+        Label smoothing of the word scorer's loss.
     dev_every
         After how many epochs dev is looked at; always after the last.
     language_model, clap, audio_encoder
@@ -146,15 +162,21 @@ class AudioBertConfig(TrainingConfig):
     scorer_dropout: float = Field(default=0.6, ge=0.0, lt=1.0)
     knowledge_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     wide_rate: float = 30.0
+    missing_words: int = Field(default=6, ge=0)
+    other_share: float = Field(default=0.15, ge=0.0, lt=1.0)
+    other_sentences: int = Field(default=4000, ge=0)
+    word_smoothing: float = Field(default=0.05, ge=0.0, lt=1.0)
+    wide_words_rate: float = 10.0
     average_from: float = 0.6
     dev_every: int = Field(default=1, ge=1)
     tasks: tuple[str, ...] = TASKS
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        if self.loss_tokens == "all" and (self.comparison or self.answer_noise):
+        if self.loss_tokens == "all" and (self.comparison or self.answer_noise or self.missing_words):
             raise ValueError(
-                "loss_tokens 'all' wants comparison: false and answer_noise: 0, which speak of masks alone"
+                "loss_tokens 'all' wants comparison: false, missing_words: 0 and answer_noise: 0, which speak of masks"
+                " alone"
             )
         if "{span}" not in self.query:
             raise ValueError("query must have {span} in it, where the words of the span go")
@@ -192,11 +214,12 @@ class Batch:
     seed: int
     words: SpanWords | None = None
     comparisons: ComparisonBatch | None = None
+    missing: MissingWordBatch | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """What the model computes with; the clips' numbers stay where the clips are."""
         moved = {name: getattr(self, name).to(device) for name in ("answers", "opposites", "scores")}
-        for name in ("words", "comparisons"):
+        for name in ("words", "comparisons", "missing"):
             if (own := getattr(self, name)) is not None:
                 moved[name] = own.to(device)
         return replace(self, inputs=self.inputs.to(device), **moved)
@@ -205,6 +228,10 @@ class Batch:
 def read_rows(folder: Path, tasks: Sequence[str], split: str) -> list[Row]:
     """The rows of a split of several tasks; a few published sentences have two masks and are left out."""
     return [row for task in tasks for row in load_split(folder, task, split) if row.text.count(MASK) == 1]
+
+
+# A question with the comparisons and the sentences without a word that it brings along.
+Asked = tuple[Question, tuple[Comparison, ...], tuple[MissingWord, ...]]
 
 
 class Material:
@@ -273,7 +300,7 @@ class Material:
 
 
 class AudioBertObjective(nn.Module):
-    """Summed cross entropy at the masks, and the span scorer's of the comparisons that come along.
+    """Summed cross entropy at the masks, and the span scorer's and the word scorer's of what comes along for them.
 
     The audio encoder's features of all clips are cached; each step encodes some of its batch's distinct clips anew,
     with gradients, and the rest takes the cached features, which are at most about an epoch old. `clips_per_step=0`
@@ -342,6 +369,10 @@ class AudioBertObjective(nn.Module):
             loss = torch.lerp(loss, opposite, noise)
         if batch.comparisons is not None:
             loss = loss + self.comparison_loss(batch.comparisons, batch.seed) / self.config.comparisons
+        if batch.missing is not None and self.model.word_scorer is not None:
+            scores = self.model.word_scorer(batch.missing.sentences).float()
+            told = missing_word_loss(scores, batch.missing.words, self.config.word_smoothing)
+            loss = loss + told / self.config.missing_words
         return loss, torch.tensor(float(len(answers)), device=loss.device)
 
 
@@ -353,8 +384,9 @@ def make_batch(
     seed: int,
     texts: SpanTexts | None = None,
     comparisons: Sequence[Comparison] = (),
+    missing: Sequence[MissingWord] = (),
 ) -> Batch:
-    """Questions as tensors, with their clips; with `texts` also what the spans are scored by, and comparisons."""
+    """Questions as tensors, with their clips; with `texts` also what spans and sentences are scored by."""
     inputs = encode_texts(tokenizer, [q.text for q in questions], [q.spans for q in questions])
     width = inputs.starts.shape[1]
     pairs = [retrieved.of(q, width, clips_per_span) for q in questions]
@@ -371,6 +403,8 @@ def make_batch(
         batch.words = texts.of([q.span_texts for q in questions])
         if comparisons:
             batch.comparisons = make_comparison_batch(comparisons, texts, retrieved, clips_per_span)
+        if missing:
+            batch.missing = make_missing_word_batch(missing, texts)
     return batch
 
 
@@ -486,13 +520,24 @@ def train_audiobert(
     elif config.audio == "oracle":
         retrieved = oracle(retrieved, answers, clips, config.seed)
 
-    texts = span_texts(parts, answers, cache) if config.comparison else None
+    mask = parts.tokenizer.mask_token
+    lexicon = Lexicon(answers_of(material["train"].rows) if config.missing_words else (), parts.tokenizer)
+    plain = plain_texts(data / "text") if lexicon.words else []
+    missing = MissingWords(material["train"].rows, lexicon, plain, config.other_sentences) if lexicon.words else None
+    dev_questions, wiki_questions = (material[split].asked(config.asked_spans) for split in ("dev", "wiki"))
+    turned_questions = material["dev"].swapped()
+    scored_texts = set(answers)
+    if missing is not None:
+        asked = (blank_sentence(q.text, mask) for q in (*dev_questions, *wiki_questions, *turned_questions))
+        scored_texts |= missing.sentences() | {sentence for sentence in asked if sentence is not None}
+    texts = span_texts(parts, scored_texts, cache) if config.comparison or missing is not None else None
     parts.language_model.requires_grad_(False)
     parts.adapters.fold(LANGUAGE)
     parts.adapters.add(AUDIO, config.lora())
     parts.adapters.set(AUDIO, train=AUDIO)
     set_dropout(parts.language_model, config.dropout)
-    model = AudioBertForMaskedLM(parts.language_model, config.settings())
+    settings = replace(config.settings(), lexicon=lexicon.words)
+    model = AudioBertForMaskedLM(parts.language_model, settings)
     freeze_unused(model, config)
     encoder = new_knowledge_encoder(parts, tower, config.model_dump())
     tower.requires_grad_(config.train_audio_encoder)
@@ -510,6 +555,8 @@ def train_audiobert(
         model.point(higher, lower)
         model.span_scorer.set_dropout(config.scorer_dropout)
         model.span_scorer.standardise(texts.vectors(sorted(material["train"].answers_by_span())))
+    if missing is not None and texts is not None and model.word_scorer is not None:
+        model.word_scorer.learn_from(texts.vectors([one.sentence for one in missing.asked]))
     objective = AudioBertObjective(model, encoder, spectrograms, attributes, features, config)
 
     def batches(epoch: int) -> RowBatches:
@@ -518,13 +565,20 @@ def train_audiobert(
         each = config.comparisons if config.comparison else 0
         beside = material["train"].comparisons(random, config, each * sum(len(group) for group in groups))
         drawn = iter(beside)
-        rows = [[(question, tuple(islice(drawn, each))) for question in group] for group in groups]
+        lacking = config.missing_words * sum(len(group) for group in groups)
+        sentences = iter(missing.draw(random, lacking, config.other_share) if missing is not None else [])
+        rows = [
+            [(q, tuple(islice(drawn, each)), tuple(islice(sentences, config.missing_words))) for q in group]
+            for group in groups
+        ]
         seed = epoch * 1_000_003
 
-        def make(i: int, members: Sequence[tuple[Question, tuple[Comparison, ...]]]) -> Batch:
-            questions, comparisons = [q for q, _ in members], [c for _, own in members for c in own]
+        def make(i: int, members: Sequence[Asked]) -> Batch:
+            questions = [question for question, _, _ in members]
+            comparisons = [comparison for _, own, _ in members for comparison in own]
+            words = [word for _, _, own in members for word in own]
             return make_batch(
-                parts.tokenizer, questions, retrieved, config.clips_per_span, seed + i, texts, comparisons
+                parts.tokenizer, questions, retrieved, config.clips_per_span, seed + i, texts, comparisons, words
             )
 
         return RowBatches(rows, make)
@@ -535,13 +589,17 @@ def train_audiobert(
         bf16 = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
         with parts.adapters.on(*((AUDIO,) if auditory else ())), bf16:
             injection = objective.injection(batch) if auditory else None
-            return model(batch.inputs.input_ids, batch.inputs.attention_mask, batch.inputs.masks, injection)
+            logits = model(batch.inputs.input_ids, batch.inputs.attention_mask, batch.inputs.masks, injection)
+        if not auditory or model.word_scorer is None or texts is None:
+            return logits
+        rows = logits.float().log_softmax(dim=-1).cpu().split([len(q.answer_ids) for q in questions])
+        blanks = [(row, s) for row, q in enumerate(questions) if (s := blank_sentence(q.text, mask)) is not None]
+        which, sentences = [row for row, _ in blanks], texts.of_texts([sentence for _, sentence in blanks])
+        return torch.cat(join_rows(model.word_scorer, lexicon, rows, which, sentences.to(device)))
 
     def scored(questions: Sequence[Question]) -> list[dict[str, Any]]:
         objective.to(device).eval()
         return score_questions(questions, ask, parts.tokenizer)
-
-    dev_questions = material["dev"].asked(config.asked_spans)
 
     def figures(epoch: int) -> dict[str, float]:
         if (epoch + 1) % config.dev_every and epoch + 1 < config.epochs:
@@ -563,6 +621,7 @@ def train_audiobert(
             "knowledge_encoder.tower.": config.audio_encoder_rate,
             "knowledge_encoder.": config.knowledge_rate,
             "model.span_scorer.wide.": config.wide_rate,
+            "model.word_scorer.wide": config.wide_words_rate,
         },
         after_epoch=figures,
         buffers={"features": features},
@@ -571,8 +630,8 @@ def train_audiobert(
         return {}
     if hears and config.train_audio_encoder:
         features.copy_(encode_clips(tower, spectrograms))
-    results = scored(dev_questions) + scored(material["wiki"].asked(config.asked_spans))
-    turned = scored(material["dev"].swapped())
+    results = scored(dev_questions) + scored(wiki_questions)
+    turned = scored(turned_questions)
     final = accuracies(results)
     right = {(r["task"], r["row"]) for r in results if r["split"] == "dev" and r["correct"]}
     both = [r["correct"] and (r["task"], r["row"]) in right for r in turned]
@@ -593,8 +652,8 @@ def train_audiobert(
             models={role: asdict(published) for role, published in parts.models.items()},
             settings=config.model_dump(mode="json"),
             lora=config.lora().to_json(),
-            injection=config.settings().to_json(),
-            data={p.name: sha256_of(p) for p in sorted((data / "auditorybench").glob("*train*"))}
+            injection=settings.to_json(),
+            data={p.name: sha256_of(p) for p in [*sorted((data / "auditorybench").glob("*train*")), *plain]}
             | {"clips.csv": sha256_of(data / "audio" / "clips.csv")},
             accuracy=final,
             log=log,

@@ -110,7 +110,10 @@ class AudioBertModel:
             part = order[at : at + self.batch_size]
             texts = [prepared[i][0] for i in part]
             spans = [prepared[i][1] for i in part] if self.audio else None
-            scored = self.pipeline.score_masks(texts, audio=self.audio, spans=spans, batch_size=self.batch_size)
+            begun = [bool(queries[i].known) for i in part]
+            scored = self.pipeline.score_masks(
+                texts, audio=self.audio, spans=spans, batch_size=self.batch_size, begun=begun
+            )
             logits = torch.cat([scores.log_probs[: queries[i].read] for i, scores in zip(part, scored, strict=True)])
             yield MaskBatch(
                 part, logits.float(), [self._evidence(queries[i], s) for i, s in zip(part, scored, strict=True)]

@@ -1,0 +1,174 @@
+"""Which word a sentence lacks: the words that were learnt, told from the whole sentence and spelled as a whole."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
+
+from audiobert.comparison import NGRAMS, SpanWords
+
+BLANK = "something"  # stands for the missing word in what the scorer reads
+BUCKETS = 1 << 14  # that n-grams of a sentence are hashed into; the one behind the last is for padding
+
+
+def blank_sentence(text: str, mask: str) -> str | None:
+    """The sentence with a word for its blank; None unless it asks for one word, with one mask or several side by side.
+
+    >>> blank_sentence("A [MASK] [MASK] hums.", "[MASK]")
+    'A something hums.'
+    >>> blank_sentence("A [MASK] and a [MASK].", "[MASK]") is None
+    True
+    """
+    one = re.escape(mask)
+    blanks = list(re.finditer(rf"{one}(?:\s*{one})*", text))
+    if len(blanks) != 1:
+        return None
+    return text[: blanks[0].start()] + BLANK + text[blanks[0].end() :]
+
+
+class Lexicon:
+    """Words and their wordpieces, as a tokenizer spells them in the middle of a sentence.
+
+    Parameters
+    ----------
+    words
+        In lower case, distinct.
+    """
+
+    def __init__(self, words: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
+        self.words = tuple(words)
+        self._index = {word: index for index, word in enumerate(self.words)}
+        spelled: dict[int, list[tuple[int, list[int]]]] = {}
+        encoded = tokenizer([f" {word}" for word in self.words], add_special_tokens=False)["input_ids"] if words else []
+        for index, pieces in enumerate(encoded):
+            spelled.setdefault(len(pieces), []).append((index, pieces))
+        self._spelled = {
+            length: (torch.tensor([i for i, _ in group]), torch.tensor([pieces for _, pieces in group]))
+            for length, group in spelled.items()
+        }
+
+    def index(self, word: str) -> int:
+        """The number of a word in any letter case; that behind the last for one that is not among them."""
+        return self._index.get(word.lower(), len(self.words))
+
+    def of_length(self, pieces: int) -> tuple[Tensor, Tensor] | None:
+        """Numbers `(n,)` and wordpieces `(n, pieces)` of the words of so many wordpieces; None when there are none."""
+        return self._spelled.get(pieces)
+
+
+class WordScorer(nn.Module):
+    """How likely each word of a lexicon, or another word, is in the blank of a sentence, told twice.
+
+    Deep: a perceptron on the sentence vector (of the backbone without any adapter); wide: linear in hashed n-grams,
+    of low rank (after Joulin et al., 2017, "Bag of Tricks for Efficient Text Classification"). Each learns from its
+    own loss.
+
+    Parameters
+    ----------
+    words : int
+        Size of the lexicon.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        words: int,
+        *,
+        inner_size: int = 512,
+        wide_size: int = 64,
+        dropout: float = 0.6,
+    ) -> None:
+        super().__init__()
+        self.center = nn.Parameter(torch.zeros(hidden_size), requires_grad=False)
+        self.scale = nn.Parameter(torch.ones(hidden_size), requires_grad=False)
+        self.rarest = nn.Parameter(torch.tensor(0.0), requires_grad=False)
+        self.deep = nn.Sequential(
+            nn.Dropout(dropout / 2),
+            nn.Linear(hidden_size, inner_size),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(inner_size, words + 1),
+        )
+        self.ngram_dropout = dropout / 3
+        self.wide = nn.Embedding(BUCKETS + 1, wide_size, padding_idx=BUCKETS)
+        nn.init.normal_(self.wide.weight, std=0.05)
+        self.wide.weight.data[BUCKETS] = 0.0
+        self.wide_words = nn.Linear(wide_size, words + 1)
+
+    def learn_from(self, sentence_vectors: Tensor) -> None:
+        """Take mean and standard deviation from vectors `(sentences, hidden_size)`, those of its answers' sentences,
+        and hold nothing to be rarer than one in so many."""
+        self.rarest.data.fill_(-math.log(len(sentence_vectors)))
+        self.center.data.copy_(sentence_vectors.mean(dim=0))
+        self.scale.data.copy_(1.0 / sentence_vectors.std(dim=0).clamp(min=1e-3))
+
+    def forward(self, sentences: SpanWords) -> Tensor:
+        """Logits `(sentences, 2, words + 1)`: deep and wide, the last for a word that is not in the lexicon."""
+        vectors = (sentences.sentence_vectors.float() - self.center) * self.scale
+        padding = sentences.ngrams == NGRAMS
+        if self.training:
+            padding = padding | (torch.rand(padding.shape, device=padding.device) < self.ngram_dropout)
+        ngrams = (sentences.ngrams % BUCKETS).masked_fill(padding, BUCKETS)
+        summed = self.wide(ngrams).sum(dim=-2) / (~padding).sum(dim=-1, keepdim=True).clamp(min=1).sqrt()
+        return torch.stack([self.deep(vectors), self.wide_words(summed)], dim=-2)
+
+    def log_odds(self, sentences: SpanWords) -> Tensor:
+        """Log of how much likelier each word is than a word that is not in the lexicon, `(sentences, words)`: the sum
+        of what deep and wide say, none of it rarer than what they have learnt from could show."""
+        log_probs = self(sentences).float().log_softmax(dim=-1).clamp(min=float(self.rarest))
+        return (log_probs[..., :-1] - log_probs[..., -1:]).sum(dim=-2)
+
+
+def join_rows(
+    scorer: WordScorer, lexicon: Lexicon, rows: Sequence[Tensor], sentences: Sequence[int], texts: SpanWords
+) -> list[Tensor]:
+    """Rows' log-probabilities at their masks, joined with what the scorer says of those `sentences` (their row
+    numbers), which are scored by `texts`."""
+    joined = list(rows)
+    if sentences:
+        for row, log_odds in zip(sentences, scorer.log_odds(texts).cpu(), strict=True):
+            joined[row] = join(joined[row], log_odds, lexicon)
+    return joined
+
+
+def missing_word_loss(logits: Tensor, words: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Summed cross entropy of deep and wide logits `(sentences, 2, words + 1)` against word numbers `(sentences,)`."""
+    both = words.unsqueeze(-1).expand(logits.shape[:2])
+    return functional.cross_entropy(logits.flatten(0, 1), both.flatten(), reduction="sum", label_smoothing=smoothing)
+
+
+def join(log_probs: Tensor, log_odds: Tensor, lexicon: Lexicon) -> Tensor:
+    """What the language model and the word scorer together expect at the masks of one word.
+
+    A product of experts (Hinton, 2002) over all sequences of wordpieces: the language model gives each sequence the
+    product of its pieces' probabilities, the scorer multiplies those of the lexicon's words by their odds. What comes
+    back is that distribution's marginals, so that pieces of one word speak for each other.
+
+    Parameters
+    ----------
+    log_probs : Tensor
+        `(masks, vocabulary)`, the language model's.
+    log_odds : Tensor
+        `(words,)` against words that are not in the lexicon.
+
+    Returns
+    -------
+    Tensor
+        Log-probabilities `(masks, vocabulary)` float32.
+    """
+    spelled = lexicon.of_length(len(log_probs))
+    if spelled is None:
+        return log_probs.float()
+    numbers, pieces = spelled
+    masks = torch.arange(len(log_probs)).expand_as(pieces)
+    alone = log_probs.double()
+    gained = alone[masks, pieces].sum(dim=-1).exp() * log_odds[numbers].double().expm1()
+    joined = alone.exp().index_put_((masks, pieces), gained.unsqueeze(-1).expand(pieces.shape), accumulate=True)
+    joined = joined.clamp(min=torch.finfo(torch.float64).tiny)
+    return (joined / joined.sum(dim=-1, keepdim=True)).log().float()
