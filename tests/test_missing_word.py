@@ -1,0 +1,180 @@
+"""Whole words for a blank: spelling, what the scorer learns from, and its joining with the language model."""
+
+import gzip
+
+import numpy as np
+import pytest
+import torch
+
+from audiobert.auditorybench.data import load_split
+from audiobert.backbone import load_backbone
+from audiobert.comparison import SpanTexts, SpanWords, pad_ngrams, span_ngrams
+from audiobert.missing_word import BLANK, Lexicon, WordScorer, blank_sentence, join, join_rows, missing_word_loss
+from audiobert.training.missing_words import (
+    MissingWords,
+    answers_of,
+    make_missing_word_batch,
+    plain_texts,
+    read_sentences,
+)
+from training_toys import write_data
+
+WORDS = ("cat", "cicada", "dog", "magpie", "woodpecker")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_backbone("mini").tokenizer
+
+
+@pytest.fixture(scope="module")
+def lexicon(tokenizer):
+    return Lexicon(WORDS, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("A [MASK] hums.", f"A {BLANK} hums."),
+        ("A [MASK] [MASK][MASK] hums.", f"A {BLANK} hums."),
+        ("[MASK] and [MASK].", None),
+        ("Nothing.", None),
+    ],
+)
+def test_one_word_is_asked_for_by_masks_side_by_side(text, sentence):
+    assert blank_sentence(text, "[MASK]") == sentence
+
+
+def test_a_lexicon_spells_its_words_and_numbers_others_behind_them(lexicon, tokenizer):
+    assert lexicon.index("DOG") == 2
+    assert lexicon.index("giraffe") == len(WORDS)
+    for length in range(1, 5):
+        found = lexicon.of_length(length)
+        for number, pieces in zip(*(found or ((), ())), strict=True):
+            assert len(pieces) == length
+            assert tokenizer.decode(pieces) == WORDS[number]
+    assert lexicon.of_length(40) is None
+    assert Lexicon((), tokenizer).of_length(1) is None
+
+
+def vocabulary(tokenizer, **likely):
+    """Log-probabilities of a word's place: as given, the rest even."""
+    probs = torch.full((len(tokenizer),), (1 - sum(likely.values())) / len(tokenizer))
+    for piece, value in likely.items():
+        probs[tokenizer.convert_tokens_to_ids(piece.replace("_", "##"))] += value
+    return probs.log()
+
+
+def test_pieces_of_one_word_speak_for_each_other(lexicon, tokenizer):
+    """Alone, each mask takes the piece of another word."""
+    _, pieces = lexicon.of_length(2)
+    assert len(pieces) > 0
+    first, second = tokenizer.convert_ids_to_tokens(pieces[0])
+    alone = torch.stack(
+        [
+            vocabulary(tokenizer, **{first.replace("#", "_").replace("__", "_"): 0.3, "sea": 0.4}),
+            vocabulary(tokenizer, **{second.replace("##", "_"): 0.3, "bird": 0.4}),
+        ]
+    )
+    assert tokenizer.convert_ids_to_tokens(alone.argmax(dim=-1)) == ["sea", "bird"]
+    joined = join(alone, torch.full((len(WORDS),), 3.0), lexicon)
+    assert joined.argmax(dim=-1).tolist() == pieces[0].tolist()
+    torch.testing.assert_close(joined.exp().sum(dim=-1), torch.ones(2))
+
+
+def test_the_joined_probability_of_a_single_piece_is_a_product_of_experts(lexicon, tokenizer):
+    alone = vocabulary(tokenizer, cat=0.2, dog=0.1, bell=0.4)[None]
+    odds = torch.zeros(len(WORDS))
+    odds[lexicon.index("dog")] = float(np.log(8.0))
+    joined = join(alone, odds, lexicon)[0].exp()
+    cat, dog, bell = (alone[0, tokenizer.convert_tokens_to_ids(word)].exp() for word in ("cat", "dog", "bell"))
+    total = 1 + 7 * dog
+    for word, expected in (("dog", 8 * dog), ("cat", cat), ("bell", bell)):
+        assert joined[tokenizer.convert_tokens_to_ids(word)] == pytest.approx(float(expected / total), rel=1e-5)
+
+
+def test_even_odds_and_lengths_without_words_change_nothing(lexicon, tokenizer):
+    alone = vocabulary(tokenizer, cat=0.5).expand(3, -1)
+    torch.testing.assert_close(join(alone, torch.zeros(len(WORDS)), lexicon), alone, atol=1e-5, rtol=1e-5)
+    long = alone[:1].expand(9, -1)
+    assert torch.equal(join(long, torch.ones(len(WORDS)), lexicon), long)
+
+
+def test_odds_are_no_surer_than_what_was_learnt_from():
+    scorer = WordScorer(4, 3).eval()
+    scorer.learn_from(torch.randn(50, 4))
+    with torch.no_grad():
+        scorer.deep[-1].bias[:] = torch.tensor([100.0, 0.0, 0.0, 0.0])
+        scorer.wide_words.bias[:] = torch.tensor([100.0, 0.0, 0.0, 0.0])
+        scorer.deep[-1].weight.zero_()
+        odds = scorer.log_odds(SpanWords(torch.randn(1, 4), pad_ngrams([[1]])))
+    assert odds[0].tolist() == pytest.approx([2 * np.log(50), 0.0, 0.0], abs=1e-3)
+
+
+def test_it_learns_words_from_sentences_and_keeps_out_of_others(lexicon):
+    torch.manual_seed(0)
+    kinds = {"cat": "meow", "dog": "woof", "magpie": "chatter", None: "tax report"}
+    sentences = [f"{adverb} {sound} of a something" for sound in kinds.values() for adverb in ("loud", "soft", "odd")]
+    words = torch.tensor([lexicon.index(word or "none") for word in kinds for _ in range(3)])
+    scored = SpanWords(torch.randn(12, 8), pad_ngrams([span_ngrams(s) for s in sentences]))
+    scorer = WordScorer(8, len(WORDS), dropout=0.0)
+    scorer.learn_from(scored.sentence_vectors)
+    optimizer = torch.optim.Adam([p for p in scorer.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(60):
+        loss = missing_word_loss(scorer(scored), words)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        both = scorer.eval()(scored)
+        unheard = SpanWords(scored.sentence_vectors[3:4], pad_ngrams([span_ngrams("a quiet woof of a something")]))
+        odds = scorer.log_odds(scored)
+        assert scorer(unheard)[0, 1].argmax() == lexicon.index("dog")
+    assert (both.argmax(dim=-1) == words[:, None]).all()
+    assert (odds[:9].argmax(dim=-1) == words[:9]).all() and (odds[:9].amax(dim=-1) > 1).all()
+    assert (odds[9:] < 0).all()
+
+
+def test_rows_that_are_not_asked_stay_as_they_are(lexicon, tokenizer):
+    scorer = WordScorer(4, len(WORDS)).eval()
+    scorer.learn_from(torch.randn(9, 4))
+    rows = [vocabulary(tokenizer, cat=0.5)[None], vocabulary(tokenizer, dog=0.5)[None]]
+    with torch.no_grad():
+        joined = join_rows(scorer, lexicon, rows, [1], SpanWords(torch.randn(1, 4), pad_ngrams([[5]])))
+        untouched = join_rows(scorer, lexicon, rows, [], SpanWords(torch.zeros(0, 4), pad_ngrams([])))
+    assert torch.equal(joined[0], rows[0]) and not torch.equal(joined[1], rows[1])
+    assert all(torch.equal(a, b) for a, b in zip(untouched, rows, strict=True))
+
+
+def test_what_it_learns_from_is_drawn_from_rows_and_texts(tmp_path, tokenizer):
+    data = write_data(tmp_path)
+    rows = [row for task in ("animal", "pitch") for row in load_split(data / "auditorybench", task, "train")]
+    assert answers_of(rows) == ("cat", "dog")
+    lexicon = Lexicon(answers_of(rows), tokenizer)
+    texts = plain_texts(data / "text")
+    missing = MissingWords(rows, lexicon, texts, 100)
+    assert {m.word for m in missing.asked} == {0, 1}
+    assert len(missing.asked) == sum(row.task == "animal" for row in rows)
+    assert all(BLANK in m.sentence and "[MASK]" not in m.sentence for m in (*missing.asked, *missing.others))
+    comparisons = [m for m in missing.others if "pitch" in m.sentence]
+    assert comparisons and all(m.word == 2 for m in comparisons)
+
+    drawn = missing.draw(np.random.default_rng(0), 40, 0.25)
+    assert len(drawn) == 40
+    assert sum(m in missing.others for m in drawn) == 10
+    assert missing.draw(np.random.default_rng(0), 40, 0.25) == drawn
+    again = MissingWords(rows, lexicon, texts, 100)
+    assert again.others == missing.others
+    assert MissingWords(rows, lexicon, [], 0).draw(np.random.default_rng(0), 8, 0.5)[0] in missing.asked
+
+    names = sorted({sentence.lower() for sentence in missing.sentences()})
+    batch = make_missing_word_batch(drawn[:3], SpanTexts(names, torch.randn(len(names), 4)))
+    assert batch.sentences.sentence_vectors.shape == (3, 4)
+    assert batch.words.tolist() == [m.word for m in drawn[:3]]
+
+
+def test_only_training_captions_are_read(tmp_path):
+    path = tmp_path / "audiocaps_captions.csv.gz"
+    with gzip.open(path, "wt") as file:
+        file.write("split,caption\ntrain,A dog barks twice\nval,Never to be seen\ntrain,A dog barks twice\n")
+    assert read_sentences(path) == ["A dog barks twice"]
