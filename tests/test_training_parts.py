@@ -81,3 +81,16 @@ def test_a_folder_without_the_data_is_one_line(part, missing, tmp_path, capsys):
     error = capsys.readouterr().err
     assert missing in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_an_ablation_that_only_asks_otherwise_is_not_trained_again(trained, data, tmp_path, capsys):
+    config = trained / "audiobert.json"
+    arguments = ["--data", str(data), "--parts", str(trained), "--config", str(config), "--out", str(tmp_path)]
+    assert run(["ablate", *arguments, "--only", "audio,gold-spans", "--seeds", "0"]) == 0
+    capsys.readouterr()
+    both = [tmp_path / name / "seed-0" for name in ("audio", "gold-spans")]
+    assert len({(folder / "audiobert.safetensors").read_bytes() for folder in both}) == 1
+    assert len({(folder / "log.jsonl").read_text() for folder in both}) == 1  # with the seconds that each epoch took
+    asked = [json.loads((folder / "audiobert.json").read_text())["settings"]["asked_spans"] for folder in both]
+    assert asked == ["detected", "gold"]

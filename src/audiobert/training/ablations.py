@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from audiobert.artefacts import read_json, write_text
+from audiobert.artefacts import read_json, whole_file, write_text
 from audiobert.errors import InputError
 from audiobert.progress import stderr
-from audiobert.training.audiobert import AudioBertConfig, train_audiobert
+from audiobert.training.audiobert import AFTER_TRAINING, AudioBertConfig, train_audiobert
 from audiobert.training.seeds import over_seeds
 
 REFERENCE = "audio"
@@ -37,6 +38,8 @@ def run_ablations(
 ) -> list[dict[str, Any]]:
     """Train each named ablation with each seed, seed by seed; what is there already is kept.
 
+    An ablation that only asks otherwise takes the reference's trained weights where they are there.
+
     Returns
     -------
     list of dict
@@ -58,8 +61,20 @@ def run_ablations(
                 continue
             changed = config.model_copy(update={**ABLATIONS[name], "seed": seed})
             stderr.print(f"ablation {name}, seed {seed}")
+            if name != REFERENCE and ABLATIONS[name].keys() <= AFTER_TRAINING:
+                take_over(out / REFERENCE / folder.name, folder)
             train_audiobert(data, folder, changed, parts_from=parts_from, cache=out / "cache", resume=True, bank=False)
     return [summary for name in ABLATIONS if (summary := summarise(out, name))]
+
+
+def take_over(trained: Path, folder: Path) -> None:
+    """Put the end of another run where training would go on from it; nothing where that run has not ended."""
+    if not (trained / "audiobert.json").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("settings.json", "log.jsonl", "checkpoint.safetensors"):
+        with whole_file(folder / name) as part:
+            shutil.copyfile(trained / name, part)
 
 
 def summarise(out: Path, name: str) -> dict[str, Any] | None:

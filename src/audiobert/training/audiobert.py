@@ -60,6 +60,7 @@ from audiobert.training.scores import accuracies, score_questions
 
 TASKS = ("animal", "pitch")
 EVALUATED = ("dev", "test", "wiki")  # splits of the benchmark that are asked about
+AFTER_TRAINING = {"asked_spans"}  # settings of what is asked of the trained model
 MODEL_FOLDER = "model"  # below the output folder: all parts side by side and a bank, ready for `--model`
 
 
@@ -614,7 +615,7 @@ def train_audiobert(
         config.epochs,
         Recipe.of(config, best_by="combined.dev"),
         out,
-        settings=config.model_dump(mode="json"),
+        settings=config.model_dump(mode="json", exclude=AFTER_TRAINING),
         resume=resume,
         description=f"audiobert (audio {config.audio}, seed {config.seed})",
         groups={

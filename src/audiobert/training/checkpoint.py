@@ -33,9 +33,8 @@ class Checkpoint:
         """Whether there is a checkpoint of the same settings to go on from."""
         if resume and self.weights_path.exists():
             # What is kept is chosen after training; a setting that an older version did not have was at its default.
-            before = {key: value for key, value in read_json(self.settings_path).items() if key != "keep"}
-            now = {key: self.settings.get(key) for key in before}
-            if other := [key for key in before if before[key] != now[key]]:
+            before, now = read_json(self.settings_path), self.settings
+            if other := [key for key in before if key in now and key != "keep" and before[key] != now[key]]:
                 raise ArtefactError(
                     f"{self.settings_path} was written with other settings ({other[0]}: {before[other[0]]}, now"
                     f" {now[other[0]]}); resume with those, or give another --out"
