@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from audiobert.cli import run
-from audiobert.training.ablations import CONTROL, REFERENCE, as_markdown, paired_difference, summarise
+from audiobert.training.ablations import (
+    CONTROL,
+    MORE_LORA,
+    REFERENCE,
+    as_markdown,
+    changes,
+    paired_difference,
+    summarise,
+)
+from audiobert.training.audiobert import AudioBertConfig
 
 
 def test_a_paired_difference_is_found_and_none_is_not_invented():
@@ -18,6 +27,12 @@ def test_a_paired_difference_is_found_and_none_is_not_invented():
     noise = np.where(random.random(2000) < 0.05, random.random(2000) < 0.7, first)
     assert paired_difference(first, noise)["interval"][0] < 0 < paired_difference(first, noise)["interval"][1]
     assert paired_difference(first, first)["p_value"] == 1.0
+
+
+def test_more_lora_scales_the_updates_as_the_reference_does():
+    config = AudioBertConfig(lora_rank=8, lora_alpha=4)
+    assert changes(MORE_LORA, config) == {"audio": "none", "lora_rank": 16, "lora_alpha": 8}
+    assert changes(REFERENCE, config) == {}
 
 
 @pytest.fixture

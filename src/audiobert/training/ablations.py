@@ -19,6 +19,7 @@ from audiobert.training.seeds import over_seeds
 
 REFERENCE = "audio"
 CONTROL = "no-audio"
+MORE_LORA = "no-audio-more-lora"  # twice the rank, and alpha with it
 ABLATIONS: dict[str, dict[str, Any]] = {
     REFERENCE: {},
     CONTROL: {"audio": "none"},
@@ -26,7 +27,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "shuffled-clips": {"audio": "shuffled"},
     "oracle-class": {"audio": "oracle"},
     "gold-spans": {"asked_spans": "gold"},
-    "no-audio-more-lora": {"audio": "none", "lora_rank": 128, "lora_alpha": 256},
+    MORE_LORA: {"audio": "none"},
 }
 MEASURES = (
     "animal.dev", "pitch.dev", "combined.dev", "pitch.dev.both_ways", "animal.wiki", "pitch.wiki", "combined.wiki"
@@ -59,12 +60,18 @@ def run_ablations(
             folder = out / name / f"seed-{seed}"
             if (folder / "audiobert.json").exists():
                 continue
-            changed = config.model_copy(update={**ABLATIONS[name], "seed": seed})
+            changed = config.model_copy(update={**changes(name, config), "seed": seed})
             stderr.print(f"ablation {name}, seed {seed}")
             if name != REFERENCE and ABLATIONS[name].keys() <= AFTER_TRAINING:
                 take_over(out / REFERENCE / folder.name, folder)
             train_audiobert(data, folder, changed, parts_from=parts_from, cache=out / "cache", resume=True, bank=False)
     return [summary for name in ABLATIONS if (summary := summarise(out, name))]
+
+
+def changes(name: str, config: AudioBertConfig) -> dict[str, Any]:
+    """The settings that an ablation changes."""
+    more = {"lora_rank": 2 * config.lora_rank, "lora_alpha": 2 * config.lora_alpha} if name == MORE_LORA else {}
+    return ABLATIONS[name] | more
 
 
 def take_over(trained: Path, folder: Path) -> None:

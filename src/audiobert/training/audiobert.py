@@ -440,8 +440,10 @@ def span_texts(parts: Parts, texts: Iterable[str], cache: Path) -> SpanTexts:
     encoder = parts.language_model.base_model.eval()
 
     def vectors() -> np.ndarray:
+        chunks = [names[start : start + 2048] for start in range(0, len(names), 2048)]
         with parts.adapters.on():
-            return sentence_vectors(encoder, parts.tokenizer, names).numpy()
+            found = [sentence_vectors(encoder, parts.tokenizer, c) for c in track(chunks, "sentence vectors")]
+        return torch.cat(found).numpy()
 
     key = digest([*parts.identity.sha256.values(), *names])
     return SpanTexts(names, torch.from_numpy(kept_array(cache / f"sentences-{key}.npy", vectors)))
