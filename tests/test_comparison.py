@@ -4,24 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from audiobert.backbone import load_backbone
-from audiobert.comparison import (
-    NGRAMS,
-    SpanScorer,
-    SpanTexts,
-    comparison_loss,
-    pad_ngrams,
-    sentence_vectors,
-    span_ngrams,
-)
-
-
-def test_ngrams_know_words_pairs_and_letters_but_not_case_or_order_of_rows():
-    assert span_ngrams("Double Bass") == span_ngrams("double  bass!")
-    shared = set(span_ngrams("contrabass")) & set(span_ngrams("bass clarinet"))
-    assert len(shared) >= 5  # "bas", "ass", "ss " ...
-    assert set(span_ngrams("bass drum")) != set(span_ngrams("drum bass"))  # pairs of words have an order
-    assert span_ngrams("...") == []
+from audiobert.comparison import SpanScorer, comparison_loss
+from audiobert.text_features import NGRAMS, pad_ngrams
 
 
 def test_a_span_without_ngrams_scores_nothing_wide():
@@ -64,15 +48,3 @@ def test_a_noisy_target_wants_no_certainty():
     none, prior, higher = torch.zeros(1, 2), torch.zeros(2), torch.ones(1)
     assert comparison_loss(sure, none, prior, higher) < comparison_loss(doubtful, none, prior, higher)
     assert comparison_loss(sure, none, prior, higher, 0.2) > comparison_loss(doubtful, none, prior, higher, 0.2)
-
-
-def test_texts_are_looked_up_in_any_letter_case_and_missing_spans_are_nothing():
-    mini_backbone = load_backbone("mini")
-    names = ["a flute", "a tuba", "rain"]
-    texts = SpanTexts(names, sentence_vectors(mini_backbone.model.base_model, mini_backbone.tokenizer, names))
-    words = texts.of([["a flute", "A TUBA"], ["Rain"]])
-    assert words.sentence_vectors.shape == (2, 2, mini_backbone.model.config.hidden_size)
-    assert words.ngrams.shape[:2] == (2, 2)
-    torch.testing.assert_close(words.sentence_vectors[0, 0], texts.vectors(["A flute"])[0])
-    assert words.sentence_vectors[1, 1].abs().sum() == 0 and (words.ngrams[1, 1] == NGRAMS).all()
-    assert texts.of([[]]).ngrams.shape[:2] == (1, 0)

@@ -8,8 +8,8 @@ import torch
 
 from audiobert.auditorybench.data import load_split
 from audiobert.backbone import load_backbone
-from audiobert.comparison import SpanTexts, SpanWords, pad_ngrams, span_ngrams
 from audiobert.missing_word import BLANK, Lexicon, WordScorer, blank_sentence, join, join_rows, missing_word_loss
+from audiobert.text_features import ScoredTexts, TextFeatures, pad_ngrams, text_ngrams
 from audiobert.training.missing_words import (
     MissingWords,
     answers_of,
@@ -107,7 +107,7 @@ def test_odds_are_no_surer_than_what_was_learnt_from():
         scorer.deep[-1].bias[:] = torch.tensor([100.0, 0.0, 0.0, 0.0])
         scorer.wide_words.bias[:] = torch.tensor([100.0, 0.0, 0.0, 0.0])
         scorer.deep[-1].weight.zero_()
-        odds = scorer.log_odds(SpanWords(torch.randn(1, 4), pad_ngrams([[1]])))
+        odds = scorer.log_odds(TextFeatures(torch.randn(1, 4), pad_ngrams([[1]])))
     assert odds[0].tolist() == pytest.approx([2 * np.log(50), 0.0, 0.0], abs=1e-3)
 
 
@@ -116,7 +116,7 @@ def test_it_learns_words_from_sentences_and_keeps_out_of_others(lexicon):
     kinds = {"cat": "meow", "dog": "woof", "magpie": "chatter", None: "tax report"}
     sentences = [f"{adverb} {sound} of a something" for sound in kinds.values() for adverb in ("loud", "soft", "odd")]
     words = torch.tensor([lexicon.index(word or "none") for word in kinds for _ in range(3)])
-    scored = SpanWords(torch.randn(12, 8), pad_ngrams([span_ngrams(s) for s in sentences]))
+    scored = TextFeatures(torch.randn(12, 8), pad_ngrams([text_ngrams(s) for s in sentences]))
     scorer = WordScorer(8, len(WORDS), dropout=0.0)
     scorer.learn_from(scored.sentence_vectors)
     optimizer = torch.optim.Adam([p for p in scorer.parameters() if p.requires_grad], lr=1e-2)
@@ -127,7 +127,7 @@ def test_it_learns_words_from_sentences_and_keeps_out_of_others(lexicon):
         optimizer.step()
     with torch.no_grad():
         both = scorer.eval()(scored)
-        unheard = SpanWords(scored.sentence_vectors[3:4], pad_ngrams([span_ngrams("a quiet woof of a something")]))
+        unheard = TextFeatures(scored.sentence_vectors[3:4], pad_ngrams([text_ngrams("a quiet woof of a something")]))
         odds = scorer.log_odds(scored)
         assert scorer(unheard)[0, 1].argmax() == lexicon.index("dog")
     assert (both.argmax(dim=-1) == words[:, None]).all()
@@ -140,8 +140,8 @@ def test_rows_that_are_not_asked_stay_as_they_are(lexicon, tokenizer):
     scorer.learn_from(torch.randn(9, 4))
     rows = [vocabulary(tokenizer, cat=0.5)[None], vocabulary(tokenizer, dog=0.5)[None]]
     with torch.no_grad():
-        joined = join_rows(scorer, lexicon, rows, [1], SpanWords(torch.randn(1, 4), pad_ngrams([[5]])))
-        untouched = join_rows(scorer, lexicon, rows, [], SpanWords(torch.zeros(0, 4), pad_ngrams([])))
+        joined = join_rows(scorer, lexicon, rows, [1], TextFeatures(torch.randn(1, 4), pad_ngrams([[5]])))
+        untouched = join_rows(scorer, lexicon, rows, [], TextFeatures(torch.zeros(0, 4), pad_ngrams([])))
     assert torch.equal(joined[0], rows[0]) and not torch.equal(joined[1], rows[1])
     assert all(torch.equal(a, b) for a, b in zip(untouched, rows, strict=True))
 
@@ -168,7 +168,7 @@ def test_what_it_learns_from_is_drawn_from_rows_and_texts(tmp_path, tokenizer):
     assert MissingWords(rows, lexicon, [], 0).draw(np.random.default_rng(0), 8, 0.5)[0] in missing.asked
 
     names = sorted({sentence.lower() for sentence in missing.sentences()})
-    batch = make_missing_word_batch(drawn[:3], SpanTexts(names, torch.randn(len(names), 4)))
+    batch = make_missing_word_batch(drawn[:3], ScoredTexts(names, torch.randn(len(names), 4)))
     assert batch.sentences.sentence_vectors.shape == (3, 4)
     assert batch.words.tolist() == [m.word for m in drawn[:3]]
 

@@ -5,7 +5,6 @@ from transformers import BertConfig, BertForMaskedLM
 
 from audiobert.audio import Attributes
 from audiobert.clap import AudioTower, AudioTowerConfig
-from audiobert.comparison import SpanWords, pad_ngrams, span_ngrams
 from audiobert.errors import InputError
 from audiobert.modeling import (
     AudioBertForMaskedLM,
@@ -15,6 +14,7 @@ from audiobert.modeling import (
     attribute_features,
     masked_lm_head,
 )
+from audiobert.text_features import TextFeatures, pad_ngrams, text_ngrams
 
 TOWER = AudioTowerConfig(window_frames=32, max_windows=2, hidden_size=12, layers=1, heads=2)
 
@@ -96,11 +96,11 @@ def test_clips_that_fit_better_count_more_and_the_gate_closes_on_those_that_do_n
 def words():
     """What two spans of one row are scored by, of width 16."""
     torch.manual_seed(1)
-    return SpanWords(torch.randn(1, 2, 16), pad_ngrams([span_ngrams("a flute"), span_ngrams("a tuba")])[None])
+    return TextFeatures(torch.randn(1, 2, 16), pad_ngrams([text_ngrams("a flute"), text_ngrams("a tuba")])[None])
 
 
 def turned(own):
-    return SpanWords(own.sentence_vectors.flip(1), own.ngrams.flip(1))
+    return TextFeatures(own.sentence_vectors.flip(1), own.ngrams.flip(1))
 
 
 def scorer():
@@ -126,8 +126,8 @@ def test_a_comparison_is_between_what_stands_before_the_mask_and_what_stands_beh
     def difference(*starts):
         starts = torch.tensor([starts])
         vectors = torch.randn(1, 3, 16, generator=torch.Generator().manual_seed(2))
-        grams = pad_ngrams([span_ngrams(name) for name in ("flute", "tuba", "rain")])[None]
-        own = SpanWords(vectors, grams)
+        grams = pad_ngrams([text_ngrams(name) for name in ("flute", "tuba", "rain")])[None]
+        own = TextFeatures(vectors, grams)
         score = model.span_scores(own, None).mean(dim=-1)[0]
         return model.compared(Injection(starts, starts + 1, words=own), mask).item(), score.tolist()
 

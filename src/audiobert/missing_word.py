@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from audiobert.comparison import NGRAMS, SpanWords
+from audiobert.text_features import NGRAMS, TextFeatures
 
 BLANK = "something"  # stands for the missing word in what the scorer reads
 BUCKETS = 1 << 14  # that n-grams of a sentence are hashed into; the one behind the last is for padding
@@ -108,7 +108,7 @@ class WordScorer(nn.Module):
         self.center.data.copy_(sentence_vectors.mean(dim=0))
         self.scale.data.copy_(1.0 / sentence_vectors.std(dim=0).clamp(min=1e-3))
 
-    def forward(self, sentences: SpanWords) -> Tensor:
+    def forward(self, sentences: TextFeatures) -> Tensor:
         """Logits `(sentences, 2, words + 1)`: deep and wide, the last for a word that is not in the lexicon."""
         vectors = (sentences.sentence_vectors.float() - self.center) * self.scale
         padding = sentences.ngrams == NGRAMS
@@ -118,7 +118,7 @@ class WordScorer(nn.Module):
         summed = self.wide(ngrams).sum(dim=-2) / (~padding).sum(dim=-1, keepdim=True).clamp(min=1).sqrt()
         return torch.stack([self.deep(vectors), self.wide_words(summed)], dim=-2)
 
-    def log_odds(self, sentences: SpanWords) -> Tensor:
+    def log_odds(self, sentences: TextFeatures) -> Tensor:
         """Log of how much likelier each word is than a word that is not in the lexicon, `(sentences, words)`: the sum
         of what deep and wide say, none of it rarer than what they have learnt from could show."""
         log_probs = self(sentences).float().log_softmax(dim=-1).clamp(min=float(self.rarest))
@@ -126,7 +126,7 @@ class WordScorer(nn.Module):
 
 
 def join_rows(
-    scorer: WordScorer, lexicon: Lexicon, rows: Sequence[Tensor], sentences: Sequence[int], texts: SpanWords
+    scorer: WordScorer, lexicon: Lexicon, rows: Sequence[Tensor], sentences: Sequence[int], texts: TextFeatures
 ) -> list[Tensor]:
     """Rows' log-probabilities at their masks, joined with what the scorer says of those `sentences` (their row
     numbers), which are scored by `texts`."""

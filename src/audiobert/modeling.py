@@ -15,9 +15,10 @@ from transformers import PreTrainedModel
 
 from audiobert.audio import Attributes
 from audiobert.audio_encoder import AudioEncoder
-from audiobert.comparison import SpanScorer, SpanWords
+from audiobert.comparison import SpanScorer
 from audiobert.errors import InputError
 from audiobert.missing_word import WordScorer
+from audiobert.text_features import TextFeatures
 
 IGNORED = -100
 ATTRIBUTE_FEATURES = ("pitch", "pitched", "voiced", "loudness", "duration", "centroid", "flatness")
@@ -80,7 +81,7 @@ class Injection:
     ends: Tensor
     knowledge: Tensor | None = None
     scores: Tensor | None = None
-    words: SpanWords | None = None
+    words: TextFeatures | None = None
 
 
 def attribute_features(attributes: Sequence[Attributes]) -> np.ndarray:
@@ -232,7 +233,7 @@ class AudioBertForMaskedLM(nn.Module):
         apart = (output[higher] - output[lower]).float()
         self.comparison_direction.data.copy_(apart / apart.dot(apart))
 
-    def span_scores(self, words: SpanWords, knowledge: Tensor | None) -> Tensor:
+    def span_scores(self, words: TextFeatures, knowledge: Tensor | None) -> Tensor:
         """Deep and wide scores `(..., 2)` of spans; `knowledge` is pooled, `(..., hidden_size)`."""
         assert self.span_scorer is not None
         return self.span_scorer(words.sentence_vectors, knowledge, words.ngrams)

@@ -17,7 +17,6 @@ from audiobert.answers import AuditorySpan, FillMask, Hit, MaskPredictions, Mask
 from audiobert.artefacts import whole_folder
 from audiobert.bank import AudioBank, check_identity
 from audiobert.clip_encoder import ModelClipEncoder, Precision
-from audiobert.comparison import SpanTexts, SpanWords, sentence_vectors
 from audiobert.errors import InputError
 from audiobert.inputs import Offsets, Prepared, encode_texts, prepare
 from audiobert.missing_word import Lexicon, blank_sentence, join_rows
@@ -35,6 +34,7 @@ from audiobert.parts import (
     trained_knowledge,
 )
 from audiobert.spans import Span
+from audiobert.text_features import ScoredTexts, TextFeatures, sentence_vectors
 
 
 class AudioBert:
@@ -354,18 +354,18 @@ class AudioBert:
             starts, ends, torch.from_numpy(knowledge).to(device), torch.from_numpy(scores).to(device), words
         )
 
-    def _words(self, spans: Sequence[Sequence[str]]) -> SpanWords | None:
+    def _words(self, spans: Sequence[Sequence[str]]) -> TextFeatures | None:
         """What the spans of rows are scored by, where there are two to compare; None where no row has two."""
         rows = [row if len(row) > 1 else () for row in spans]
         if not self.model.settings.comparison or not any(rows):
             return None
         return self._scored_by(chain.from_iterable(rows)).of(rows).to(self.parts.language_model.device)
 
-    def _scored_by(self, texts: Iterable[str]) -> SpanTexts:
+    def _scored_by(self, texts: Iterable[str]) -> ScoredTexts:
         """What spans and sentences are scored by."""
         names = sorted({text.lower() for text in texts})
         with self.parts.adapters.on():
-            return SpanTexts(names, sentence_vectors(self.parts.language_model.base_model, self.tokenizer, names))
+            return ScoredTexts(names, sentence_vectors(self.parts.language_model.base_model, self.tokenizer, names))
 
     def _best(self, log_probs: Tensor, top_k: int) -> list[tuple[Prediction, ...]]:
         scores, ids = log_probs.exp().topk(top_k, dim=-1)

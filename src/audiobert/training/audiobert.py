@@ -26,7 +26,7 @@ from audiobert.backbone import PRESETS, Published
 from audiobert.bank import build_bank
 from audiobert.bank.sources import open_source
 from audiobert.clip_encoder import ModelClipEncoder
-from audiobert.comparison import SpanTexts, SpanWords, comparison_loss, sentence_vectors
+from audiobert.comparison import comparison_loss
 from audiobert.inputs import Inputs, Offsets, encode_texts
 from audiobert.missing_word import Lexicon, blank_sentence, join_rows, missing_word_loss
 from audiobert.modeling import AudioBertForMaskedLM, Injection, InjectionSettings, KnowledgeEncoder, attribute_features
@@ -41,6 +41,7 @@ from audiobert.parts import (
     write_model_folder,
 )
 from audiobert.progress import stderr, track
+from audiobert.text_features import ScoredTexts, TextFeatures, sentence_vectors
 from audiobert.training.clips import MAX_SECONDS, Spectrograms, TrainingClip, kept_array, read_clips
 from audiobert.training.comparisons import Comparison, ComparisonBatch, make_comparison_batch
 from audiobert.training.config import TrainingConfig
@@ -213,7 +214,7 @@ class Batch:
     clips: Tensor
     scores: Tensor
     seed: int
-    words: SpanWords | None = None
+    words: TextFeatures | None = None
     comparisons: ComparisonBatch | None = None
     missing: MissingWordBatch | None = None
 
@@ -383,7 +384,7 @@ def make_batch(
     retrieved: Retrieved,
     clips_per_span: int,
     seed: int,
-    texts: SpanTexts | None = None,
+    texts: ScoredTexts | None = None,
     comparisons: Sequence[Comparison] = (),
     missing: Sequence[MissingWord] = (),
 ) -> Batch:
@@ -434,8 +435,8 @@ def measured_attributes(folder: Path, clips: list[TrainingClip], cache: Path) ->
     return kept_array(cache / f"attributes-{sha256_of(folder / 'clips.csv')[:16]}.npy", measured)
 
 
-def span_texts(parts: Parts, texts: Iterable[str], cache: Path) -> SpanTexts:
-    """What every span text is scored by; the sentence vectors are worked out once and kept in a file."""
+def text_features(parts: Parts, texts: Iterable[str], cache: Path) -> ScoredTexts:
+    """What every text is scored by; the sentence vectors are worked out once and kept in a file."""
     names = sorted({text.lower() for text in texts})
     encoder = parts.language_model.base_model.eval()
 
@@ -446,7 +447,7 @@ def span_texts(parts: Parts, texts: Iterable[str], cache: Path) -> SpanTexts:
         return torch.cat(found).numpy()
 
     key = digest([*parts.identity.sha256.values(), *names])
-    return SpanTexts(names, torch.from_numpy(kept_array(cache / f"sentences-{key}.npy", vectors)))
+    return ScoredTexts(names, torch.from_numpy(kept_array(cache / f"sentences-{key}.npy", vectors)))
 
 
 def freeze_unused(model: AudioBertForMaskedLM, config: AudioBertConfig) -> None:
@@ -533,7 +534,7 @@ def train_audiobert(
     if missing is not None:
         asked = (blank_sentence(q.text, mask) for q in (*dev_questions, *wiki_questions, *turned_questions))
         scored_texts |= missing.sentences() | {sentence for sentence in asked if sentence is not None}
-    texts = span_texts(parts, scored_texts, cache) if config.comparison or missing is not None else None
+    texts = text_features(parts, scored_texts, cache) if config.comparison or missing is not None else None
     parts.language_model.requires_grad_(False)
     parts.adapters.fold(LANGUAGE)
     parts.adapters.add(AUDIO, config.lora())

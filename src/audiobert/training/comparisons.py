@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiobert.comparison import SpanTexts, SpanWords
+from audiobert.text_features import ScoredTexts, TextFeatures
 from audiobert.training.retrieval import Retrieved
 
 
@@ -27,7 +27,7 @@ class ComparisonBatch:
     """Comparisons as tensors: what the two spans of each are scored by, `(comparisons, 2, ...)`, their clips and those
     clips' scores `(comparisons, 2, clips)`, and 1 where the first is higher, `(comparisons,)`."""
 
-    words: SpanWords
+    words: TextFeatures
     clips: Tensor
     scores: Tensor
     higher: Tensor
@@ -39,7 +39,7 @@ class ComparisonBatch:
 
 
 def make_comparison_batch(
-    comparisons: Sequence[Comparison], texts: SpanTexts, retrieved: Retrieved, clips: int
+    comparisons: Sequence[Comparison], texts: ScoredTexts, retrieved: Retrieved, clips: int
 ) -> ComparisonBatch:
     """Comparisons as tensors, with their clips."""
     pairs = [(comparison.first, comparison.second) for comparison in comparisons]

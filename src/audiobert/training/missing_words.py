@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from audiobert.auditorybench.data import Row
-from audiobert.comparison import SpanTexts, SpanWords
 from audiobert.missing_word import BLANK, Lexicon, blank_sentence
+from audiobert.text_features import ScoredTexts, TextFeatures
 from audiobert.training.questions import MASK, OPPOSITE
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class MissingWord:
 class MissingWordBatch:
     """What each of some sentences is scored by `(sentences, ...)`, and the numbers of their words `(sentences,)`."""
 
-    sentences: SpanWords
+    sentences: TextFeatures
     words: Tensor
 
     def to(self, device: torch.device | str) -> MissingWordBatch:
@@ -117,7 +117,7 @@ class MissingWords:
         return [drawn[i] for i in random.permutation(len(drawn))]
 
 
-def make_missing_word_batch(missing: Sequence[MissingWord], texts: SpanTexts) -> MissingWordBatch:
+def make_missing_word_batch(missing: Sequence[MissingWord], texts: ScoredTexts) -> MissingWordBatch:
     """Sentences as tensors."""
     words = torch.tensor([one.word for one in missing])
     return MissingWordBatch(texts.of_texts([one.sentence for one in missing]), words)
