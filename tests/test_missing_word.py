@@ -67,7 +67,7 @@ def vocabulary(tokenizer, **likely):
 
 def test_pieces_of_one_word_speak_for_each_other(lexicon, tokenizer):
     """Alone, each mask takes the piece of another word."""
-    _, pieces = lexicon.of_length(2)
+    numbers, pieces = lexicon.of_length(2)
     assert len(pieces) > 0
     first, second = tokenizer.convert_ids_to_tokens(pieces[0])
     alone = torch.stack(
@@ -77,38 +77,53 @@ def test_pieces_of_one_word_speak_for_each_other(lexicon, tokenizer):
         ]
     )
     assert tokenizer.convert_ids_to_tokens(alone.argmax(dim=-1)) == ["sea", "bird"]
-    joined = join(alone, torch.full((len(WORDS),), 3.0), lexicon)
+    opinions = torch.full((2, len(WORDS) + 1), 0.01)
+    opinions[:, numbers[0]] = 0.4
+    opinions[:, -1] = 0.95
+    joined = join(alone, opinions.log(), lexicon)
+    assert joined.argmax(dim=-1).tolist() != pieces[0].tolist()  # where another word is expected, nothing does
+    opinions[:, -1] = 0.05
+    joined = join(alone, opinions.log(), lexicon)
     assert joined.argmax(dim=-1).tolist() == pieces[0].tolist()
     torch.testing.assert_close(joined.exp().sum(dim=-1), torch.ones(2))
 
 
-def test_the_joined_probability_of_a_single_piece_is_a_product_of_experts(lexicon, tokenizer):
-    alone = vocabulary(tokenizer, cat=0.2, dog=0.1, bell=0.4)[None]
-    odds = torch.zeros(len(WORDS))
-    odds[lexicon.index("dog")] = float(np.log(8.0))
-    joined = join(alone, odds, lexicon)[0].exp()
-    cat, dog, bell = (alone[0, tokenizer.convert_tokens_to_ids(word)].exp() for word in ("cat", "dog", "bell"))
-    total = 1 + 7 * dog
-    for word, expected in (("dog", 8 * dog), ("cat", cat), ("bell", bell)):
-        assert joined[tokenizer.convert_tokens_to_ids(word)] == pytest.approx(float(expected / total), rel=1e-5)
+def test_single_pieces_are_pooled_with_equal_weights(lexicon, tokenizer):
+    alone = vocabulary(tokenizer, cat=0.2, dog=0.1, bell=0.4, rain=0.1)[None]
+    opinions = torch.full((2, len(WORDS) + 1), 1e-4)
+    cat, dog = lexicon.index("cat"), lexicon.index("dog")
+    opinions[:, cat], opinions[:, dog], opinions[:, -1] = 0.2, torch.tensor([0.5, 0.7]), 0.1
+    joined = join(alone, opinions.log(), lexicon)[0].exp()
+    ids = {word: tokenizer.convert_tokens_to_ids(word) for word in ("cat", "dog", "bell", "rain")}
+    own = {word: float(alone[0, at].exp()) for word, at in ids.items()}
+    pool = {
+        "cat": (own["cat"] * 0.2 * 0.2) ** (1 / 3),
+        "dog": (own["dog"] * 0.5 * 0.7) ** (1 / 3),
+        "another": ((1 - own["cat"] - own["dog"]) * 0.1 * 0.1) ** (1 / 3),
+    }
+    total = sum(pool.values())
+    for word in ("cat", "dog"):
+        assert joined[ids[word]] == pytest.approx(pool[word] / total, rel=1e-4)
+    shared = pool["another"] / total / (1 - own["cat"] - own["dog"])
+    for word in ("bell", "rain"):
+        assert joined[ids[word]] == pytest.approx(own[word] * shared, rel=1e-4)
+    torch.testing.assert_close(joined.sum(), torch.ones(()))
 
 
-def test_even_odds_and_lengths_without_words_change_nothing(lexicon, tokenizer):
-    alone = vocabulary(tokenizer, cat=0.5).expand(3, -1)
-    torch.testing.assert_close(join(alone, torch.zeros(len(WORDS)), lexicon), alone, atol=1e-5, rtol=1e-5)
-    long = alone[:1].expand(9, -1)
-    assert torch.equal(join(long, torch.ones(len(WORDS)), lexicon), long)
+def test_lengths_without_words_stay_as_they_are(lexicon, tokenizer):
+    long = vocabulary(tokenizer, cat=0.5).expand(9, -1)
+    assert torch.equal(join(long, torch.zeros(2, len(WORDS) + 1), lexicon), long)
 
 
-def test_odds_are_no_surer_than_what_was_learnt_from():
+def test_opinions_are_no_surer_than_what_was_learnt_from():
     scorer = WordScorer(4, 3).eval()
     scorer.learn_from(torch.randn(50, 4))
     with torch.no_grad():
         scorer.deep[-1].bias[:] = torch.tensor([100.0, 0.0, 0.0, 0.0])
         scorer.wide_words.bias[:] = torch.tensor([100.0, 0.0, 0.0, 0.0])
         scorer.deep[-1].weight.zero_()
-        odds = scorer.log_odds(TextFeatures(torch.randn(1, 4), pad_ngrams([[1]])))
-    assert odds[0].tolist() == pytest.approx([2 * np.log(50), 0.0, 0.0], abs=1e-3)
+        opinions = scorer.opinions(TextFeatures(torch.randn(1, 4), pad_ngrams([[1]])))
+    assert opinions[0, 0].exp().tolist() == pytest.approx([1.0, 0.02, 0.02, 0.02], abs=1e-3)
 
 
 def test_it_learns_words_from_sentences_and_keeps_out_of_others(lexicon):
@@ -128,11 +143,8 @@ def test_it_learns_words_from_sentences_and_keeps_out_of_others(lexicon):
     with torch.no_grad():
         both = scorer.eval()(scored)
         unheard = TextFeatures(scored.sentence_vectors[3:4], pad_ngrams([text_ngrams("a quiet woof of a something")]))
-        odds = scorer.log_odds(scored)
         assert scorer(unheard)[0, 1].argmax() == lexicon.index("dog")
     assert (both.argmax(dim=-1) == words[:, None]).all()
-    assert (odds[:9].argmax(dim=-1) == words[:9]).all() and (odds[:9].amax(dim=-1) > 1).all()
-    assert (odds[9:] < 0).all()
 
 
 def test_rows_that_are_not_asked_stay_as_they_are(lexicon, tokenizer):

@@ -118,11 +118,10 @@ class WordScorer(nn.Module):
         summed = self.wide(ngrams).sum(dim=-2) / (~padding).sum(dim=-1, keepdim=True).clamp(min=1).sqrt()
         return torch.stack([self.deep(vectors), self.wide_words(summed)], dim=-2)
 
-    def log_odds(self, sentences: TextFeatures) -> Tensor:
-        """Log of how much likelier each word is than a word that is not in the lexicon, `(sentences, words)`: the sum
-        of what deep and wide say, none of it rarer than what they have learnt from could show."""
-        log_probs = self(sentences).float().log_softmax(dim=-1).clamp(min=float(self.rarest))
-        return (log_probs[..., :-1] - log_probs[..., -1:]).sum(dim=-2)
+    def opinions(self, sentences: TextFeatures) -> Tensor:
+        """Log-probabilities `(sentences, 2, words + 1)` of deep and wide, none rarer than what they have learnt from
+        could show."""
+        return self(sentences).float().log_softmax(dim=-1).clamp(min=float(self.rarest))
 
 
 def join_rows(
@@ -132,8 +131,8 @@ def join_rows(
     numbers), which are scored by `texts`."""
     joined = list(rows)
     if sentences:
-        for row, log_odds in zip(sentences, scorer.log_odds(texts).cpu(), strict=True):
-            joined[row] = join(joined[row], log_odds, lexicon)
+        for row, opinions in zip(sentences, scorer.opinions(texts).cpu(), strict=True):
+            joined[row] = join(joined[row], opinions, lexicon)
     return joined
 
 
@@ -143,19 +142,20 @@ def missing_word_loss(logits: Tensor, words: Tensor, smoothing: float = 0.0) -> 
     return functional.cross_entropy(logits.flatten(0, 1), both.flatten(), reduction="sum", label_smoothing=smoothing)
 
 
-def join(log_probs: Tensor, log_odds: Tensor, lexicon: Lexicon) -> Tensor:
+def join(log_probs: Tensor, opinions: Tensor, lexicon: Lexicon) -> Tensor:
     """What the language model and the word scorer together expect at the masks of one word.
 
-    A product of experts (Hinton, 2002) over all sequences of wordpieces: the language model gives each sequence the
-    product of its pieces' probabilities, the scorer multiplies those of the lexicon's words by their odds. What comes
-    back is that distribution's marginals, so that pieces of one word speak for each other.
+    A logarithmic opinion pool (Genest and Zidek, 1986) of three with equal weights, over the words of as many
+    wordpieces as there are masks, and "another word". The language model gives a word the product of its pieces'
+    probabilities; how "another word" is spelled is for the language model alone to say. What comes back is the
+    distribution's marginals at each mask, so that pieces of one word speak for each other.
 
     Parameters
     ----------
     log_probs : Tensor
         `(masks, vocabulary)`, the language model's.
-    log_odds : Tensor
-        `(words,)` against words that are not in the lexicon.
+    opinions : Tensor
+        `(2, words + 1)`, log-probabilities of the lexicon's words and of another one (`WordScorer.opinions`).
 
     Returns
     -------
@@ -166,9 +166,15 @@ def join(log_probs: Tensor, log_odds: Tensor, lexicon: Lexicon) -> Tensor:
     if spelled is None:
         return log_probs.float()
     numbers, pieces = spelled
-    masks = torch.arange(len(log_probs)).expand_as(pieces)
+    masks, tiny = torch.arange(len(log_probs)).expand_as(pieces), torch.finfo(torch.float64).tiny
     alone = log_probs.double()
-    gained = alone[masks, pieces].sum(dim=-1).exp() * log_odds[numbers].double().expm1()
-    joined = alone.exp().index_put_((masks, pieces), gained.unsqueeze(-1).expand(pieces.shape), accumulate=True)
-    joined = joined.clamp(min=torch.finfo(torch.float64).tiny)
-    return (joined / joined.sum(dim=-1, keepdim=True)).log().float()
+    words = alone[masks, pieces].sum(dim=-1).exp()  # (n,), the language model's probability of each word
+    another = (1.0 - words.sum()).clamp(min=tiny)
+    read = torch.cat([words, another[None]]).clamp(min=tiny).log()
+    told = torch.cat([opinions[:, numbers], opinions[:, -1:]], dim=-1).double()
+    pooled = torch.cat([read[None], told]).mean(dim=0).softmax(dim=0)
+    # Words get their pooled share in place of their own, everything else the share of "another word".
+    scale = pooled[-1] / another
+    gained = (pooled[:-1] - words * scale).unsqueeze(-1).expand(pieces.shape)
+    joined = (alone.exp() * scale).index_put_((masks, pieces), gained, accumulate=True)
+    return joined.clamp(min=tiny).log().float()
