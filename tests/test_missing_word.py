@@ -8,6 +8,7 @@ import torch
 
 from audiobert.auditorybench.data import load_split
 from audiobert.backbone import load_backbone
+from audiobert.errors import InputError
 from audiobert.missing_word import BLANK, Lexicon, WordScorer, blank_sentence, join, join_rows, missing_word_loss
 from audiobert.text_features import ScoredTexts, TextFeatures, pad_ngrams, text_ngrams
 from audiobert.training.missing_words import (
@@ -190,3 +191,8 @@ def test_only_training_captions_are_read(tmp_path):
     with gzip.open(path, "wt") as file:
         file.write("split,caption\ntrain,A dog barks twice\nval,Never to be seen\ntrain,A dog barks twice\n")
     assert read_sentences(path) == ["A dog barks twice"]
+
+
+def test_a_missing_text_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"general_train\.txt\.gz does not exist.*other_sentences: 0"):
+        plain_texts(tmp_path)

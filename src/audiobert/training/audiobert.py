@@ -101,8 +101,8 @@ class AudioBertConfig(TrainingConfig):
     missing_words
         How many sentences each asked one brings along for the word scorer to learn from; with 0 there is none.
     other_share, other_sentences
-        Share of those that lack a word which is the answer of no row, and how many of these are taken of the
-        comparisons and of each plain text in `text/`.
+        Share of those that lack any other word, and how many of these are taken of the comparisons and of each plain
+        text in `text/`; with 0, of none.
     word_smoothing
         Label smoothing of the word scorer's loss.
     dev_every
@@ -526,7 +526,7 @@ def train_audiobert(
 
     mask = parts.tokenizer.mask_token
     lexicon = Lexicon(answers_of(material["train"].rows) if config.missing_words else (), parts.tokenizer)
-    plain = plain_texts(data / "text") if lexicon.words else []
+    plain = plain_texts(data / "text") if lexicon.words and config.other_sentences else []
     missing = MissingWords(material["train"].rows, lexicon, plain, config.other_sentences) if lexicon.words else None
     dev_questions, wiki_questions = (material[split].asked(config.asked_spans) for split in ("dev", "wiki"))
     turned_questions = material["dev"].swapped()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from audiobert.auditorybench.data import Row
+from audiobert.errors import InputError
 from audiobert.missing_word import BLANK, Lexicon, blank_sentence
 from audiobert.text_features import ScoredTexts, TextFeatures
 from audiobert.training.questions import MASK, OPPOSITE
@@ -55,8 +56,21 @@ def answers_of(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def plain_texts(folder: Path) -> list[Path]:
-    """The files of plain text in a folder, those that are there."""
-    return [path for path in (folder / name for name in PLAIN_TEXTS) if path.exists()]
+    """The files of plain text in a folder.
+
+    Raises
+    ------
+    InputError
+        One is not there.
+    """
+    paths = [folder / name for name in PLAIN_TEXTS]
+    for path in paths:
+        if not path.exists():
+            raise InputError(
+                f"{path} does not exist; the word scorer learns from it where no row's answer is asked for"
+                " (other_sentences: 0 does without)"
+            )
+    return paths
 
 
 def read_sentences(path: Path) -> list[str]:
