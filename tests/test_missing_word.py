@@ -79,11 +79,10 @@ def test_pieces_of_one_word_speak_for_each_other(lexicon, tokenizer):
     )
     assert tokenizer.convert_ids_to_tokens(alone.argmax(dim=-1)) == ["sea", "bird"]
     opinions = torch.full((2, len(WORDS) + 1), 0.01)
-    opinions[:, numbers[0]] = 0.4
     opinions[:, -1] = 0.95
     joined = join(alone, opinions.log(), lexicon)
     assert joined.argmax(dim=-1).tolist() != pieces[0].tolist()  # where another word is expected, nothing does
-    opinions[:, -1] = 0.05
+    opinions[:, numbers[0]], opinions[:, -1] = 0.4, 0.05
     joined = join(alone, opinions.log(), lexicon)
     assert joined.argmax(dim=-1).tolist() == pieces[0].tolist()
     torch.testing.assert_close(joined.exp().sum(dim=-1), torch.ones(2))
