@@ -277,6 +277,7 @@ class FakeAudioBert:
         self.tokenizer = self.model.tokenizer
         self.mask_token = "[MASK]"
         self.asked: list[tuple[str, list[tuple[int, int]] | None]] = []
+        self.begun: list[bool] = []
 
     def detect(self, texts: list[str]) -> list[list[Any]]:
         return [
@@ -285,9 +286,16 @@ class FakeAudioBert:
         ]
 
     def score_masks(
-        self, texts: list[str], *, audio: bool, spans: list[list[tuple[int, int]]] | None, batch_size: int
+        self,
+        texts: list[str],
+        *,
+        audio: bool,
+        spans: list[list[tuple[int, int]]] | None,
+        batch_size: int,
+        begun: list[bool],
     ) -> list[Any]:
         del batch_size
+        self.begun += begun
         scored = []
         for index, text in enumerate(texts):
             places = spans[index] if spans is not None else None
@@ -313,6 +321,7 @@ def test_audiobert_is_scored_like_the_model_inside(fake: FakeAudioBert, data: Pa
         plain = ask(fake.model, part)
         assert [a.prediction.rank for a in ours] == [a.prediction.rank for a in plain]
         assert [a.prediction.text for a in ours] == [a.prediction.text for a in plain]
+    assert any(fake.begun) == (protocol == "candidates")  # there, words are scored piece by piece behind known ones
 
 
 def test_spans_are_found_once_and_move_with_the_masks(fake: FakeAudioBert, data: Path) -> None:

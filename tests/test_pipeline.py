@@ -187,3 +187,22 @@ def test_every_part_says_what_made_it():
     for part in ("language_model", "detector", "clap", "audiobert"):
         _, record = load_part(model_folder("mini"), part)
         assert {"created", "versions", "settings", "backbone", "data", "sha256"} <= record.keys()
+
+
+def test_a_missing_word_is_joined_where_one_whole_word_is_asked_for(model):
+    asked = "Meow is the sound a [MASK] makes."
+    several = "Meow is the sound a [MASK] makes, woof that of a [MASK]."
+    joined, alone = (model.score_masks([asked, several], begun=[begun, begun]) for begun in (False, True))
+    assert not torch.equal(joined[0].log_probs, alone[0].log_probs)
+    assert torch.equal(joined[1].log_probs, alone[1].log_probs)  # two words: the scorer knows sentences with one blank
+    for scores in (*joined, *alone):
+        torch.testing.assert_close(scores.log_probs.exp().sum(dim=-1), torch.ones(len(scores.log_probs)), atol=1e-4, rtol=0)
+
+
+def test_masks_side_by_side_ask_for_one_word(model):
+    for word, text in (("woodpecker", "Drumming on wood is the sound a {} makes."), ("cicada", "A {} makes a buzz.")):
+        pieces = model.tokenizer(word, add_special_tokens=False)["input_ids"]
+        masks = " ".join(["[MASK]"] * len(pieces))
+        (scores,) = model.score_masks([text.format(masks)])
+        chosen = scores.log_probs.argmax(dim=-1).tolist()
+        assert model.tokenizer.decode(chosen) in model.model.settings.lexicon
