@@ -196,7 +196,8 @@ def test_a_missing_word_is_joined_where_one_whole_word_is_asked_for(model):
     assert not torch.equal(joined[0].log_probs, alone[0].log_probs)
     assert torch.equal(joined[1].log_probs, alone[1].log_probs)  # two words: the scorer knows sentences with one blank
     for scores in (*joined, *alone):
-        torch.testing.assert_close(scores.log_probs.exp().sum(dim=-1), torch.ones(len(scores.log_probs)), atol=1e-4, rtol=0)
+        total = scores.log_probs.exp().sum(dim=-1)
+        torch.testing.assert_close(total, torch.ones_like(total), atol=1e-4, rtol=0)
 
 
 def test_masks_side_by_side_ask_for_one_word(model):
