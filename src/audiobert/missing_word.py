@@ -89,17 +89,23 @@ class WordScorer(nn.Module):
         self.scale = nn.Parameter(torch.ones(hidden_size), requires_grad=False)
         self.rarest = nn.Parameter(torch.tensor(0.0), requires_grad=False)
         self.deep = nn.Sequential(
-            nn.Dropout(dropout / 2),
+            nn.Dropout(),
             nn.Linear(hidden_size, inner_size),
             nn.GELU(),
-            nn.Dropout(dropout),
+            nn.Dropout(),
             nn.Linear(inner_size, words + 1),
         )
-        self.ngram_dropout = dropout / 3
+        self.ngram_dropout = 0.0
         self.wide = nn.Embedding(BUCKETS + 1, wide_size, padding_idx=BUCKETS)
         nn.init.normal_(self.wide.weight, std=0.05)
         self.wide.weight.data[BUCKETS] = 0.0
         self.wide_words = nn.Linear(wide_size, words + 1)
+        self.set_dropout(dropout)
+
+    def set_dropout(self, dropout: float) -> None:
+        """Dropout of the inner layer, half of it of the sentence vector, and a third of it of the n-grams."""
+        first, second = (module for module in self.deep if isinstance(module, nn.Dropout))
+        first.p, second.p, self.ngram_dropout = dropout / 2, dropout, dropout / 3
 
     def learn_from(self, sentence_vectors: Tensor) -> None:
         """Take mean and standard deviation from vectors `(sentences, hidden_size)`, those of its answers' sentences,

@@ -89,7 +89,8 @@ class AudioBertConfig(TrainingConfig):
     comparison_hears
         See `InjectionSettings`.
     scorer_dropout
-        Dropout of the span scorer's inner layers, and half of it of its inputs.
+        Dropout of the inner layers of span scorer and word scorer, half of it of their inputs, and a third of it of a
+        sentence's n-grams.
     audio_encoder_rate, knowledge_rate, wide_rate, wide_words_rate
         Learning rates of the audio encoder, of what makes knowledge vectors of its features, and of the span scorer's
         and the word scorer's wide scores, as multiples of the others'.
@@ -560,6 +561,7 @@ def train_audiobert(
         model.span_scorer.set_dropout(config.scorer_dropout)
         model.span_scorer.standardise(texts.vectors(sorted(material["train"].answers_by_span())))
     if missing is not None and texts is not None and model.word_scorer is not None:
+        model.word_scorer.set_dropout(config.scorer_dropout)
         model.word_scorer.learn_from(texts.vectors([one.sentence for one in missing.asked]))
     objective = AudioBertObjective(model, encoder, spectrograms, attributes, features, config)
 
