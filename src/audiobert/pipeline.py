@@ -299,8 +299,9 @@ class AudioBert:
         order = sorted((row for row in range(len(prepared)) if spans[row]), key=lambda row: len(prepared[row].text))
         for start in range(0, len(order), batch_size):
             members = order[start : start + batch_size]
-            result |= self._forward(prepared, members, [spans[row] for row in members])
-        return self._with_words(prepared, result, begun)
+            heard = self._forward(prepared, members, [spans[row] for row in members])
+            result |= self._with_words(prepared, heard, begun)
+        return result
 
     @torch.no_grad()
     def _with_words(
