@@ -193,6 +193,26 @@ def test_an_untrained_knowledge_encoder_injects_nothing_and_a_trained_one_hears(
     assert abs(vectors[0] - vectors[1]).max() > 0
 
 
+def test_a_knowledge_vector_stays_shorter_than_it_may_be():
+    torch.manual_seed(0)
+    tower = AudioTower(TOWER)
+    free, bounded = (KnowledgeEncoder(tower, 16, longest=longest) for longest in (None, 0.5))
+    torch.nn.init.normal_(free.outer.weight)
+    bounded.load_state_dict(free.state_dict())
+    features, attributes = torch.randn(4, tower.config.hidden_size), torch.randn(4, 7)
+    with torch.no_grad():
+        long, short = free.project(features, attributes), bounded.project(features, attributes)
+        assert (long.norm(dim=-1) > 1.0).all()
+        assert (short.norm(dim=-1) < 0.5).all() and (short.norm(dim=-1) > 0.4).all()
+        torch.testing.assert_close(torch.nn.functional.cosine_similarity(long, short), torch.ones(4))
+        free.outer.weight *= 1e-3
+        bounded.outer.weight *= 1e-3
+        free.outer.bias *= 1e-3
+        torch.testing.assert_close(
+            bounded.project(features, attributes), free.project(features, attributes), rtol=1e-3, atol=1e-6
+        )
+
+
 def test_an_unknown_head_is_named():
     with pytest.raises(InputError, match="Linear has no masked-LM head"):
         masked_lm_head(nn.Linear(2, 2))

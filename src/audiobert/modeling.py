@@ -106,6 +106,12 @@ class KnowledgeEncoder(nn.Module):
 
     The projection is an `mlp` with one hidden layer on normalised features, or one `linear` layer. Its last layer
     starts at zero: an untrained encoder injects nothing.
+
+    Parameters
+    ----------
+    longest
+        Length that a knowledge vector comes near to and never has: what is to be added to a word would else drown it.
+        None: any.
     """
 
     def __init__(
@@ -115,9 +121,11 @@ class KnowledgeEncoder(nn.Module):
         *,
         attributes: bool = True,
         projection: Literal["mlp", "linear"] = "mlp",
+        longest: float | None = None,
     ) -> None:
         super().__init__()
         self.tower = tower
+        self.longest = longest
         self.use_attributes = attributes
         width = tower.config.hidden_size
         joined = width + attributes * len(ATTRIBUTE_FEATURES)
@@ -135,7 +143,10 @@ class KnowledgeEncoder(nn.Module):
         """Knowledge vectors `(clips, hidden_size)` from tower features `(clips, width)` and attribute features."""
         parts = [self.norm(features), attributes] if self.use_attributes else [self.norm(features)]
         joined = torch.cat(parts, dim=-1)
-        return self.outer(joined if self.inner is None else functional.gelu(self.inner(joined)))
+        vectors = self.outer(joined if self.inner is None else functional.gelu(self.inner(joined)))
+        if self.longest is None:
+            return vectors
+        return vectors / (1.0 + vectors.square().sum(dim=-1, keepdim=True) / self.longest**2).sqrt()
 
     @torch.no_grad()
     def encode(self, heard: Sequence[np.ndarray], attributes: Sequence[Attributes]) -> np.ndarray:

@@ -345,11 +345,16 @@ def new_audio_encoder(parts: Parts, *, pooling: Pooling = "mean", attention: str
 
 def new_knowledge_encoder(parts: Parts, encoder: AudioEncoder, settings: Mapping[str, Any]) -> KnowledgeEncoder:
     """The knowledge encoder before AudioBERT's training, with what its settings (or its record) say of it."""
+    longest: float | None = settings.get("knowledge_length")
+    if longest is not None:
+        words = cast(nn.Embedding, parts.language_model.get_input_embeddings()).weight.detach()
+        longest *= float(words.float().norm(dim=-1).mean())
     return KnowledgeEncoder(
         encoder,
         parts.language_model.config.hidden_size,
         attributes=settings["attributes"],
         projection=settings.get("projection", "mlp"),
+        longest=longest,
     )
 
 
