@@ -37,9 +37,11 @@ from audiobert.audio_encoder import HubAudioEncoder
 from audiobert.backbone import Identity, load_backbone
 from audiobert.hub_features import maker_of
 from audiobert.modeling import AudioBertForMaskedLM, KnowledgeEncoder
-from audiobert.training.audiobert import AudioBertConfig, AudioBertObjective, freeze_unused, make_batch
+from audiobert.training.audiobert import freeze_unused
+from audiobert.training.audiobert_config import AudioBertConfig
 from audiobert.training.clips import Spectrograms, read_clips
 from audiobert.training.loop import Recipe, checkpoint_gradients, make_optimizer, set_dropout, trainable, training_step
+from audiobert.training.objective import AudioBertObjective, BatchMaker
 from audiobert.training.processes import on_cpu, processes
 from audiobert.training.questions import Question
 from audiobert.training.retrieval import Retrieved
@@ -188,7 +190,7 @@ class Ours:
     def __call__(self, rows: int | None = None) -> float:
         """One step of the optimizer on all rows, or the first ones; the mean loss before it."""
         setting = self.setting
-        batch = make_batch(setting.tokenizer, setting.questions[:rows], setting.retrieved, 1, seed=0)
+        batch = BatchMaker(setting.tokenizer, setting.retrieved, 1)(setting.questions[:rows])
         loss, terms = training_step(
             self.accelerator, setting.objective, self.optimizer, self.parameters, [batch], setting.config.max_grad_norm
         )

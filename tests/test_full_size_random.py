@@ -31,7 +31,9 @@ from audiobert.hub_features import ClapFeatures, maker_of
 from audiobert.inputs import Inputs, encode_texts
 from audiobert.modeling import AudioBertForMaskedLM, Injection, KnowledgeEncoder
 from audiobert.parts import trained_knowledge
-from audiobert.training.audiobert import AudioBertConfig, AudioBertObjective, Batch, freeze_unused
+from audiobert.training.audiobert import freeze_unused
+from audiobert.training.audiobert_config import AudioBertConfig
+from audiobert.training.objective import AudioBertObjective, Batch
 from auditorybench_toys import bert, roberta
 from tiny_models import sound
 

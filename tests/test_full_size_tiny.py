@@ -19,7 +19,8 @@ from audiobert.cli import run
 from audiobert.inputs import encode_texts
 from audiobert.modeling import AudioBertForMaskedLM, InjectionSettings
 from audiobert.parts import PRETRAINED
-from audiobert.training.audiobert import AudioBertConfig, AudioBertObjective, Batch
+from audiobert.training.audiobert_config import AudioBertConfig
+from audiobert.training.objective import AudioBertObjective, Batch
 from auditorybench_toys import bert, deberta, modernbert, roberta
 from tiny_models import AUDIO_ENCODERS, ast, clap, distilbert
 from training_toys import write_data

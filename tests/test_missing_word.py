@@ -117,7 +117,7 @@ def test_lengths_without_words_stay_as_they_are(lexicon, tokenizer):
 
 def test_opinions_are_no_surer_than_what_was_learnt_from():
     scorer = WordScorer(4, 3).eval()
-    scorer.learn_from(torch.randn(50, 4))
+    scorer.standardise(torch.randn(50, 4))
     with torch.no_grad():
         scorer.deep[-1].bias[:] = torch.tensor([100.0, 0.0, 0.0, 0.0])
         scorer.wide_words.bias[:] = torch.tensor([100.0, 0.0, 0.0, 0.0])
@@ -133,7 +133,7 @@ def test_it_learns_words_from_sentences_and_keeps_out_of_others(lexicon):
     words = torch.tensor([lexicon.index(word or "none") for word in kinds for _ in range(3)])
     scored = TextFeatures(torch.randn(12, 8), pad_ngrams([text_ngrams(s) for s in sentences]))
     scorer = WordScorer(8, len(WORDS), dropout=0.0)
-    scorer.learn_from(scored.sentence_vectors)
+    scorer.standardise(scored.sentence_vectors)
     optimizer = torch.optim.Adam([p for p in scorer.parameters() if p.requires_grad], lr=1e-2)
     for _ in range(60):
         loss = missing_word_loss(scorer(scored), words)
@@ -149,13 +149,14 @@ def test_it_learns_words_from_sentences_and_keeps_out_of_others(lexicon):
 
 def test_rows_that_are_not_asked_stay_as_they_are(lexicon, tokenizer):
     scorer = WordScorer(4, len(WORDS)).eval()
-    scorer.learn_from(torch.randn(9, 4))
-    rows = [vocabulary(tokenizer, cat=0.5)[None], vocabulary(tokenizer, dog=0.5)[None]]
+    scorer.standardise(torch.randn(9, 4))
+    rows = {3: vocabulary(tokenizer, cat=0.5)[None], 5: vocabulary(tokenizer, dog=0.5)[None]}
     with torch.no_grad():
-        joined = join_rows(scorer, lexicon, rows, [1], TextFeatures(torch.randn(1, 4), pad_ngrams([[5]])))
+        joined = join_rows(scorer, lexicon, rows, [5], TextFeatures(torch.randn(1, 4), pad_ngrams([[5]])))
         untouched = join_rows(scorer, lexicon, rows, [], TextFeatures(torch.zeros(0, 4), pad_ngrams([])))
-    assert torch.equal(joined[0], rows[0]) and not torch.equal(joined[1], rows[1])
-    assert all(torch.equal(a, b) for a, b in zip(untouched, rows, strict=True))
+    assert list(joined) == [3, 5]
+    assert torch.equal(joined[3], rows[3]) and not torch.equal(joined[5], rows[5])
+    assert all(torch.equal(untouched[row], rows[row]) for row in rows)
 
 
 def test_what_it_learns_from_is_drawn_from_rows_and_texts(tmp_path, tokenizer):

@@ -13,7 +13,7 @@ from audiobert.training.ablations import (
     paired_difference,
     summarise,
 )
-from audiobert.training.audiobert import AudioBertConfig
+from audiobert.training.audiobert_config import AudioBertConfig
 
 
 def test_a_paired_difference_is_found_and_none_is_not_invented():

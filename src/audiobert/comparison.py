@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from audiobert.text_features import NGRAMS
+from audiobert.text_features import NGRAMS, TextScorer
 
 
-class SpanScorer(nn.Module):
+class SpanScorer(TextScorer):
     """One score a span, the mean of a deep and a wide one (after Cheng et al., 2016, "Wide & Deep Learning").
 
     The deep score is a perceptron's, of the span's sentence vector (of the backbone without any adapter) and, if it
@@ -18,10 +18,8 @@ class SpanScorer(nn.Module):
     """
 
     def __init__(self, hidden_size: int, *, hears: bool = False, inner_size: int = 512, dropout: float = 0.6) -> None:
-        super().__init__()
+        super().__init__(hidden_size)
         self.hears = hears
-        self.center = nn.Parameter(torch.zeros(hidden_size), requires_grad=False)
-        self.scale = nn.Parameter(torch.ones(hidden_size), requires_grad=False)
         self.deep = nn.Sequential(
             nn.Dropout(dropout / 2),
             nn.Linear((1 + hears) * hidden_size, inner_size),
@@ -41,11 +39,6 @@ class SpanScorer(nn.Module):
             if isinstance(module, nn.Dropout):
                 module.p = dropout if index else dropout / 2
 
-    def standardise(self, sentence_vectors: Tensor) -> None:
-        """Take mean and standard deviation from vectors `(spans, hidden_size)`, those of the spans it learns from."""
-        self.center.data.copy_(sentence_vectors.mean(dim=0))
-        self.scale.data.copy_(1.0 / sentence_vectors.std(dim=0).clamp(min=1e-3))
-
     def forward(self, sentence_vectors: Tensor, knowledge: Tensor | None, ngrams: Tensor) -> Tensor:
         """Deep and wide score `(..., 2)` of spans.
 
@@ -59,7 +52,7 @@ class SpanScorer(nn.Module):
         ngrams : Tensor
             `(..., n)` buckets, padded with `NGRAMS`.
         """
-        words = (sentence_vectors.float() - self.center) * self.scale
+        words = self.standardised(sentence_vectors)
         inputs = words
         if self.hears:
             heard = torch.zeros_like(words) if knowledge is None else knowledge.float()

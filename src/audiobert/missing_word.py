@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from audiobert.text_features import NGRAMS, TextFeatures
+from audiobert.text_features import NGRAMS, TextFeatures, TextScorer
 
 BLANK = "something"  # stands for the missing word in what the scorer reads
 BUCKETS = 1 << 14  # that n-grams of a sentence are hashed into; the one behind the last is for padding
@@ -62,7 +62,7 @@ class Lexicon:
         return self._spelled.get(pieces)
 
 
-class WordScorer(nn.Module):
+class WordScorer(TextScorer):
     """How likely each word of a lexicon, or another word, is in the blank of a sentence, told twice.
 
     Deep: a perceptron on the sentence vector (of the backbone without any adapter); wide: linear in hashed n-grams,
@@ -84,9 +84,7 @@ class WordScorer(nn.Module):
         wide_size: int = 64,
         dropout: float = 0.6,
     ) -> None:
-        super().__init__()
-        self.center = nn.Parameter(torch.zeros(hidden_size), requires_grad=False)
-        self.scale = nn.Parameter(torch.ones(hidden_size), requires_grad=False)
+        super().__init__(hidden_size)
         self.rarest = nn.Parameter(torch.tensor(0.0), requires_grad=False)
         self.deep = nn.Sequential(
             nn.Dropout(),
@@ -107,22 +105,19 @@ class WordScorer(nn.Module):
         first, second = (module for module in self.deep if isinstance(module, nn.Dropout))
         first.p, second.p, self.ngram_dropout = dropout / 2, dropout, dropout / 3
 
-    def learn_from(self, sentence_vectors: Tensor) -> None:
-        """Take mean and standard deviation from vectors `(sentences, hidden_size)`, those of its answers' sentences,
-        and hold nothing to be rarer than one in so many."""
+    def standardise(self, sentence_vectors: Tensor) -> None:
+        """The same, and hold nothing to be rarer than one in so many."""
+        super().standardise(sentence_vectors)
         self.rarest.data.fill_(-math.log(len(sentence_vectors)))
-        self.center.data.copy_(sentence_vectors.mean(dim=0))
-        self.scale.data.copy_(1.0 / sentence_vectors.std(dim=0).clamp(min=1e-3))
 
     def forward(self, sentences: TextFeatures) -> Tensor:
         """Logits `(sentences, 2, words + 1)`: deep and wide, the last for a word that is not in the lexicon."""
-        vectors = (sentences.sentence_vectors.float() - self.center) * self.scale
         padding = sentences.ngrams == NGRAMS
         if self.training:
             padding = padding | (torch.rand(padding.shape, device=padding.device) < self.ngram_dropout)
         ngrams = (sentences.ngrams % BUCKETS).masked_fill(padding, BUCKETS)
         summed = self.wide(ngrams).sum(dim=-2) / (~padding).sum(dim=-1, keepdim=True).clamp(min=1).sqrt()
-        return torch.stack([self.deep(vectors), self.wide_words(summed)], dim=-2)
+        return torch.stack([self.deep(self.standardised(sentences.sentence_vectors)), self.wide_words(summed)], dim=-2)
 
     def opinions(self, sentences: TextFeatures) -> Tensor:
         """Log-probabilities `(sentences, 2, words + 1)` of deep and wide, none rarer than what they have learnt from
@@ -131,11 +126,11 @@ class WordScorer(nn.Module):
 
 
 def join_rows(
-    scorer: WordScorer, lexicon: Lexicon, rows: Sequence[Tensor], sentences: Sequence[int], texts: TextFeatures
-) -> list[Tensor]:
-    """Rows' log-probabilities at their masks, joined with what the scorer says of those `sentences` (their row
-    numbers), which are scored by `texts`."""
-    joined = list(rows)
+    scorer: WordScorer, lexicon: Lexicon, rows: Mapping[int, Tensor], sentences: Sequence[int], texts: TextFeatures
+) -> dict[int, Tensor]:
+    """Log-probabilities at the masks of rows, by their numbers, joined with what the scorer says of those among them
+    that are `sentences`, which are scored by `texts`."""
+    joined = dict(rows)
     if sentences:
         for row, opinions in zip(sentences, scorer.opinions(texts).cpu(), strict=True):
             joined[row] = join(joined[row], opinions, lexicon)

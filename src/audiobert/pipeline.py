@@ -315,11 +315,7 @@ class AudioBert:
         if scorer is None or not sentences:
             return heard
         texts = self._scored_by(sentences.values()).of_texts(list(sentences.values()))
-        order = list(heard)
-        which = [order.index(row) for row in sentences]
-        device = self.parts.language_model.device
-        joined = join_rows(scorer, self._lexicon, list(heard.values()), which, texts.to(device))
-        return dict(zip(order, joined, strict=True))
+        return join_rows(scorer, self._lexicon, heard, list(sentences), texts.to(self.parts.language_model.device))
 
     @torch.no_grad()
     def _forward(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from audiobert.clap import mean_pooled
@@ -78,6 +78,24 @@ def sentence_vectors(
             members = order[start : start + batch_size]
             vectors[members] = mean_pooled(encoder, tokenizer, [texts[i] for i in members]).float().cpu()
     return vectors
+
+
+class TextScorer(nn.Module):
+    """What scores texts by their sentence vectors, standardised over those that it learns from."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.center = nn.Parameter(torch.zeros(hidden_size), requires_grad=False)
+        self.scale = nn.Parameter(torch.ones(hidden_size), requires_grad=False)
+
+    def standardise(self, sentence_vectors: Tensor) -> None:
+        """Take mean and standard deviation from vectors `(texts, hidden_size)`, those of the texts it learns from."""
+        self.center.data.copy_(sentence_vectors.mean(dim=0))
+        self.scale.data.copy_(1.0 / sentence_vectors.std(dim=0).clamp(min=1e-3))
+
+    def standardised(self, sentence_vectors: Tensor) -> Tensor:
+        """Vectors `(..., hidden_size)` float32 of mean 0 and standard deviation 1."""
+        return (sentence_vectors.float() - self.center) * self.scale
 
 
 class ScoredTexts:

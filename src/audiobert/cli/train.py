@@ -81,7 +81,8 @@ def audiobert(
 
     Example: audiobert train audiobert --data ../shared --parts runs/mini --out runs/mini/audiobert
     """
-    from audiobert.training.audiobert import AudioBertConfig, train_audiobert
+    from audiobert.training.audiobert import train_audiobert
+    from audiobert.training.audiobert_config import AudioBertConfig
     from audiobert.training.seeds import audiobert_figures
 
     def train_one(seed: int | None, folder: Path) -> Mapping[str, Any]:
@@ -127,7 +128,7 @@ def ablate(
     Example: audiobert ablate --data ../shared --parts runs/mini --out runs/ablations --only audio,no-audio
     """
     from audiobert.training.ablations import ABLATIONS, as_markdown, run_ablations, write_table
-    from audiobert.training.audiobert import AudioBertConfig
+    from audiobert.training.audiobert_config import AudioBertConfig
     from audiobert.training.seeds import parse_seeds
 
     names = [name.strip() for name in only.split(",")] if only else list(ABLATIONS)

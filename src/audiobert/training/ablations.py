@@ -14,7 +14,8 @@ from scipy import stats
 from audiobert.artefacts import read_json, whole_file, write_text
 from audiobert.errors import InputError
 from audiobert.progress import stderr
-from audiobert.training.audiobert import AFTER_TRAINING, AudioBertConfig, train_audiobert
+from audiobert.training.audiobert import train_audiobert
+from audiobert.training.audiobert_config import AFTER_TRAINING, AudioBertConfig
 from audiobert.training.seeds import over_seeds
 
 REFERENCE = "audio"

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from audiobert.artefacts import sha256_of, whole_file
-from audiobert.audio import load_audio
+from audiobert.audio import load_audio, measure
+from audiobert.audio_encoder import AudioEncoder
 from audiobert.errors import InputError
 from audiobert.features import FeatureMaker, LogMel
+from audiobert.modeling import attribute_features
 from audiobert.progress import track
 from audiobert.training.processes import main_process_first
 
@@ -154,6 +158,24 @@ class Spectrograms:
         """Features of a clip, `(time, ...)` float32; of `LogMel` `(frames, 128)`."""
         start = self.starts[index]
         return np.asarray(self.frames[start : start + self.lengths[index]], dtype=np.float32)
+
+
+def measured_attributes(folder: Path, clips: list[TrainingClip], cache: Path) -> np.ndarray:
+    """Attribute features `(clips, 7)` of all clips, measured once and kept in a file."""
+
+    def measured() -> np.ndarray:
+        waveforms = (load_audio(folder / clip.path, max_seconds=MAX_SECONDS) for clip in clips)
+        return attribute_features([measure(w, 16_000) for w in track(waveforms, "attributes", total=len(clips))])
+
+    return kept_array(cache / f"attributes-{sha256_of(folder / 'clips.csv')[:16]}.npy", measured)
+
+
+def encode_clips(tower: AudioEncoder, spectrograms: Spectrograms, *, batch_size: int = 64) -> Tensor:
+    """The audio encoder's features `(clips, width)` of all clips, without gradients, in the host's memory."""
+    tower.eval()
+    starts = range(0, len(spectrograms), batch_size)
+    members = (range(start, min(start + batch_size, len(spectrograms))) for start in starts)
+    return torch.cat([tower.encode([spectrograms[i] for i in indices]).cpu() for indices in members])
 
 
 def _write_header(file: BinaryIO, features: np.ndarray, length: int) -> None:

@@ -21,6 +21,7 @@ from audiobert.detector import SpanDetector
 from audiobert.progress import stderr
 from audiobert.spans import token_labels
 from audiobert.training.config import TrainingConfig
+from audiobert.training.draws import by_length
 from audiobert.training.loop import Recipe, RowBatches, fit, set_dropout
 from audiobert.training.masked_lm import read_lines
 from audiobert.training.processes import is_main_process
@@ -121,14 +122,9 @@ class Sentences:
         for index in random.choice(max(1, len(self.plain)), size=count, replace=False):
             line = self.plain[index]
             examples.append((mask_a_word(line, random) if random.random() < self.config.mask_share else line, []))
-        lengths = np.array([len(text) for text, _ in examples]) * random.uniform(0.9, 1.1, len(examples))
-        order = np.argsort(lengths, kind="stable")
-        size = self.config.batch_size
-        groups = [order[start : start + size] for start in range(0, len(order), size)]
-        return RowBatches(
-            [[examples[i] for i in groups[g]] for g in random.permutation(len(groups))],
-            lambda _, members: self._batch(members),
-        )
+        lengths = [len(text) for text, _ in examples]
+        groups = by_length(examples, lengths, self.config.batch_size, random, jitter=0.1)
+        return RowBatches(groups, lambda _, members: self._batch(members))
 
     def _batch(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
         tokens = self.tokenizer(

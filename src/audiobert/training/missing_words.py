@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +16,14 @@ from audiobert.auditorybench.data import Row
 from audiobert.errors import InputError
 from audiobert.missing_word import BLANK, Lexicon, blank_sentence
 from audiobert.text_features import ScoredTexts, TextFeatures
+from audiobert.training.draws import in_passes
+from audiobert.training.masked_lm import read_captions, read_lines
 from audiobert.training.questions import MASK, OPPOSITE
 
 T = TypeVar("T")
 
 PLAIN_TEXTS = ("general_train.txt.gz", "audiocaps_captions.csv.gz")
-FEWEST_WORDS, MOST_CHARACTERS = 4, 200  # of a sentence of plain text
+FEWEST_WORDS, TOO_LONG = 4, 200  # words and characters of a sentence of plain text
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,15 @@ def plain_texts(folder: Path) -> list[Path]:
 
 
 def read_sentences(path: Path) -> list[str]:
-    """The distinct lines of a gzipped text, or the captions of a gzipped CSV's split `train`, in alphabetical order."""
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        if path.name.endswith(".csv.gz"):
-            lines = [row["caption"] for row in csv.DictReader(file) if row.get("split", "train") == "train"]
-        else:
-            lines = list(file)
-    return sorted({line.strip() for line in lines if len(line) <= MOST_CHARACTERS})
+    """The distinct short lines of a text, or captions of the train part of a gzipped CSV, in alphabetical order.
+
+    Raises
+    ------
+    InputError
+        The file is missing, or is no text.
+    """
+    lines = read_captions(path) if path.name.endswith(".csv.gz") else read_lines(path)
+    return sorted({line for line in lines if len(line) < TOO_LONG})
 
 
 def blank_any_word(sentence: str, lexicon: Lexicon, random: np.random.Generator) -> MissingWord | None:
@@ -127,7 +129,11 @@ class MissingWords:
     def draw(self, random: np.random.Generator, count: int, other_share: float) -> list[MissingWord]:
         """So many, a share of them other sentences, each kind in passes in random order."""
         others = round(other_share * count) if self.others else 0
-        drawn = _passes(self.asked, count - others, random) + _passes(self.others, others, random)
+        drawn = [
+            given[i]
+            for given, share in ((self.asked, count - others), (self.others, others))
+            for i in in_passes(len(given), share, random)
+        ]
         return [drawn[i] for i in random.permutation(len(drawn))]
 
 
@@ -139,10 +145,3 @@ def make_missing_word_batch(missing: Sequence[MissingWord], texts: ScoredTexts) 
 
 def _some(given: Sequence[T], count: int, random: np.random.Generator) -> list[T]:
     return [given[i] for i in sorted(random.permutation(len(given))[:count])]
-
-
-def _passes(given: Sequence[T], count: int, random: np.random.Generator) -> list[T]:
-    if not given or not count:
-        return []
-    order = np.concatenate([random.permutation(len(given)) for _ in range(-(-count // len(given)))])
-    return [given[int(i)] for i in order[:count]]

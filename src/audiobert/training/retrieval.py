@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,43 @@ class Retrieved:
         random = np.random.default_rng(seed)
         drawn = {n: random.choice(clip_count, size=len(self.indices[n]), replace=False) for n in sorted(self.indices)}
         return replace_indices(self, drawn)
+
+
+class Oracle(Retrieved):
+    """Clips of each row's own answer, whatever its spans say, where there are such clips; their scores are those of the
+    retrieved ones.
+
+    Parameters
+    ----------
+    rows
+        All that will be asked.
+    allowed : np.ndarray
+        `(clips,)` bool, which clips may be heard.
+    """
+
+    def __init__(
+        self, retrieved: Retrieved, rows: Iterable[Row], clips: Sequence[TrainingClip], allowed: np.ndarray, seed: int
+    ) -> None:
+        super().__init__(retrieved.indices, retrieved.scores)
+        random = np.random.default_rng(seed)
+        by_label: dict[str, list[int]] = {}
+        for index, clip in enumerate(clips):
+            if allowed[index]:
+                by_label.setdefault(clip.label.lower(), []).append(index)
+        count = len(next(iter(retrieved.indices.values()), ()))
+        self._own: dict[tuple[str, str, int], np.ndarray] = {}
+        for row in rows:
+            answer = row.answer.lower()
+            if members := by_label.get(answer) or by_label.get(answer.removesuffix("s")):
+                drawn = random.choice(members, size=count, replace=len(members) < count)
+                self._own[row.task, row.split, row.row] = drawn
+
+    def of(self, question: Question, width: int, clips: int) -> tuple[np.ndarray, np.ndarray]:
+        indices, scores = super().of(question, width, clips)
+        own = self._own.get((question.task, question.split, question.row))
+        if own is not None:
+            indices[: len(question.spans)] = own[:clips]
+        return indices, scores
 
 
 def replace_indices(retrieved: Retrieved, indices: dict[str, np.ndarray]) -> Retrieved:
@@ -139,24 +176,3 @@ def digest_of_weights(module: nn.Module) -> str:
 def digest(values: Sequence[str]) -> str:
     """A short name for a list of strings."""
     return hashlib.sha256("\0".join(values).encode()).hexdigest()[:16]
-
-
-def oracle(retrieved: Retrieved, answers: dict[str, str], clips: Sequence[TrainingClip], seed: int) -> Retrieved:
-    """Clips of the answer's own class, whatever the span says, where there are such clips.
-
-    Parameters
-    ----------
-    answers : dict
-        From a span's text (lower case) to the answer of its row.
-    """
-    random = np.random.default_rng(seed)
-    by_label: dict[str, list[int]] = {}
-    for index, clip in enumerate(clips):
-        by_label.setdefault(clip.label, []).append(index)
-    indices = dict(retrieved.indices)
-    for name, answer in answers.items():
-        members = by_label.get(answer.lower()) or by_label.get(answer.lower().removesuffix("s"))
-        if members:
-            count = len(indices[name])
-            indices[name] = random.choice(members, size=count, replace=len(members) < count)
-    return replace_indices(retrieved, indices)
