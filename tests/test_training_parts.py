@@ -17,7 +17,15 @@ def data(tmp_path_factory):
 CONFIGS = {
     "masked-lm": {"epochs": 1, "tokens_per_batch": 256, "lora_rank": 4},
     "detector": {"epochs": 1, "batch_size": 8, "negatives": 8, "lora_rank": 4},
-    "clap": {"steps": 2, "test_every": 2, "pairs": 3, "hidden_size": 24, "layers": 1, "window_frames": 64},
+    "clap": {
+        "steps": 2,
+        "test_every": 2,
+        "pairs": 3,
+        "hidden_size": 24,
+        "layers": 1,
+        "window_frames": 64,
+        "span_steps": 2,
+    },
     "audiobert": {
         "epochs": 2,
         "batch_size": 8,
@@ -58,6 +66,8 @@ def test_the_records_say_what_made_the_parts(trained):
     assert {"animal.dev", "pitch.dev", "combined.dev", "animal.wiki", "pitch.wiki"} <= record["accuracy"].keys()
     clap = json.loads((trained / "clap" / "clap.json").read_text())
     assert clap["held_out"]["all"]["clips"] + clap["clips_heard"] == 18
+    assert {split: found["spans"] for split, found in clap["spans"].items()} == {"train": 8, "dev": 8, "wiki": 8}
+    assert len(clap["data"]) == 2
     assert json.loads((trained / "masked-lm" / "language_model.json").read_text())["lines"] == 41
     predictions = (trained / "audiobert" / "predictions.jsonl").read_text().splitlines()
     assert len(predictions) == 32

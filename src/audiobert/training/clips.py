@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -71,6 +71,16 @@ def read_clips(folder: Path) -> list[TrainingClip]:
         )
         for row in rows
     ]
+
+
+def label_of(answer: str, labels: Container[str]) -> str | None:
+    """The label of clips that an answer names, be it in the plural; None where there are no such clips.
+
+    >>> label_of("Dogs", {"dog", "cat"})
+    'dog'
+    """
+    name = answer.lower()
+    return next((label for label in (name, name.removesuffix("s")) if label in labels), None)
 
 
 def held_out(clips: list[TrainingClip], share: int = 5) -> np.ndarray:

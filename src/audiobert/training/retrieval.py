@@ -16,7 +16,7 @@ from audiobert.errors import InputError
 from audiobert.inputs import Offsets
 from audiobert.parts import Parts
 from audiobert.progress import track
-from audiobert.training.clips import Spectrograms, TrainingClip
+from audiobert.training.clips import Spectrograms, TrainingClip, label_of
 from audiobert.training.processes import main_process_first
 from audiobert.training.questions import Question
 
@@ -76,12 +76,12 @@ class Oracle(Retrieved):
         by_label: dict[str, list[int]] = {}
         for index, clip in enumerate(clips):
             if allowed[index]:
-                by_label.setdefault(clip.label.lower(), []).append(index)
+                by_label.setdefault(clip.label, []).append(index)
         count = len(next(iter(retrieved.indices.values()), ()))
         self._own: dict[tuple[str, str, int], np.ndarray] = {}
         for row in rows:
-            answer = row.answer.lower()
-            if members := by_label.get(answer) or by_label.get(answer.removesuffix("s")):
+            if label := label_of(row.answer, by_label):
+                members = by_label[label]
                 drawn = random.choice(members, size=count, replace=len(members) < count)
                 self._own[row.task, row.split, row.row] = drawn
 
