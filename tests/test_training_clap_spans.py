@@ -36,7 +36,7 @@ def world():
         for text in texts
     }
     captions = {f"caption {i}": unit(12) for i in range(3)}
-    return projections, labels, clips, spans, vectors | captions, list(captions)
+    return projections, labels, clips, spans, vectors | captions, [list(captions)]
 
 
 def test_spans_of_animals_that_there_are_clips_of():
@@ -61,7 +61,7 @@ def test_spans_find_the_clips_of_their_animal_afterwards(world):
 
 def test_the_clips_own_texts_stay_where_they_are_held(world):
     projections, labels, clips, spans, vectors, anchors = world
-    held = torch.stack([vectors[text] for text in anchors])
+    held = torch.stack([vectors[text] for text in anchors[0]])
     first = projections.text_projection.weight.detach().clone()
     moved = []
     for anchor in (0.0, 50.0):

@@ -67,7 +67,7 @@ def test_the_records_say_what_made_the_parts(trained):
     clap = json.loads((trained / "clap" / "clap.json").read_text())
     assert clap["held_out"]["all"]["clips"] + clap["clips_heard"] == 18
     assert {split: found["spans"] for split, found in clap["spans"].items()} == {"train": 8, "dev": 8, "wiki": 8}
-    assert len(clap["data"]) == 2
+    assert len(clap["data"]) == 3
     assert json.loads((trained / "masked-lm" / "language_model.json").read_text())["lines"] == 41
     predictions = (trained / "audiobert" / "predictions.jsonl").read_text().splitlines()
     assert len(predictions) == 32

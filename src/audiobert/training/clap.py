@@ -22,9 +22,11 @@ from audiobert.training.clap_spans import SpanAlignment, align_spans, span_hits,
 from audiobert.training.clips import Spectrograms, TrainingClip, held_out, read_clips
 from audiobert.training.config import TrainingConfig
 from audiobert.training.loop import Batches, Recipe, fit
+from audiobert.training.masked_lm import read_captions
 from audiobert.training.processes import is_main_process
 
 SPLITS = ("train", "dev", "wiki")  # of the animal rows: the first is learnt from, the others are measured on
+CAPTIONS = "audiocaps_captions.csv.gz"
 TEMPLATES = ("{caption}", "{caption}", "{label}", "the sound of a {label}", "{label} sound")
 
 
@@ -35,7 +37,9 @@ class ClapConfig(TrainingConfig):
     ----------
     span_steps, spans, span_rate, span_temperature, span_anchor
         How the benchmark's spans are drawn to clips in the end (`audiobert.training.clap_spans`): `SpanAlignment`'s
-        `steps`, `spans`, `learning_rate`, `temperature` and `anchor`.
+        `steps`, `spans`, `learning_rate`, `temperature` and `anchor`. With no steps they are not.
+    anchor_captions
+        How many captions of `text/` are held where they were in the meantime, beside the clips' own texts.
     """
 
     steps: int = 2400
@@ -60,7 +64,8 @@ class ClapConfig(TrainingConfig):
     spans: int = Field(default=48, ge=1)
     span_rate: float = 3e-3
     span_temperature: float = Field(default=0.05, gt=0.0)
-    span_anchor: float = Field(default=20.0, ge=0.0)
+    span_anchor: float = Field(default=60.0, ge=0.0)
+    anchor_captions: int = Field(default=4000, ge=0)
 
     def alignment(self) -> SpanAlignment:
         return SpanAlignment(self.span_steps, self.spans, self.span_rate, self.span_temperature, self.span_anchor)
@@ -222,6 +227,14 @@ def measure_clap(
     return measured
 
 
+def other_captions(folder: Path, count: int) -> list[str]:
+    """So many captions of AudioCaps' train part, the same ones in every run."""
+    if not count:
+        return []
+    found = sorted(set(read_captions(folder / CAPTIONS)))
+    return [found[i] for i in np.random.default_rng(0).permutation(len(found))[:count]]
+
+
 def train_clap(data: Path, out: Path, config: ClapConfig, *, resume: bool = False) -> dict[str, Any]:
     """Train CLAP on `data/audio`, then its text side on the spans of `data/auditorybench`, too; write
     `clap.safetensors` with its JSON.
@@ -239,7 +252,8 @@ def train_clap(data: Path, out: Path, config: ClapConfig, *, resume: bool = Fals
     spans = {split: spans_by_label(rows[split], labels) for split in rows}
     captions = sorted({t.format(caption=c.caption, label=c.label) for c in clips for t in TEMPLATES})
     backbone = load_backbone("mini", attention="eager")
-    texts = sorted({*captions, *(text for split in spans.values() for own in split.values() for text in own)})
+    others = other_captions(data / "text", config.anchor_captions) if config.span_steps else []
+    texts = sorted({*captions, *others, *(text for split in spans.values() for own in split.values() for text in own)})
     pooled = sentence_vectors_of(backbone.model.eval().base_model, backbone.tokenizer, texts)
     sentence_vectors = dict(zip(texts, pooled, strict=True))
     torch.manual_seed(config.seed)
@@ -275,7 +289,7 @@ def train_clap(data: Path, out: Path, config: ClapConfig, *, resume: bool = Fals
         audio_vectors[heard],
         [labels[i] for i in heard],
         sentence_vectors,
-        captions,
+        [group for group in (captions, others) if group],
         config.alignment(),
         config.seed,
     )
@@ -287,6 +301,8 @@ def train_clap(data: Path, out: Path, config: ClapConfig, *, resume: bool = Fals
     sources = [data / "audio" / "clips.csv"]
     if rows:
         sources.append(split_path(data / "auditorybench", "animal", "train"))
+    if others:
+        sources.append(data / "text" / CAPTIONS)
     record = dict(
         provenance(
             part="clap",

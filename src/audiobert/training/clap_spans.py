@@ -2,7 +2,7 @@
 
 Captions say "a cow mooing"; spans describe a sound and leave the animal out. Where a row of train asks for an animal
 that there are clips of, its spans are drawn to those clips. The text projection alone is trained, and held where it
-had put the clips' own texts, so that a search by captions finds what it found.
+had put the clips' own texts and captions of other sounds, so that a search by such texts finds what it found.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from audiobert.auditorybench.data import Row
 from audiobert.clap import ClapProjections
 from audiobert.progress import track
 from audiobert.training.clips import label_of
+
+ANCHORS = 128  # drawn of each group a step
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class SpanAlignment:
     temperature
         Cosines of spans and clips are divided by it.
     anchor
-        Weight of the mean cosine distance of the clips' own texts from where they were.
+        Weight of the mean cosine distance of the anchors from where they were.
     """
 
     steps: int
@@ -75,7 +76,7 @@ def align_spans(
     audio_vectors: Tensor,
     labels: Sequence[str],
     sentence_vectors: dict[str, Tensor],
-    anchors: Sequence[str],
+    anchors: Sequence[Sequence[str]],
     alignment: SpanAlignment,
     seed: int,
 ) -> None:
@@ -90,7 +91,7 @@ def align_spans(
     sentence_vectors
         Of every span and anchor.
     anchors
-        Texts that are to stay where they are.
+        Texts that are to stay where they are, in groups that weigh the same.
     """
     classes = sorted(set(labels))
     drawn_from = [label for label in sorted(spans) if label in classes]
@@ -100,9 +101,9 @@ def align_spans(
     of_clip = torch.tensor([classes.index(label) for label in labels])
     counts = torch.bincount(of_clip)[of_clip].float()
     shares = np.array([len(spans[label]) for label in drawn_from]) ** 0.5
-    held = torch.stack([sentence_vectors[text] for text in anchors])
+    held = [torch.stack([sentence_vectors[text] for text in group]) for group in anchors]
     with torch.no_grad():
-        before = projections.text_vectors(held)
+        before = [projections.text_vectors(group) for group in held]
     weight = projections.text_projection.weight
     optimizer = torch.optim.AdamW([weight], lr=alignment.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=alignment.steps)
@@ -114,7 +115,11 @@ def align_spans(
         found = projections.text_vectors(texts)
         same = of_clip == asked.unsqueeze(1)
         loss = alignment_loss(found, audio_vectors, same, counts, alignment.temperature)
-        moved = 1.0 - functional.cosine_similarity(projections.text_vectors(held), before, dim=-1).mean()
+        moved = torch.zeros(())
+        for group, there in zip(held, before, strict=True):
+            some = torch.from_numpy(random.integers(len(group), size=ANCHORS))
+            now = projections.text_vectors(group[some])
+            moved = moved + (1.0 - (now * there[some]).sum(dim=-1).mean()) / len(held)
         optimizer.zero_grad()
         (loss + alignment.anchor * moved).backward()
         optimizer.step()
