@@ -109,8 +109,8 @@ def align_spans(
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=alignment.steps)
     for _ in track(range(alignment.steps), "spans"):
         chosen = random.choice(len(drawn_from), size=alignment.spans, p=shares / shares.sum())
-        own = [spans[drawn_from[i]] for i in chosen]
-        texts = torch.stack([sentence_vectors[texts[random.integers(len(texts))]] for texts in own])
+        among = [spans[drawn_from[i]] for i in chosen]
+        texts = torch.stack([sentence_vectors[own[random.integers(len(own))]] for own in among])
         asked = torch.tensor([classes.index(drawn_from[i]) for i in chosen])
         found = projections.text_vectors(texts)
         same = of_clip == asked.unsqueeze(1)
