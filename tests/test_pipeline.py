@@ -201,9 +201,7 @@ def test_a_missing_word_is_joined_where_one_whole_word_is_asked_for(model):
 
 
 def test_masks_side_by_side_ask_for_one_word(model):
-    for word, text in (("woodpecker", "Drumming on wood is the sound a {} makes."), ("cicada", "A {} makes a buzz.")):
-        pieces = model.tokenizer(word, add_special_tokens=False)["input_ids"]
-        masks = " ".join(["[MASK]"] * len(pieces))
-        (scores,) = model.score_masks([text.format(masks)])
+    asked = ["Drumming on wood is the sound a [MASK] [MASK] [MASK] makes.", "A [MASK] [MASK] makes a quacking sound."]
+    for scores in model.score_masks(asked):
         chosen = scores.log_probs.argmax(dim=-1).tolist()
         assert model.tokenizer.decode(chosen) in model.model.settings.lexicon
