@@ -19,7 +19,7 @@ from audiobert.clap import AudioTowerConfig, ClapProjections, normalise
 from audiobert.progress import stderr
 from audiobert.text_features import sentence_vectors as sentence_vectors_of
 from audiobert.training.clap_spans import SpanAlignment, align_spans, span_hits, spans_by_label
-from audiobert.training.clips import Spectrograms, TrainingClip, held_out, read_clips
+from audiobert.training.clips import Spectrograms, TrainingClip, encode_clips, held_out, read_clips
 from audiobert.training.config import TrainingConfig
 from audiobert.training.loop import Batches, Recipe, fit
 from audiobert.training.masked_lm import read_captions
@@ -191,14 +191,11 @@ def ranking_metrics(
 
 
 @torch.no_grad()
-def hear_clips(projections: ClapProjections, spectrograms: Spectrograms, *, batch_size: int = 64) -> Tensor:
+def hear_clips(projections: ClapProjections, spectrograms: Spectrograms) -> Tensor:
     """CLAP vectors `(clips, clap_dim)` of all clips, in the host's memory."""
     projections.eval()
-    device = projections.text_projection.weight.device
-    starts = range(0, len(spectrograms), batch_size)
-    members = (range(start, min(start + batch_size, len(spectrograms))) for start in starts)
-    features = (projections.audio_tower.encode([spectrograms[i] for i in indices]) for indices in members)
-    return torch.cat([projections.audio_vectors(own.to(device)).float().cpu() for own in features])
+    features = encode_clips(projections.audio_tower, spectrograms)
+    return projections.audio_vectors(features.to(projections.text_projection.weight.device)).float().cpu()
 
 
 @torch.no_grad()
