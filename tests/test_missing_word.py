@@ -193,6 +193,17 @@ def test_only_training_captions_are_read(tmp_path):
     assert read_sentences(path) == ["A dog barks twice"]
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"\x1f\x8bcut", "is no text in UTF-8"), (b"text\nA dog barks\n", "has the columns text; .* are wanted")],
+)
+def test_a_file_that_holds_no_captions_is_named(content, said, tmp_path):
+    path = tmp_path / "audiocaps_captions.csv.gz"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        read_sentences(path)
+
+
 def test_a_missing_text_is_named(tmp_path):
     with pytest.raises(InputError, match=r"general_train\.txt\.gz does not exist.*other_sentences: 0"):
         plain_texts(tmp_path)

@@ -22,11 +22,10 @@ from audiobert.training.clap_spans import SpanAlignment, align_spans, span_hits,
 from audiobert.training.clips import Spectrograms, TrainingClip, encode_clips, held_out, read_clips
 from audiobert.training.config import TrainingConfig
 from audiobert.training.loop import Batches, Recipe, fit
-from audiobert.training.masked_lm import read_captions
 from audiobert.training.processes import is_main_process
+from audiobert.training.text_files import CAPTIONS, read_captions
 
 SPLITS = ("train", "dev", "wiki")  # of the animal rows: the first is learnt from, the others are measured on
-CAPTIONS = "audiocaps_captions.csv.gz"
 TEMPLATES = ("{caption}", "{caption}", "{label}", "the sound of a {label}", "{label} sound")
 
 

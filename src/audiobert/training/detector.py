@@ -23,8 +23,8 @@ from audiobert.spans import token_labels
 from audiobert.training.config import TrainingConfig
 from audiobert.training.draws import by_length
 from audiobert.training.loop import Recipe, RowBatches, fit, set_dropout
-from audiobert.training.masked_lm import read_lines
 from audiobert.training.processes import is_main_process
+from audiobert.training.text_files import GENERAL_EVAL, GENERAL_TRAIN, read_lines
 
 TASKS = ("animal", "pitch")
 IGNORED = -100
@@ -217,7 +217,7 @@ def train_detector(data: Path, out: Path, config: DetectorConfig, *, resume: boo
         adapters.set(DETECTOR, train=DETECTOR)
     set_dropout(encoder, config.dropout)
     head = nn.Linear(encoder.config.hidden_size, 2)
-    plain_path, alarms_path = (data / "text" / f"general_{part}.txt.gz" for part in ("train", "eval"))
+    plain_path, alarms_path = (data / "text" / name for name in (GENERAL_TRAIN, GENERAL_EVAL))
     plain = read_lines(plain_path) if config.negatives else []
     sentences = Sentences(rows, plain, backbone.tokenizer, config)
     detector = SpanDetector(encoder, head, backbone.tokenizer, lambda: adapters.on(DETECTOR) if lora else nullcontext())

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import math
-import zlib
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,12 +16,12 @@ from transformers import BertForMaskedLM, PreTrainedTokenizerBase
 from audiobert.adapters import ALL_LINEAR, LANGUAGE, Adapters, LoraSettings
 from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
 from audiobert.backbone import load_backbone
-from audiobert.errors import InputError
 from audiobert.modeling import head_parameters
 from audiobert.progress import stderr
 from audiobert.training.config import TrainingConfig
 from audiobert.training.loop import Batches, Recipe, fit, set_dropout
 from audiobert.training.processes import is_main_process
+from audiobert.training.text_files import CAPTIONS, GENERAL_EVAL, GENERAL_TRAIN, read_captions, read_lines
 
 IGNORED = -100
 
@@ -41,32 +38,6 @@ class MaskedLmConfig(TrainingConfig):
     lora_alpha: int = 64
     warmup: float = 0.03
     average_from: float = 0.9
-
-
-def read_lines(path: Path) -> list[str]:
-    """The non-empty lines of a text file, gzipped or not.
-
-    Raises
-    ------
-    InputError
-        The file is missing, or is no text in UTF-8.
-    """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; a file with a sentence a line is wanted")
-    content = path.read_bytes()
-    try:
-        text = (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode("utf-8")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no text in UTF-8, gzipped or not ({error}); a sentence a line is wanted") from None
-    return [line.strip() for line in text.split("\n") if line.strip()]
-
-
-def read_captions(path: Path) -> list[str]:
-    """The captions of AudioCaps' train part (a gzipped CSV with the columns `split` and `caption`)."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; --data wants a folder with text/{path.name}")
-    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-        return [row["caption"].strip() for row in csv.DictReader(file) if row["split"] == "train"]
 
 
 class Lines:
@@ -140,9 +111,9 @@ def train_masked_lm(data: Path, out: Path, config: MaskedLmConfig, *, resume: bo
     dict
         The record that is written beside the weights, with the perplexity on `general_eval.txt.gz`.
     """
-    sources = [data / "text" / name for name in ("general_train.txt.gz", "audiocaps_captions.csv.gz")]
+    sources = [data / "text" / name for name in (GENERAL_TRAIN, CAPTIONS)]
     lines = read_lines(sources[0]) + read_captions(sources[1])
-    evaluation = read_lines(data / "text" / "general_eval.txt.gz")
+    evaluation = read_lines(data / "text" / GENERAL_EVAL)
     backbone = load_backbone("mini", attention="eager")
     torch.manual_seed(config.seed)
     model = cast(BertForMaskedLM, backbone.model).requires_grad_(False)

@@ -17,12 +17,12 @@ from audiobert.errors import InputError
 from audiobert.missing_word import BLANK, Lexicon, blank_sentence
 from audiobert.text_features import ScoredTexts, TextFeatures
 from audiobert.training.draws import in_passes
-from audiobert.training.masked_lm import read_captions, read_lines
 from audiobert.training.questions import MASK, OPPOSITE
+from audiobert.training.text_files import CAPTIONS, GENERAL_TRAIN, read_captions, read_lines
 
 T = TypeVar("T")
 
-PLAIN_TEXTS = ("general_train.txt.gz", "audiocaps_captions.csv.gz")
+PLAIN_TEXTS = (GENERAL_TRAIN, CAPTIONS)
 FEWEST_WORDS, TOO_LONG = 4, 200  # words and characters of a sentence of plain text
 
 
@@ -74,7 +74,7 @@ def plain_texts(folder: Path) -> list[Path]:
 
 
 def read_sentences(path: Path) -> list[str]:
-    """The distinct short lines of a text, or captions of the train part of a gzipped CSV, in alphabetical order.
+    """The distinct short lines of a text, or captions of the train part of a CSV, in alphabetical order.
 
     Raises
     ------

@@ -12,7 +12,8 @@ from audiobert.adapters import AUDIO, LANGUAGE
 from audiobert.errors import InputError
 from audiobert.pipeline import load_model
 from audiobert.training.detector import false_alarms
-from audiobert.training.masked_lm import Lines, MaskedLmConfig, MaskedLmObjective, perplexity, read_lines
+from audiobert.training.masked_lm import Lines, MaskedLmConfig, MaskedLmObjective, perplexity
+from audiobert.training.text_files import read_lines
 
 
 @dataclass(frozen=True)

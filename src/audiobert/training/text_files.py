@@ -1,0 +1,51 @@
+"""The text that training reads beside the benchmark: lines of general English and captions of sounds."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from io import StringIO
+from pathlib import Path
+
+from audiobert.errors import InputError
+
+GENERAL_TRAIN = "general_train.txt.gz"
+GENERAL_EVAL = "general_eval.txt.gz"  # measured on alone
+CAPTIONS = "audiocaps_captions.csv.gz"
+
+
+def read_lines(path: Path) -> list[str]:
+    """The non-empty lines of a text file, gzipped or not.
+
+    Raises
+    ------
+    InputError
+        The file is missing, or is no text in UTF-8.
+    """
+    return [line.strip() for line in _read(path, "a sentence a line").split("\n") if line.strip()]
+
+
+def read_captions(path: Path) -> list[str]:
+    """The captions of AudioCaps' train part (a CSV, gzipped or not, with the columns `split` and `caption`).
+
+    Raises
+    ------
+    InputError
+        The file is missing, is no text in UTF-8, or lacks a column.
+    """
+    rows = csv.DictReader(StringIO(_read(path, "a CSV with the columns split and caption"), newline=""), restval="")
+    if not {"split", "caption"} <= set(rows.fieldnames or ()):
+        found = ", ".join(rows.fieldnames or ()) or "none"
+        raise InputError(f"{path} has the columns {found}; the columns split and caption are wanted")
+    return [row["caption"].strip() for row in rows if row["split"] == "train"]
+
+
+def _read(path: Path, wanted: str) -> str:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; a file with {wanted} is wanted")
+    content = path.read_bytes()
+    try:
+        return (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no text in UTF-8, gzipped or not ({error}); {wanted} is wanted") from None
