@@ -23,7 +23,7 @@ def read_lines(path: Path) -> list[str]:
     InputError
         The file is missing, or is no text in UTF-8.
     """
-    return [line.strip() for line in _read(path, "a sentence a line").split("\n") if line.strip()]
+    return [line.strip() for line in _read(path, "a file with a sentence a line").split("\n") if line.strip()]
 
 
 def read_captions(path: Path) -> list[str]:
@@ -43,7 +43,7 @@ def read_captions(path: Path) -> list[str]:
 
 def _read(path: Path, wanted: str) -> str:
     if not path.is_file():
-        raise InputError(f"{path} does not exist; a file with {wanted} is wanted")
+        raise InputError(f"{path} does not exist; {wanted} is wanted")
     content = path.read_bytes()
     try:
         return (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode("utf-8")
