@@ -14,8 +14,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from audiobert.audio import Attributes
-from audiobert.audio_encoder import AudioEncoder
 from audiobert.comparison import SpanScorer
+from audiobert.encoders import AudioEncoder
 from audiobert.errors import InputError
 from audiobert.missing_word import WordScorer
 from audiobert.text_features import TextFeatures

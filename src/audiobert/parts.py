@@ -19,11 +19,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from audiobert.adapters import ALL_LINEAR, DETECTOR, LANGUAGE, Adapters, LoraSettings, copy_tensors
 from audiobert.artefacts import read_json, sha256_of, write_json
-from audiobert.audio_encoder import AudioEncoder, Pooling, load_audio_encoder
 from audiobert.backbone import PRESETS, Backbone, Identity, Published, load_backbone
-from audiobert.clap import AudioTower, AudioTowerConfig, ClapModel, ClapProjections
+from audiobert.clap import ClapModel, ClapProjections
 from audiobert.clap_hub import Clap, HubClap, load_clap
 from audiobert.detector import SpanDetector
+from audiobert.encoders import AudioEncoder, AudioTower, AudioTowerConfig, Pooling, load_audio_encoder
 from audiobert.errors import ArtefactError, InputError
 from audiobert.modeling import KnowledgeEncoder, head_parameters, masked_lm_head
 

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
 from audiobert.auditorybench.data import load_split, split_path
 from audiobert.backbone import load_backbone
-from audiobert.clap import AudioTowerConfig, ClapProjections, normalise
+from audiobert.clap import ClapProjections
+from audiobert.encoders import AudioTowerConfig
+from audiobert.encoders.tower import normalise
 from audiobert.progress import stderr
 from audiobert.text_features import sentence_vectors as sentence_vectors_of
 from audiobert.training.clap_spans import SpanAlignment, align_spans, span_hits, spans_by_label

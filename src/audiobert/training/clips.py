@@ -16,7 +16,7 @@ from torch import Tensor
 
 from audiobert.artefacts import sha256_of, whole_file
 from audiobert.audio import load_audio, measure
-from audiobert.audio_encoder import AudioEncoder
+from audiobert.encoders import AudioEncoder
 from audiobert.errors import InputError
 from audiobert.features import FeatureMaker, LogMel
 from audiobert.modeling import attribute_features

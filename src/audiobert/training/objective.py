@@ -118,7 +118,7 @@ class AudioBertObjective(nn.Module):
             count = self.config.clips_per_step or len(distinct)
             chosen = torch.from_numpy(np.random.default_rng(seed).permutation(len(distinct))[:count].copy())
             tower = self.knowledge_encoder.tower
-            fresh = tower.hear([self.spectrograms[int(distinct[i])] for i in chosen])
+            fresh = tower.encode_batch([self.spectrograms[int(distinct[i])] for i in chosen])
             self.features[distinct[chosen]] = fresh.detach().to(self.features)
             features = features.index_copy(0, chosen.to(device), fresh)
         return self.knowledge_encoder.project(features, self.attributes[distinct].to(device))[where.to(device)]
