@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,19 +19,13 @@ WINDOW_OVERLAP_TOKENS = 32
 MAX_CHARACTERS = 2_000_000
 
 
-class Switch(Protocol):
-    """Gives a context in which the detector's adapter is the one that is on."""
-
-    def __call__(self) -> AbstractContextManager[None]: ...
-
-
 class SpanDetector:
     """Token classification with two labels on an encoder; character spans out.
 
     Parameters
     ----------
     encoder
-        A transformers encoder; returns hidden states; with `switch` on, those that the head was trained on.
+        A transformers encoder with the detector's LoRA; returns hidden states.
     head : nn.Linear
         From hidden states to the two labels, other and sound.
     tokenizer : PreTrainedTokenizerBase
@@ -48,11 +41,10 @@ class SpanDetector:
         encoder: Any,
         head: nn.Linear,
         tokenizer: PreTrainedTokenizerBase,
-        switch: Switch,
         threshold: float = 0.5,
         mask_token: str | None = None,
     ) -> None:
-        self.encoder, self.head, self.tokenizer, self.switch = encoder, head, tokenizer, switch
+        self.encoder, self.head, self.tokenizer = encoder, head, tokenizer
         self.threshold, self.mask_token = threshold, mask_token
         self.max_tokens = int(min(WINDOW_TOKENS, tokenizer.model_max_length, encoder.config.max_position_embeddings))
 
@@ -100,22 +92,21 @@ class SpanDetector:
         found = [np.zeros(len(ids), dtype=np.float32) for ids in rows]
         margins = [np.full(len(ids), -1) for ids in rows]  # distance from the window's edge that a probability is from
         order = sorted(range(len(pieces)), key=lambda i: pieces[i][2] - pieces[i][1])
-        with self.switch():
-            for at in range(0, len(order), batch_size):
-                chosen = [pieces[i] for i in order[at : at + batch_size]]
-                inputs = [
-                    [*rows[row][:first], *rows[row][first + start : first + stop], *rows[row][len(rows[row]) - last :]]
-                    for row, start, stop in chosen
-                ]
-                ids, attention = (tensor.to(self.encoder.device) for tensor in pad_tokens(self.tokenizer, inputs))
-                scores = self.logits(ids, attention).float().softmax(dim=-1)[..., 1].cpu().numpy()  # (windows, tokens)
-                for own, (row, start, stop) in zip(scores, chosen, strict=True):
-                    place = slice(first + start, first + stop)
-                    inner = np.arange(stop - start)
-                    margin = np.minimum(inner, inner[::-1])
-                    better = margin > margins[row][place]
-                    found[row][place] = np.where(better, own[first : first + stop - start], found[row][place])
-                    margins[row][place] = np.maximum(margin, margins[row][place])
+        for at in range(0, len(order), batch_size):
+            chosen = [pieces[i] for i in order[at : at + batch_size]]
+            inputs = [
+                [*rows[row][:first], *rows[row][first + start : first + stop], *rows[row][len(rows[row]) - last :]]
+                for row, start, stop in chosen
+            ]
+            ids, attention = (tensor.to(self.encoder.device) for tensor in pad_tokens(self.tokenizer, inputs))
+            scores = self.logits(ids, attention).float().softmax(dim=-1)[..., 1].cpu().numpy()  # (windows, tokens)
+            for own, (row, start, stop) in zip(scores, chosen, strict=True):
+                place = slice(first + start, first + stop)
+                inner = np.arange(stop - start)
+                margin = np.minimum(inner, inner[::-1])
+                better = margin > margins[row][place]
+                found[row][place] = np.where(better, own[first : first + stop - start], found[row][place])
+                margins[row][place] = np.maximum(margin, margins[row][place])
         return found
 
     def _spans(

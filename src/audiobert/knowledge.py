@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from audiobert.audio import Attributes
-from audiobert.audio_encoder import AudioEncoder
+from audiobert.encoders import AudioEncoder
 from audiobert.settings import Settings
 
 ATTRIBUTE_FEATURES = ("pitch", "pitched", "voiced", "loudness", "duration", "centroid", "flatness")
@@ -65,7 +65,7 @@ class KnowledgeEncoder(nn.Module):
     def __init__(self, tower: AudioEncoder, hidden_size: int, settings: KnowledgeSettings) -> None:
         super().__init__()
         self.tower, self.settings = tower, settings
-        width = tower.config.hidden_size
+        width = tower.hidden_size
         joined = width + settings.attributes * len(ATTRIBUTE_FEATURES)
         self.norm = nn.LayerNorm(width) if settings.projection == "mlp" else nn.Identity()
         self.inner = nn.Linear(joined, hidden_size) if settings.projection == "mlp" else None

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from audiobert.adapters import copy_sharing_embeddings, copy_tensors, fold_lora
-from audiobert.audio_encoder import AudioEncoder, load_audio_encoder
+from audiobert.encoders import AudioEncoder, AudioTower, AudioTowerConfig, load_audio_encoder
 from audiobert.backbone import Backbone, Identity, Published, load_backbone
-from audiobert.clap import AudioTower, AudioTowerConfig, ClapModel, ClapProjections
+from audiobert.clap import ClapModel, ClapProjections
 from audiobert.clap_hub import Clap, HubClap, load_clap
 from audiobert.detector import SpanDetector
 from audiobert.errors import ArtefactError, InputError

@@ -105,6 +105,13 @@ def pad_tokens(
     return ids.reshape(len(kept), width), attention.reshape(len(kept), width)
 
 
+def query_tokens(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """Tokenize queries; token ids and attention mask, both `(texts, tokens)`, a longer text cut as by `pad_tokens`."""
+    return pad_tokens(tokenizer, tokenize(tokenizer, texts)["input_ids"], max_tokens)
+
+
 def windows(length: int, size: int, overlap: int) -> Iterator[tuple[int, int]]:
     """Yield ranges of `size` positions that overlap and cover `length`, the last one flush with the end.
 
