@@ -42,11 +42,16 @@ class ModelClipEncoder:
         self.precision = precision
         self.clap_dim, self.text_dim = clap.clap_dim, clap.text_dim
         self.hidden_size = knowledge_encoder.hidden_size
+        self.text_dim = 0
         self.makers: Makers = {CLAP: clap.features, AUDIO_ENCODER: knowledge_encoder.tower.features}
 
     def identity(self) -> dict[str, Any]:
         """Return ids and SHA-256 of the models; a bank of others is refused."""
         return self._identity
+
+    def embed_names(self, names: Sequence[str]) -> np.ndarray:
+        """Return the vectors of names, `(names, text_dim)`: none yet, since `text_dim` is 0."""
+        return np.zeros((len(names), self.text_dim), np.float32)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what travels to another process: the audio side, without the backbone."""
