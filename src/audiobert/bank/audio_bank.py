@@ -125,7 +125,7 @@ class AudioBank:
 
     @property
     def name_rows(self) -> np.ndarray:
-        """`(clips,)` int32, index of each clip's text in `names`; -1 where a clip has none."""
+        """`(clips, 2)` int32, index of each clip's texts in `names`; -1 where a clip has fewer."""
         return self._names.rows
 
     def __len__(self) -> int:
@@ -164,6 +164,13 @@ class AudioBank:
     def _vectors_in_memory(self) -> np.ndarray:
         small = self.clap_vectors.size * 4 <= _IN_MEMORY_BYTES
         return self.clap_vectors.astype(np.float32) if small else self.clap_vectors
+
+    def with_knowledge(self, knowledge_vectors: np.ndarray) -> AudioBank:
+        """Return the same bank with other knowledge vectors, `(clips, hidden_size)`, as in the course of a training."""
+        vectors = {CLAP_VECTORS: self.clap_vectors, KNOWLEDGE_VECTORS: knowledge_vectors}
+        if self.name_vectors is not None:
+            vectors[NAME_VECTORS] = self.name_vectors
+        return AudioBank(self.folder, self.manifest, self._clips, vectors, self._audio_root)
 
     @cached_property
     def _names(self) -> ClipNames:
