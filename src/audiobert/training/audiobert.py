@@ -28,7 +28,7 @@ from audiobert.retrieve import Retriever
 from audiobert.training.audiobert_config import MODEL_FOLDER, AudioBertConfig
 from audiobert.training.batches import BatchMaker
 from audiobert.training.captions import Captions, ClipCaptions
-from audiobert.training.clips import TrainingClips, held_out, in_batches, kept_array, load_clips
+from audiobert.training.clips import TrainingClips, in_batches, kept_array, load_clips
 from audiobert.training.epochs import Epochs
 from audiobert.training.grounding import Grounding
 from audiobert.training.live import Live, write_training_bank
@@ -120,7 +120,7 @@ def train_audiobert(
     retriever = Retriever(parts.clap, [training_bank], config.model.retrieval)
     in_bank = np.array([config.evaluated_clips == "keep" or clip.split in ("", "train") for clip in clips.clips])
     kept_apart = withheld_clips(clips.labels) if config.withhold else np.zeros(len(clips), dtype=bool)
-    allowed = in_bank & ~kept_apart & ~held_out(clips.clips)
+    allowed = in_bank & ~kept_apart & ~clips.held_out
     lookup = Lookup(retriever, training_bank, allowed)
 
     spelling = Spelling(parts.tokenizer)
