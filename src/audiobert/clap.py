@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from audiobert.encoders import AudioTower, AudioTowerConfig
 from audiobert.errors import InputError
 from audiobert.features import FeatureMaker
+from audiobert.sentence import query_tokens
 
 MAX_QUERY_TOKENS = 64
 
@@ -35,29 +36,9 @@ class QueryVectors:
     clap: np.ndarray
 
 
-def tokenize_queries(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int
-) -> tuple[Tensor, Tensor]:
-    """Tokenize texts and pad them to one length; a longer text keeps its first tokens and its last (special) one.
-
-    Padding and truncation of a fast tokenizer are state that all threads share, so neither is switched on.
-
-    Returns
-    -------
-    tuple of Tensor
-        Token ids and attention mask, both `(texts, tokens)` int64.
-    """
-    rows = tokenizer(list(texts), padding=False, truncation=False, verbose=False)["input_ids"]
-    rows = [ids if len(ids) <= max_tokens else [*ids[: max_tokens - 1], ids[-1]] for ids in rows]
-    attention = torch.tensor([len(ids) for ids in rows]).unsqueeze(1) > torch.arange(max(map(len, rows)))
-    input_ids = torch.full(attention.shape, tokenizer.pad_token_id)
-    input_ids[attention] = torch.tensor([token for ids in rows for token in ids])
-    return input_ids, attention.long()
-
-
 def mean_pooled(encoder: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Tensor:
     """Compute sentence vectors `(texts, hidden_size)`, unit norm: the mean over the tokens' last hidden states."""
-    input_ids, attention = (part.to(encoder.device) for part in tokenize_queries(tokenizer, texts, MAX_QUERY_TOKENS))
+    input_ids, attention = (part.to(encoder.device) for part in query_tokens(tokenizer, texts, MAX_QUERY_TOKENS))
     hidden = encoder(input_ids=input_ids, attention_mask=attention).last_hidden_state
     mask = attention.unsqueeze(-1).to(hidden.dtype)
     return functional.normalize((hidden * mask).sum(dim=1) / mask.sum(dim=1), dim=-1)
@@ -133,11 +114,9 @@ class ClapModel:
     projections : ClapProjections
         The trained part.
     encoder
-        The backbone, shared with other parts; adapters must be off while it runs (`adapters_off`).
+        The backbone as it is, without any LoRA.
     tokenizer : PreTrainedTokenizerBase
         The backbone's.
-    adapters_off : callable
-        Gives a context in which the backbone runs without any adapter.
     """
 
     def __init__(
@@ -145,10 +124,9 @@ class ClapModel:
         projections: ClapProjections,
         encoder: Any,
         tokenizer: PreTrainedTokenizerBase,
-        adapters_off: Any,
     ) -> None:
         self.projections = projections.eval()
-        self.encoder, self.tokenizer, self._adapters_off = encoder, tokenizer, adapters_off
+        self.encoder, self.tokenizer = encoder, tokenizer
 
     @property
     def features(self) -> FeatureMaker:
@@ -157,7 +135,7 @@ class ClapModel:
 
     def without_text(self) -> ClapModel:
         """Return the audio side alone, which can be pickled; it embeds no texts."""
-        return ClapModel(self.projections, None, None, None)  # type: ignore[arg-type]
+        return ClapModel(self.projections, None, None)  # type: ignore[arg-type]
 
     @property
     def text_dim(self) -> int:
@@ -181,11 +159,10 @@ class ClapModel:
         refuse_empty(texts)
         sentence = [np.zeros((0, self.text_dim), dtype=np.float32)]
         clap = [np.zeros((0, self.clap_dim), dtype=np.float32)]
-        with self._adapters_off():
-            for start in range(0, len(texts), batch_size):
-                pooled = mean_pooled(self.encoder, self.tokenizer, texts[start : start + batch_size])
-                sentence.append(pooled.float().cpu().numpy())
-                clap.append(self.projections.text_vectors(pooled).float().cpu().numpy())
+        for start in range(0, len(texts), batch_size):
+            pooled = mean_pooled(self.encoder, self.tokenizer, texts[start : start + batch_size])
+            sentence.append(pooled.float().cpu().numpy())
+            clap.append(self.projections.text_vectors(pooled).float().cpu().numpy())
         return QueryVectors(np.concatenate(sentence), np.concatenate(clap))
 
     def embed_text(self, texts: Sequence[str], *, batch_size: int = 128) -> np.ndarray:

@@ -15,10 +15,11 @@ from transformers import AutoFeatureExtractor, AutoTokenizer, PreTrainedTokenize
 from transformers import ClapModel as TransformersClap
 
 from audiobert.backbone import Identity, find_model, load_extractor, load_weights, model_type, weights_checksums
-from audiobert.clap import ClapModel, QueryVectors, refuse_empty, tokenize_queries
+from audiobert.clap import ClapModel, QueryVectors, refuse_empty
 from audiobert.encoders.family import ExtractorFeatures
 from audiobert.errors import InputError
 from audiobert.features import FeatureMaker
+from audiobert.sentence import query_tokens
 
 FUSED_SECONDS = 60.0  # a fused CLAP uses a clip as a whole; what lies behind this is not decoded
 _RANDOM_WINDOWS = Lock()  # held while numpy's global random state is set for the extractor
@@ -108,7 +109,7 @@ class HubClap:
         refuse_empty(texts)
         vectors = [np.zeros((0, self.clap_dim), dtype=np.float32)]
         for start in range(0, len(texts), batch_size):
-            tokens = tokenize_queries(self.tokenizer, texts[start : start + batch_size], self.max_tokens)
+            tokens = query_tokens(self.tokenizer, texts[start : start + batch_size], self.max_tokens)
             vectors.append(_unit(self.model.get_text_features(*(part.to(self.model.device) for part in tokens))))
         joined = np.concatenate(vectors)
         return QueryVectors(sentence=joined, clap=joined)

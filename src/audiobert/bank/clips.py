@@ -1,17 +1,18 @@
-"""A clip's metadata, and the table on disk that holds it."""
+"""A clip's metadata, the columns of the table on disk that holds it, and the text that a clip is known by."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
 from audiobert.audio import Attributes
 
-# What a source may tell about a clip. Other columns of a manifest are kept in `extra`.
+# Text columns that a source may give. Other columns of a manifest are kept in `extra`.
 TEXT_COLUMNS = ("path", "caption", "label", "title", "description", "author", "license", "url", "source")
 
 SCHEMA = pa.schema(
@@ -35,7 +36,10 @@ SCHEMA = pa.schema(
 )
 MEASURED_COLUMNS = tuple(SCHEMA.names[SCHEMA.names.index("duration_s") : SCHEMA.names.index("extra")])
 
-# Decimals worth keeping: a hundredth of a hertz or a decibel, a millisecond.
+NAME_COLUMNS = ("caption", "label", "title", "path")
+"""Columns that `known_as` reads."""
+
+# Decimals kept: a hundredth of a hertz or a decibel, a millisecond.
 _DECIMALS = {"duration_s": 3, "voiced_ratio": 4, "spectral_flatness": 6}
 
 
@@ -72,17 +76,35 @@ class Clip:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Clip:
-        """A clip from a row of the table; columns that this version does not know are left out."""
+        """Return the clip of a table row; columns that this version does not know are left out."""
         known = {name: row[name] for name in _FIELDS if row.get(name) is not None}
         known["extra"] = json.loads(known.get("extra") or "{}")
         return cls(**known)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary of all that is known of the clip."""
+        """Return all that is known of the clip as a plain dictionary."""
         return asdict(self)
 
 
 _FIELDS = tuple(one.name for one in fields(Clip))
+
+
+def known_as(row: Mapping[str, Any]) -> str:
+    """Return the one text that a clip is known by.
+
+    It is the clip's caption, else its label, else its title, else the stem of its file name with underscores and dashes
+    as spaces, unless that holds digits only. A clip without any of these has the empty text.
+
+    >>> known_as({"label": "dog", "path": "dog/0001.wav"})
+    'dog'
+    >>> known_as({"path": "field/low_piano-note.wav"}), known_as({"path": "0001_2.wav"})
+    ('low piano note', '')
+    """
+    for column in NAME_COLUMNS[:-1]:
+        if text := " ".join((row.get(column) or "").split()):
+            return text
+    stem = " ".join(PurePosixPath(row.get("path") or "").stem.replace("_", " ").replace("-", " ").split())
+    return "" if stem.replace(" ", "").isdigit() else stem
 
 
 def given_columns(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,7 +139,7 @@ def _tags(value: Any) -> list[str]:
 def measured_columns(
     attributes: Attributes, *, sample_rate_hz: int, channels: int, content_sha256: str
 ) -> dict[str, Any]:
-    """What was measured of a clip, as columns of the table, rounded to what is worth keeping."""
+    """Return the measurements of a clip as columns of the table, rounded to `_DECIMALS`."""
     columns: dict[str, Any] = {}
     for name, value in asdict(attributes).items():
         columns[name] = None if value is None else round(float(value), _DECIMALS.get(name, 2))
