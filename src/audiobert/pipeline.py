@@ -23,8 +23,8 @@ from audiobert.model_folder import (
     BANK_FOLDER,
     ModelSettings,
     encoder_identity,
-    is_model_folder,
     load_part,
+    model_files,
     model_folder,
     part_of,
 )
@@ -141,7 +141,7 @@ class AudioBert:
         """
         if self._folder is None or not self.banks:
             raise InputError("this model was put together in memory; save one that from_pretrained loaded")
-        with whole_folder(folder, ours=is_model_folder) as part:
+        with whole_folder(folder, ours=model_files) as part:
             for file in sorted(self._folder.iterdir()):
                 if file.is_file() and file.suffix in (".json", ".safetensors"):
                     shutil.copyfile(file, part / file.name)
@@ -306,7 +306,11 @@ class AudioBert:
         rows = [row for row in range(len(sentences)) if row not in with_sound]
         without = dict(zip(rows, self._plain([sentences[row] for row in rows], batch_size), strict=True))
         return [
-            MaskScores(with_sound[row] if row in with_sound else without[row], row in with_sound, _in_original(sentence, found[row]))
+            MaskScores(
+                with_sound[row] if row in with_sound else without[row],
+                row in with_sound,
+                _in_original(sentence, found[row]),
+            )
             for row, sentence in enumerate(sentences)
         ]
 
@@ -338,9 +342,13 @@ class AudioBert:
         for piece, hit in (recordings or {}).items():
             for row, sentence in enumerate(sentences):
                 given[row].append(_span_of_piece(sentence, piece, hit))
-                found[row] = [span for span in found[row] if span.end <= given[row][-1].start or span.start >= given[row][-1].end]
+                found[row] = [
+                    span for span in found[row] if span.end <= given[row][-1].start or span.start >= given[row][-1].end
+                ]
         distinct = sorted({span.text for row in found for span in row})
-        hits = dict(zip(distinct, self.retriever.find(distinct, clips, exclude=exclude), strict=True)) if distinct else {}
+        hits = (
+            dict(zip(distinct, self.retriever.find(distinct, clips, exclude=exclude), strict=True)) if distinct else {}
+        )
         return [
             tuple(
                 sorted(
@@ -353,7 +361,9 @@ class AudioBert:
 
     def _plain(self, sentences: Sequence[Sentence], batch_size: int = 64) -> list[Tensor]:
         """Return log-probabilities `(masks, vocabulary)` per sentence of the plain language model."""
-        result = self._batches(sentences, range(len(sentences)), batch_size, lambda members: self._forward([sentences[i] for i in members]))
+        result = self._batches(
+            sentences, range(len(sentences)), batch_size, lambda members: self._forward([sentences[i] for i in members])
+        )
         return [result[row] for row in range(len(sentences))]
 
     def _predict(
@@ -372,7 +382,9 @@ class AudioBert:
         )
 
     @staticmethod
-    def _batches(sentences: Sequence[Sentence], rows: Iterable[int], batch_size: int, forward: Any) -> dict[int, Tensor]:
+    def _batches(
+        sentences: Sequence[Sentence], rows: Iterable[int], batch_size: int, forward: Any
+    ) -> dict[int, Tensor]:
         order = sorted(rows, key=lambda row: len(sentences[row].text))
         result: dict[int, Tensor] = {}
         for start in range(0, len(order), batch_size):
@@ -451,7 +463,9 @@ def _span_of_piece(sentence: Sentence, piece: str, hit: Hit) -> AuditorySpan:
     """Return the first place of a piece of text as a span whose clip is a given recording."""
     at = sentence.text.find(piece) if piece else -1
     if at < 0:
-        raise InputError(f"{piece!r} is not in the text {sentence.text[:60]!r}; give a recording for words that stand there")
+        raise InputError(
+            f"{piece!r} is not in the text {sentence.text[:60]!r}; give a recording for words that stand there"
+        )
     return AuditorySpan(piece, at, at + len(piece), 1.0, (hit,))
 
 

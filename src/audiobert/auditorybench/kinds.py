@@ -71,7 +71,9 @@ def names_withheld(labels: Collection[str]) -> Callable[[Iterable[str]], bool]:
     heads = sorted({family(name) for name in names})
     if not heads:
         return lambda texts: False
-    pattern = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, [*names, *heads]))})(?:s|es)?(?![\w-])", re.IGNORECASE)
+    pattern = re.compile(
+        rf"(?<![\w-])(?:{'|'.join(map(re.escape, [*names, *heads]))})(?:s|es)?(?![\w-])", re.IGNORECASE
+    )
     return lambda texts: any(pattern.search(text) for text in texts)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -35,9 +34,6 @@ SCHEMA = pa.schema(
     ]
 )
 MEASURED_COLUMNS = tuple(SCHEMA.names[SCHEMA.names.index("duration_s") : SCHEMA.names.index("extra")])
-
-NAME_COLUMNS = ("caption", "label", "title", "path")
-"""Columns that `known_as` reads."""
 
 # Decimals kept: a hundredth of a hertz or a decibel, a millisecond.
 _DECIMALS = {"duration_s": 3, "voiced_ratio": 4, "spectral_flatness": 6}
@@ -87,24 +83,6 @@ class Clip:
 
 
 _FIELDS = tuple(one.name for one in fields(Clip))
-
-
-def known_as(row: Mapping[str, Any]) -> str:
-    """Return the one text that a clip is known by.
-
-    It is the clip's caption, else its label, else its title, else the stem of its file name with underscores and dashes
-    as spaces, unless that holds digits only. A clip without any of these has the empty text.
-
-    >>> known_as({"label": "dog", "path": "dog/0001.wav"})
-    'dog'
-    >>> known_as({"path": "field/low_piano-note.wav"}), known_as({"path": "0001_2.wav"})
-    ('low piano note', '')
-    """
-    for column in NAME_COLUMNS[:-1]:
-        if text := " ".join((row.get(column) or "").split()):
-            return text
-    stem = " ".join(PurePosixPath(row.get("path") or "").stem.replace("_", " ").replace("-", " ").split())
-    return "" if stem.replace(" ", "").isdigit() else stem
 
 
 def given_columns(row: Mapping[str, Any]) -> dict[str, Any]:

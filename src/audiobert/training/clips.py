@@ -15,7 +15,6 @@ import numpy as np
 from audiobert.artefacts import sha256_of, whole_file
 from audiobert.audio import Attributes
 from audiobert.bank.batches import batched
-from audiobert.bank.clips import known_as
 from audiobert.bank.decode import DecodeSettings
 from audiobert.bank.sources import open_source
 from audiobert.bank.workers import Task, available_cores, decode_blocks
@@ -140,7 +139,9 @@ def _decode(manifest: Path, settings: DecodeSettings, table: Path, paths: dict[s
     roles = {path: role for role, path in paths.items()}
     with ExitStack() as stack:
         writers = {role: stack.enter_context(FeatureWriter(path)) for path, role in roles.items()}
-        for block, decoded in track(decode_blocks(blocks, settings, workers), "clips", total=-(-(source.total or 0) // _BLOCK)):
+        for block, decoded in track(
+            decode_blocks(blocks, settings, workers), "clips", total=-(-(source.total or 0) // _BLOCK)
+        ):
             for task, clip in zip(block, decoded, strict=True):
                 if clip.features is None or clip.attributes is None:
                     rejected += 1
@@ -199,7 +200,7 @@ def _clip(record: dict[str, Any]) -> TrainingClip:
     return TrainingClip(
         id=row["id"],
         label=(row.get("label") or "").replace("_", " ").lower(),
-        name=known_as(row),
+        name=(row.get("caption") or row.get("label") or row.get("title") or row["id"]).strip(),
         source=row.get("source") or "",
         fold=int(extra.get("fold") or 0),
         recording=str(extra.get("freesound_id") or row["id"]),
