@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from audiobert.clap import MAX_QUERY_TOKENS, ClapModel, ClapProjections, contras
 from audiobert.clap_hub import Clap, load_clap
 from audiobert.encoders import AudioTowerConfig
 from audiobert.errors import InputError
-from audiobert.parts import PRETRAINED
+from audiobert.model_folder import PRETRAINED
 from auditorybench_toys import bert
 from tiny_models import clap, sound
 
@@ -78,7 +77,7 @@ def trained_clap(folder: Path) -> ClapModel:
     encoder = AutoModel.from_pretrained(backbone).eval()
     torch.manual_seed(0)
     projections = ClapProjections(TOWER, text_size=encoder.config.hidden_size, clap_dim=6)
-    return ClapModel(projections, encoder, AutoTokenizer.from_pretrained(backbone), nullcontext)
+    return ClapModel(projections, encoder, AutoTokenizer.from_pretrained(backbone))
 
 
 CLAPS: dict[str, Callable[[Path], Clap]] = {
