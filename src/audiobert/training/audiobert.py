@@ -35,7 +35,7 @@ from audiobert.text_features import ScoredTexts, sentence_vectors
 from audiobert.training.audiobert_config import AFTER_TRAINING, EVALUATED, MODEL_FOLDER, AudioBertConfig
 from audiobert.training.clips import Spectrograms, encode_clips, kept_array, measured_attributes, read_clips
 from audiobert.training.epochs import Epochs
-from audiobert.training.loop import Recipe, checkpoint_gradients, fit
+from audiobert.training.loop import ParameterGroup, Recipe, checkpoint_gradients, fit
 from audiobert.training.material import Material, read_rows
 from audiobert.training.missing_words import MissingWords, answers_of, plain_texts
 from audiobert.training.objective import AudioBertObjective, BatchMaker
@@ -113,6 +113,7 @@ def train_audiobert(
     parts_from: Path,
     cache: Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     bank: bool = True,
 ) -> dict[str, Any]:
     """Train AudioBERT; write `audiobert.safetensors` and its JSON.
@@ -208,15 +209,12 @@ def train_audiobert(
         config.epochs,
         Recipe.of(config, best_by="combined.dev"),
         out,
-        settings=config.model_dump(mode="json", exclude=AFTER_TRAINING),
+        settings=config,
+        not_compared=AFTER_TRAINING,
         resume=resume,
+        overwrite=overwrite,
         description=f"audiobert (audio {config.audio}, seed {config.seed})",
-        groups={
-            "knowledge_encoder.tower.": config.audio_encoder_rate,
-            "knowledge_encoder.": config.knowledge_rate,
-            "model.span_scorer.wide.": config.wide_rate,
-            "model.word_scorer.wide": config.wide_words_rate,
-        },
+        groups=parameter_groups(model, encoder, config),
         after_epoch=figures,
         buffers={"features": features},
     )
@@ -236,6 +234,19 @@ def train_audiobert(
         write_model(out, parts, encoder, record, data / "audio" / "clips.csv", kept_clips)
     stderr.print(f"audiobert: {final}; wrote {out}")
     return record
+
+
+def parameter_groups(
+    model: AudioBertForMaskedLM, encoder: KnowledgeEncoder, config: AudioBertConfig
+) -> list[ParameterGroup]:
+    """Return the parts that learn at another rate than the LoRA."""
+    tower = list(encoder.tower.parameters())
+    own = [parameter for name, parameter in encoder.named_parameters() if not name.startswith("tower.")]
+    groups = [ParameterGroup(tower, config.audio_encoder_rate), ParameterGroup(own, config.knowledge_rate)]
+    for scorer, rate in ((model.span_scorer, config.wide_rate), (model.word_scorer, config.wide_words_rate)):
+        wide = [parameter for name, parameter in scorer.named_parameters() if "wide" in name] if scorer else []
+        groups.append(ParameterGroup(wide, rate))
+    return groups
 
 
 def blanked(questions: Sequence[Question], mask: str) -> set[str]:

@@ -231,7 +231,9 @@ def other_captions(folder: Path, count: int) -> list[str]:
     return [found[i] for i in np.random.default_rng(0).permutation(len(found))[:count]]
 
 
-def train_clap(data: Path, out: Path, config: ClapConfig, *, resume: bool = False) -> dict[str, Any]:
+def train_clap(
+    data: Path, out: Path, config: ClapConfig, *, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
     """Train CLAP on `data/audio`, then its text side on the spans of `data/auditorybench`, too; write
     `clap.safetensors` with its JSON.
 
@@ -270,8 +272,9 @@ def train_clap(data: Path, out: Path, config: ClapConfig, *, resume: bool = Fals
         epochs,
         Recipe.of(config, best_by="mAP"),
         out,
-        settings=config.model_dump(),
+        settings=config,
         resume=resume,
+        overwrite=overwrite,
         description="clap",
         after_epoch=figures,
     )
