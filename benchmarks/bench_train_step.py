@@ -31,9 +31,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel, BertConfig, BertForMaskedLM
 
 from audiobert.adapters import AUDIO, Adapters
-from audiobert.audio_encoder import HubAudioEncoder
 from audiobert.backbone import Identity, load_backbone
-from audiobert.hub_features import maker_of
+from audiobert.encoders.encoder import PublishedAudioEncoder
+from audiobert.encoders.family import find_family
 from audiobert.modeling import AudioBertForMaskedLM, KnowledgeEncoder
 from audiobert.training.audiobert import freeze_unused
 from audiobert.training.audiobert_config import AudioBertConfig
@@ -92,8 +92,8 @@ def make_setting(folder: Path, size: dict[str, int], rows: int, *, clips_per_ste
     adapters.add(AUDIO, config.lora())
     adapters.set(AUDIO, train=AUDIO)
     set_dropout(language_model, 0.0)
-    maker = maker_of(ASTFeatureExtractor(), "AST")
-    tower = HubAudioEncoder(ASTModel(ASTConfig()), maker, Identity("random", "config", None))
+    maker = find_family(ASTFeatureExtractor(), "AST")
+    tower = PublishedAudioEncoder(ASTModel(ASTConfig()), maker, Identity("random", "config", None))
     knowledge = KnowledgeEncoder(tower, language_model.config.hidden_size, attributes=False, projection="linear")
     nn.init.normal_(knowledge.outer.weight, std=0.02)  # not zero, so that gradients reach the audio encoder
     model = AudioBertForMaskedLM(language_model, config.settings())

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from audiobert.audio_encoder import HubAudioEncoder
+from audiobert.hub_features import ClapFeatures, maker_of
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
@@ -23,11 +25,9 @@ from transformers import (
 )
 
 from audiobert.adapters import AUDIO, Adapters, copy_tensors
-from audiobert.audio_encoder import HubAudioEncoder
 from audiobert.backbone import PRESETS, Identity
 from audiobert.clap_hub import HubClap
 from audiobert.features import FeatureMaker
-from audiobert.hub_features import ClapFeatures, maker_of
 from audiobert.inputs import Inputs, encode_texts
 from audiobert.modeling import AudioBertForMaskedLM, Injection, KnowledgeEncoder
 from audiobert.parts import trained_knowledge

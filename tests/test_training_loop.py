@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import random
+import threading
 import time
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel
 from torch import nn
 
 from audiobert.errors import ArtefactError, InputError
-from audiobert.training.checkpoint import locked, take_over
+from audiobert.training.checkpoint import take_over
 from audiobert.training.config import TrainingConfig
 from audiobert.training.loop import Batches, ParameterGroup, Recipe, RowBatches, fit
 from audiobert.training.step import make_optimizer
@@ -63,7 +64,7 @@ def run(
 
 
 def files(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != ".lock"}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def test_it_learns(tmp_path):
@@ -225,14 +226,30 @@ def test_weights_that_no_checkpoint_belongs_to_are_not_replaced(tmp_path, resume
 
 
 def test_a_second_training_in_the_same_folder_is_refused(tmp_path):
-    with locked(tmp_path / "a"), pytest.raises(InputError, match="another training is writing to"):
-        run(tmp_path, "a", Regression())
-    run(tmp_path, "a", Regression())
+    refused = []
+
+    class Crowded(Regression):
+        def forward(self, rows):
+            if not refused:
+                thread = threading.Thread(target=second)
+                thread.start()
+                thread.join()
+            return super().forward(rows)
+
+    def second():
+        try:
+            run(tmp_path, "a", Regression(), resume=True)
+        except InputError as error:
+            refused.append(str(error))
+
+    _, weight = run(tmp_path, "a", Crowded())
+    assert "is writing to" in refused[0]
+    assert torch.equal(weight, run(tmp_path, "b", Regression())[1])
 
 
 def test_an_output_folder_that_is_a_file_is_one_line(tmp_path):
     (tmp_path / "a").write_text("")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="is a file; give a folder"):
         run(tmp_path, "a", Regression())
 
 

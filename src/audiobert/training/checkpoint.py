@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -24,7 +22,6 @@ STATE = "checkpoint.safetensors"
 BEST = "best.safetensors"
 SETTINGS = "settings.json"
 LOG = "log.jsonl"
-LOCK = ".lock"
 
 
 @dataclass
@@ -132,29 +129,6 @@ def take_over(trained: Path, folder: Path) -> None:
         if (trained / name).exists():
             with whole_file(folder / name) as part:
                 shutil.copyfile(trained / name, part)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make an output folder and keep other trainings out of it.
-
-    Raises
-    ------
-    InputError
-        Another training holds the folder, or it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK, blocking=False)
-        lock.acquire()
-    except Timeout:
-        raise InputError(f"another training is writing to {folder}; wait for it, or give another --out") from None
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written ({error.strerror}); give another --out") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:

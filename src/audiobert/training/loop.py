@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
+from audiobert.artefacts import check_folder, locked
 from audiobert.errors import InputError, out_of_memory
 from audiobert.progress import progress, stderr
 from audiobert.training.board import Board
-from audiobert.training.checkpoint import Checkpoint, Progress, locked, restore, state
+from audiobert.training.checkpoint import Checkpoint, Progress, restore, state
 from audiobert.training.config import TrainingConfig
 from audiobert.training.processes import processes
 from audiobert.training.step import Batch, ParameterGroup, Recipe, make_optimizer, step_seed, trainable, training_step
@@ -148,6 +149,7 @@ def fit(
     if recipe.keep == "best" and not (recipe.best_by and after_epoch):
         raise InputError("keep is 'best', but this part has no figure after each epoch; set keep to average or last")
     own = processes()
+    check_folder(folder)
     with locked(folder) if own.is_main_process else nullcontext(), _enough_memory(recipe):
         checkpoint = Checkpoint(folder, settings, {KEPT, *not_compared})
         resumed = checkpoint.begin(resume=resume, overwrite=overwrite)

@@ -1,65 +1,84 @@
-"""Published audio encoders and CLAPs against transformers' own way, with tiny random models of each family."""
+"""Audio encoders against transformers' own way, with tiny random models of each family; the registry; the tower."""
 
 from __future__ import annotations
 
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import ASTFeatureExtractor, AutoModel, AutoProcessor
-from transformers import ClapModel as TransformersClap
+from transformers import ASTFeatureExtractor, AutoModel
 
-from audiobert.audio_encoder import HubAudioEncoder, load_audio_encoder
 from audiobert.backbone import load_backbone
 from audiobert.clap_hub import load_clap
+from audiobert.encoders import AudioEncoder, AudioTower, AudioTowerConfig, load_audio_encoder
+from audiobert.encoders import family as registry
+from audiobert.encoders.ast import AstFamily
+from audiobert.encoders.family import find_family, register
 from audiobert.errors import ArtefactError, InputError
 from audiobert.features import LogMel, make_features, settings_of
-from audiobert.hub_features import maker_of
 from audiobert.modeling import KnowledgeEncoder
 from auditorybench_toys import bert, gpt2
 from tiny_models import AUDIO_ENCODERS, ast, clap, sound
 
+TOWER = AudioTowerConfig(window_frames=32, max_windows=3, hidden_size=12, layers=1, heads=2)
 SECONDS = (0.5, 1.7, 0.5, 0.9)
 
 
 @pytest.fixture(scope="module")
-def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, HubAudioEncoder]:
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AudioEncoder]:
     folder = tmp_path_factory.mktemp("encoders")
-    return {name: load_audio_encoder(str(save(folder / name))).eval() for name, save in AUDIO_ENCODERS.items()}
+    made: dict[str, AudioEncoder] = {
+        name: load_audio_encoder(str(save(folder / name))).eval() for name, save in AUDIO_ENCODERS.items()
+    }
+    torch.manual_seed(0)
+    return made | {"tower": AudioTower(TOWER).eval()}
 
 
-@pytest.mark.parametrize("family", AUDIO_ENCODERS)
-def test_a_clips_vector_does_not_depend_on_its_neighbours(family: str, encoders: dict[str, HubAudioEncoder]) -> None:
+def features_of(encoder: AudioEncoder, seconds: tuple[float, ...] = SECONDS) -> list[np.ndarray]:
+    return [encoder.features(sound(length, encoder.features.rate_hz)) for length in seconds]
+
+
+FAMILIES = [*AUDIO_ENCODERS, "tower"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_clips_vector_does_not_depend_on_its_neighbours(family: str, encoders: dict[str, AudioEncoder]) -> None:
     encoder = encoders[family]
-    heard = [encoder.features(sound(seconds, encoder.features.rate_hz)) for seconds in SECONDS]
-    together, alone = encoder.encode(heard), torch.cat([encoder.encode([clip]) for clip in heard])
-    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
-    assert together.shape == (4, encoder.config.hidden_size)
-    assert not torch.allclose(together[0], together[1], atol=1e-4)
+    features = features_of(encoder)
+    alone = torch.cat([encoder.encode([clip]) for clip in features])
+    assert alone.shape == (4, encoder.hidden_size)
+    torch.testing.assert_close(encoder.encode(features), alone, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(encoder.encode(features, batch_size=3), alone, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.encode_batch(features), alone, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(alone[0], alone[1], atol=1e-4)
 
 
-@pytest.mark.parametrize("family", AUDIO_ENCODERS)
-def test_gradients_reach_the_encoder(family: str, encoders: dict[str, HubAudioEncoder]) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_reach_the_encoder(family: str, encoders: dict[str, AudioEncoder]) -> None:
     encoder = encoders[family]
     encoder.zero_grad()
-    encoder.hear([encoder.features(sound(seconds, encoder.features.rate_hz)) for seconds in SECONDS]).sum().backward()
+    encoder.encode_batch(features_of(encoder)).sum().backward()
     reached = [name for name, p in encoder.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
     assert any("conv" in name or "projection" in name for name in reached)
 
 
-@pytest.mark.parametrize("family", ["hubert", "wavlm", "wav2vec2"])
-def test_an_attention_mask_keeps_padding_out(family: str, encoders: dict[str, HubAudioEncoder]) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_clip_of_a_millisecond_and_no_clips_have_vectors_too(family: str, encoders: dict[str, AudioEncoder]) -> None:
     encoder = encoders[family]
-    heard = [encoder.features(sound(seconds, encoder.features.rate_hz)) for seconds in SECONDS]
-    with torch.no_grad():
-        torch.testing.assert_close(encoder.hear(heard), encoder.encode(heard), rtol=1e-4, atol=1e-4)
+    vectors = encoder.encode(features_of(encoder, (0.001, 0.5)))
+    assert vectors.shape == (2, encoder.hidden_size)
+    assert torch.isfinite(vectors).all()
+    assert encoder.encode([]).shape == (0, encoder.hidden_size)
 
 
-def test_whisper_hears_what_its_extractor_gives_and_pools_the_clip_alone(encoders: dict[str, HubAudioEncoder]) -> None:
+def test_of_whispers_window_the_positions_of_the_clip_are_pooled(encoders: dict[str, AudioEncoder]) -> None:
     encoder: Any = encoders["whisper"]
     waveform = sound(0.8, 16_000)
     given = encoder.features.extractor(waveform, sampling_rate=16_000, return_tensors="pt")["input_features"]
@@ -68,15 +87,57 @@ def test_whisper_hears_what_its_extractor_gives_and_pools_the_clip_alone(encoder
     torch.testing.assert_close(encoder.encode([encoder.features(waveform)]), hidden[:, :40].mean(dim=1))
 
 
+def test_features_are_extracted_without_torch() -> None:
+    """Worker processes unpickle a family and call it; torch would cost each of them seconds and memory."""
+    lines = (
+        "import sys, numpy, audiobert.encoders.whisper, audiobert.encoders.speech",
+        "from audiobert.encoders.ast import AstFamily",
+        "assert AstFamily(64, -4.3, 4.6)(numpy.ones(16_000, dtype=numpy.float32)).shape == (64, 128)",
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_new_family_is_one_registered_class(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))
+    folder = ast(tmp_path / "ast")
+
+    @register("ASTFeatureExtractor")
+    class FirstPosition(AstFamily):
+        def encode(self, model: Any, clips: Any) -> list[torch.Tensor]:
+            return [states[:1] for states in super().encode(model, clips)]
+
+    encoder = load_audio_encoder(str(folder))
+    assert isinstance(encoder.features, FirstPosition)
+    features = features_of(encoder)
+    monkeypatch.undo()
+    first = load_audio_encoder(str(folder), pooling="first")
+    torch.testing.assert_close(encoder.encode(features), first.encode(features))
+
+
+def test_an_extractor_that_no_family_takes_is_one_line_with_those_that_are_taken() -> None:
+    with pytest.raises(
+        InputError, match=r"someone/beats has the feature extractor object; .* AST.*, Whisper"
+    ) as caught:
+        find_family(object(), "someone/beats")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_ast_of_other_mel_bins_is_refused() -> None:
+    with pytest.raises(InputError, match="64 mel bins at 16000 Hz; an Audio Spectrogram Transformer with 128"):
+        find_family(ASTFeatureExtractor(num_mel_bins=64), "AST")
+
+
 def test_ast_features_are_those_of_the_feature_extractor() -> None:
     extractor = ASTFeatureExtractor()
-    maker: Any = maker_of(extractor, "AST")
+    family: Any = find_family(extractor, "AST")
     for seconds in (0.3, 3.0, 12.0):
         waveform = sound(seconds, 16_000)
         theirs = extractor(waveform, sampling_rate=16_000, return_tensors="np")["input_values"][0]
-        ours = np.full_like(theirs, maker.padding)
-        heard = maker(waveform)
-        ours[: len(heard)] = heard
+        ours = np.full_like(theirs, family.padding)
+        features = family(waveform)
+        ours[: len(features)] = features
         # The extractor computes in float64; bins without energy differ most, by the floor of float32.
         np.testing.assert_allclose(ours, theirs, atol=2e-4)
 
@@ -94,43 +155,7 @@ def test_ast_vectors_are_the_models_own(tmp_path: Path) -> None:
         torch.testing.assert_close(encoder.encode([encoder.features(waveform)]), wanted, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("fused", [True, False], ids=["fused", "unfused"])
-def test_clap_vectors_are_those_of_transformers(fused: bool, tmp_path: Path) -> None:
-    folder = clap(tmp_path / "clap", fused=fused, shard_size="20KB")
-    ours = load_clap(str(folder))
-    theirs = TransformersClap.from_pretrained(folder).eval()
-    processor = AutoProcessor.from_pretrained(folder)
-    texts = ["a cat", "the dog barks at a cat"]
-    tokens = processor(text=texts, padding=True, return_tensors="pt")
-    with torch.no_grad():
-        wanted = theirs.get_text_features(**tokens).pooler_output
-    np.testing.assert_allclose(ours.embed_text(texts), torch.nn.functional.normalize(wanted, dim=-1), atol=1e-6)
-    waveforms = [sound(seconds, 48_000, pitch) for seconds, pitch in ((0.5, 300.0), (1.0, 900.0), (2.5, 500.0))]
-    for waveform in waveforms:
-        np.random.seed(0)  # the extractor draws its windows from here
-        heard = waveform if fused else waveform[:48_000]  # an unfused CLAP is given the beginning, not any window
-        inputs = processor.feature_extractor(heard, sampling_rate=48_000, return_tensors="pt")
-        inputs["is_longer"] = torch.tensor([[fused and len(waveform) > 48_000]])
-        with torch.no_grad():
-            wanted = theirs.get_audio_features(**inputs).pooler_output
-        vector = ours.embed_audio([ours.features(waveform)])
-        np.testing.assert_allclose(vector, torch.nn.functional.normalize(wanted, dim=-1), atol=1e-5)
-        np.testing.assert_allclose(np.linalg.norm(vector, axis=1), 1.0, rtol=1e-5)
-
-
-def test_clap_does_not_depend_on_chance_or_on_neighbours(tmp_path: Path) -> None:
-    model = load_clap(str(clap(tmp_path / "clap")))
-    waveforms = [sound(seconds, 48_000) for seconds in (0.5, 2.5, 1.3)]
-    np.random.seed(5)
-    before = np.random.get_state()[1].copy()  # type: ignore[union-attr, index]
-    heard = [model.features(waveform) for waveform in waveforms]
-    assert np.array_equal(np.random.get_state()[1], before)  # type: ignore[index]
-    assert all(np.array_equal(a, model.features(b)) for a, b in zip(heard, waveforms, strict=True))
-    together = model.embed_audio(heard)
-    np.testing.assert_allclose(together, np.concatenate([model.embed_audio([clip]) for clip in heard]), atol=1e-6)
-
-
-def test_makers_are_small_to_send_and_equal_makers_share_their_work(encoders: dict[str, HubAudioEncoder]) -> None:
+def test_features_are_small_to_send_and_equal_ones_are_extracted_once(encoders: dict[str, AudioEncoder]) -> None:
     for encoder in encoders.values():
         encoder.features(sound(0.5, encoder.features.rate_hz))
         sent = pickle.dumps(encoder.features)
@@ -150,7 +175,7 @@ def test_models_of_another_kind_are_refused_in_one_line(tmp_path: Path) -> None:
         (load_clap, text, InputError, "model of type 'bert'; a CLAP"),
         (load_clap, audio, InputError, "a CLAP"),
         (load_audio_encoder, text, ArtefactError, "no feature extractor"),
-        (load_audio_encoder, joint, InputError, "give it as clap"),
+        (load_audio_encoder, joint, InputError, "feature extractor ClapFeatureExtractor; give as audio_encoder"),
     ]
     for load, folder, kind, message in cases:
         with pytest.raises(kind, match=message) as caught:
@@ -195,3 +220,15 @@ def test_a_projection_for_another_width_is_refused(tmp_path: Path) -> None:
     other = KnowledgeEncoder(encoder, 48, attributes=False, projection="linear")
     with pytest.raises(ArtefactError, match=r"outer.weight has shape \(32, 16\), the model wants \(48, 16\)"):
         copy_tensors(other.state_dict(), trained.state_dict(), "audiobert.safetensors")
+
+
+@pytest.mark.parametrize(("frames", "windows"), [(5, 1), (32, 1), (38, 1), (45, 2), (64, 2), (90, 3), (500, 3)])
+def test_the_tower_encodes_a_clip_window_by_window(frames: int, windows: int) -> None:
+    spectrogram = np.random.default_rng(0).normal(size=(frames, 128)).astype(np.float32)
+    assert AudioTower(TOWER).windows(spectrogram).shape == (windows, 32, 128)
+
+
+def test_the_tower_repeats_a_short_clip() -> None:
+    spectrogram = np.random.default_rng(0).normal(size=(8, 128)).astype(np.float32)
+    window = AudioTower(TOWER).windows(spectrogram)[0]
+    np.testing.assert_array_equal(window[:8], window[8:16])
