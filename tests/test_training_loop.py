@@ -169,7 +169,7 @@ def train_slowly(folder, begun):
 def kill_and_resume(folder, waits):
     """Kill a training after each of these waits, then let it finish; return how many kills came before its end."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["audiobert.training.loop", "torch.utils.tensorboard", "pytest"])
     kills = 0
     for wait in [*waits, None]:
         begun = context.Event()
@@ -242,9 +242,10 @@ def test_a_second_training_in_the_same_folder_is_refused(tmp_path):
         except InputError as error:
             refused.append(str(error))
 
-    _, weight = run(tmp_path, "a", Crowded())
+    model = Crowded()
+    run(tmp_path, "a", model)
     assert "is writing to" in refused[0]
-    assert torch.equal(weight, run(tmp_path, "b", Regression())[1])
+    assert model.calls == 48
 
 
 def test_an_output_folder_that_is_a_file_is_one_line(tmp_path):
