@@ -107,9 +107,15 @@ def fold_lora(model: nn.Module, matrices: Mapping[str, Tensor], settings: LoraSe
     modules = dict(model.named_modules())
     with torch.no_grad():
         for name in (key.removesuffix(".lora_A.weight") for key in matrices if key.endswith(".lora_A.weight")):
-            layer, low, high = modules.get(name), matrices[f"{name}.lora_A.weight"], matrices.get(f"{name}.lora_B.weight")
+            layer, low, high = (
+                modules.get(name),
+                matrices[f"{name}.lora_A.weight"],
+                matrices.get(f"{name}.lora_B.weight"),
+            )
             if not isinstance(layer, nn.Linear) or high is None:
-                raise ArtefactError(f"{what}: the model has no linear layer {name}; load it with the backbone it was trained on")
+                raise ArtefactError(
+                    f"{what}: the model has no linear layer {name}; load it with the backbone it was trained on"
+                )
             if (high.shape[0], low.shape[1]) != tuple(layer.weight.shape) or high.shape[1] != low.shape[0]:
                 raise ArtefactError(
                     f"{what}: {name} has matrices {tuple(high.shape)} and {tuple(low.shape)}, the layer"

@@ -87,7 +87,9 @@ class SpanDetector:
         first, last = (specials + 1) // 2, specials // 2  # special tokens before and behind a text
         size = self.max_tokens - specials
         pieces = [  # (text, first and last token without special tokens)
-            (row, *window) for row, ids in enumerate(rows) for window in windows(len(ids) - specials, size, WINDOW_OVERLAP_TOKENS)
+            (row, *window)
+            for row, ids in enumerate(rows)
+            for window in windows(len(ids) - specials, size, WINDOW_OVERLAP_TOKENS)
         ]
         found = [np.zeros(len(ids), dtype=np.float32) for ids in rows]
         margins = [np.full(len(ids), -1) for ids in rows]  # distance from the window's edge that a probability is from

@@ -18,6 +18,7 @@ from torch import Tensor
 from audiobert.adapters import LoraSettings
 from audiobert.artefacts import read_json, sha256_of, whole_file, write_json
 from audiobert.backbone import PRESETS, Identity, Published
+from audiobert.bank.store import bank_files
 from audiobert.errors import ArtefactError
 from audiobert.injection import InjectionSettings
 from audiobert.knowledge import KnowledgeSettings
@@ -146,6 +147,15 @@ def is_model_folder(folder: Path) -> bool:
     return isinstance(content, dict) and content.get("format") == "audiobert"
 
 
+def model_files(folder: Path) -> set[str]:
+    """Return the names of the files that make up the AudioBERT in a folder, its bank's included; none if it is none."""
+    if not is_model_folder(folder):
+        return set()
+    parts = {f"{part}{suffix}" for part in PART_FOLDERS for suffix in (".json", ".safetensors")}
+    bank = {f"{BANK_FOLDER}/{name}" for name in bank_files(folder / BANK_FOLDER)}
+    return {name for name in {CONFIG, *parts, *bank} if (folder / name).is_file()}
+
+
 def published_models(folder: Path) -> dict[str, Published]:
     """Return the published models that a model's folder names, by role."""
     if not (folder / CONFIG).is_file():
@@ -202,7 +212,9 @@ def load_part(folder: Path, part: str) -> tuple[dict[str, Tensor], PartRecord]:
     try:
         record = PartRecord.model_validate(read_json(record_path))
     except ValidationError as error:
-        raise ArtefactError(f"{record_path} is no record of this version: {first_problem(error)}; train the part again") from None
+        raise ArtefactError(
+            f"{record_path} is no record of this version: {first_problem(error)}; train the part again"
+        ) from None
     if not path.is_file():
         raise ArtefactError(f"{path} is missing; copy it there again, or train it ('audiobert train --help')")
     if record.sha256 != sha256_of(path):

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from audiobert.adapters import copy_sharing_embeddings, copy_tensors, fold_lora
-from audiobert.encoders import AudioEncoder, AudioTower, AudioTowerConfig, load_audio_encoder
 from audiobert.backbone import Backbone, Identity, Published, load_backbone
 from audiobert.clap import ClapModel, ClapProjections
 from audiobert.clap_hub import Clap, HubClap, load_clap
 from audiobert.detector import SpanDetector
+from audiobert.encoders import AudioEncoder, AudioTower, AudioTowerConfig, load_audio_encoder
 from audiobert.errors import ArtefactError, InputError
 from audiobert.knowledge import KnowledgeSettings
 from audiobert.model_folder import (
@@ -124,9 +124,7 @@ def load_parts(
     records: dict[str, PartRecord] = {}
     folders: dict[str, Path] = {}
     if wanted := models.get("language_model"):
-        backbone = backbones.add(
-            load_backbone(wanted.name, revision=wanted.revision, attention=attention, whole=True)
-        )
+        backbone = backbones.add(load_backbone(wanted.name, revision=wanted.revision, attention=attention, whole=True))
         wanted.check(backbone.identity)
         masked_lm_head(backbone.model)  # refused here, not in the middle of a training
         models["language_model"] = Published.of(backbone.identity)
@@ -153,9 +151,7 @@ def load_parts(
     for module in (language_model, span_detector.encoder, span_detector.head, *modules):
         module.requires_grad_(False).eval().to(device)
     span_detector.mask_token = str(backbone.tokenizer.mask_token)
-    return Parts(
-        language_model, backbone.tokenizer, backbone.identity, span_detector, clap, records, folders, models
-    )
+    return Parts(language_model, backbone.tokenizer, backbone.identity, span_detector, clap, records, folders, models)
 
 
 def load_trained_language_model(folder: Path, backbones: Backbones) -> tuple[PreTrainedModel, Backbone, PartRecord]:

@@ -23,8 +23,8 @@ from audiobert.model_folder import (
     BANK_FOLDER,
     ModelSettings,
     encoder_identity,
-    is_model_folder,
     load_part,
+    model_files,
     model_folder,
     part_of,
 )
@@ -141,7 +141,7 @@ class AudioBert:
         """
         if self._folder is None or not self.banks:
             raise InputError("this model was put together in memory; save one that from_pretrained loaded")
-        with whole_folder(folder, ours=is_model_folder) as part:
+        with whole_folder(folder, ours=model_files) as part:
             for file in sorted(self._folder.iterdir()):
                 if file.is_file() and file.suffix in (".json", ".safetensors"):
                     shutil.copyfile(file, part / file.name)
@@ -266,7 +266,9 @@ class AudioBert:
         given = [texts] if isinstance(texts, str) else listed(texts)
         sentences = [read_sentence(self.tokenizer, text, self.max_tokens) for text in given]
         recordings = {piece: recorded_hit(self._clip_encoder, file) for piece, file in (sounds or {}).items()}
-        spans = self._retrieve(sentences, clips=clips_per_span, recordings=recordings) if audio else [()] * len(given)
+        spans: Sequence[tuple[AuditorySpan, ...]] = [()] * len(given)
+        if audio:
+            spans = self._with_clips(self._spans(sentences, recordings), clips_per_span)
         with_sound = self._predict(sentences, spans, "on")
         rows = [row for row in range(len(sentences)) if base or row not in with_sound]
         without = dict(zip(rows, self._plain([sentences[row] for row in rows]), strict=True))
@@ -284,6 +286,7 @@ class AudioBert:
         *,
         sound: Sound = "on",
         spans: Sequence[Sequence[Offsets]] | None = None,
+        hits: Sequence[Sequence[tuple[Hit, ...]]] | None = None,
         batch_size: int = 64,
         exclude: Iterable[str] | None = None,
     ) -> list[MaskScores]:
@@ -295,18 +298,25 @@ class AudioBert:
             `on`; `unheard`: LoRA on, no knowledge; `off`: the plain language model.
         spans : sequence of sequences of (int, int), optional
             Character spans of each text instead of the detected ones; an empty sequence switches that text off.
+        hits : sequence of sequences of tuples of Hit, optional
+            The clips of each of these spans, instead of what is retrieved.
         exclude : iterable of str, optional
             Ids of clips that retrieval must not use.
         """
         sentences = [read_sentence(self.tokenizer, text, self.max_tokens) for text in listed(texts)]
         found: Sequence[tuple[AuditorySpan, ...]] = [()] * len(sentences)
         if sound != "off":
-            found = self._retrieve(sentences, spans=spans, exclude=exclude)
+            chosen = self._spans(sentences) if spans is None else _given_spans(sentences, spans, hits)
+            found = self._with_clips(chosen, exclude=exclude)
         with_sound = self._predict(sentences, found, sound, batch_size)
         rows = [row for row in range(len(sentences)) if row not in with_sound]
         without = dict(zip(rows, self._plain([sentences[row] for row in rows], batch_size), strict=True))
         return [
-            MaskScores(with_sound[row] if row in with_sound else without[row], row in with_sound, _in_original(sentence, found[row]))
+            MaskScores(
+                with_sound[row] if row in with_sound else without[row],
+                row in with_sound,
+                _in_original(sentence, found[row]),
+            )
             for row, sentence in enumerate(sentences)
         ]
 
@@ -317,43 +327,42 @@ class AudioBert:
         if clips_per_span is not None and (not isinstance(clips_per_span, int) or clips_per_span < 1):
             raise InputError(f"clips_per_span is {clips_per_span!r}; give 1 or more, or switch audio off")
 
-    def _retrieve(
-        self,
-        sentences: Sequence[Sentence],
-        *,
-        spans: Sequence[Sequence[Offsets]] | None = None,
-        clips: int | None = None,
-        exclude: Iterable[str] | None = None,
-        recordings: Mapping[str, Hit] | None = None,
+    def _spans(
+        self, sentences: Sequence[Sentence], recordings: Mapping[str, Hit] | None = None
+    ) -> list[Sequence[Span]]:
+        """Return the detected spans of each sentence; a piece with a recording of its own is one, too."""
+        detected = self.parts.detector.detect([sentence.text for sentence in sentences])
+        if not recordings:
+            return list(detected)
+        found: list[Sequence[Span]] = []
+        for sentence, spans in zip(sentences, detected, strict=True):
+            given = [_span_of_piece(sentence, piece, hit) for piece, hit in recordings.items()]
+            rest = [span for span in spans if all(span.end <= g.start or span.start >= g.end for g in given)]
+            found.append(sorted([*given, *rest], key=lambda span: span.start))
+        return found
+
+    def _with_clips(
+        self, spans: Sequence[Sequence[Span]], clips: int | None = None, exclude: Iterable[str] | None = None
     ) -> list[tuple[AuditorySpan, ...]]:
-        """Return the spans of each sentence, detected or given, with the clips of each."""
-        if spans is None:
-            found = self.parts.detector.detect([sentence.text for sentence in sentences])
-        else:
-            found = [
-                [Span(s.text[a:b], a, b) for a, b in sorted(s.to_text(*span) for span in row) if b > a]
-                for s, row in zip(sentences, spans, strict=True)
-            ]
-        given: list[list[AuditorySpan]] = [[] for _ in sentences]
-        for piece, hit in (recordings or {}).items():
-            for row, sentence in enumerate(sentences):
-                given[row].append(_span_of_piece(sentence, piece, hit))
-                found[row] = [span for span in found[row] if span.end <= given[row][-1].start or span.start >= given[row][-1].end]
-        distinct = sorted({span.text for row in found for span in row})
-        hits = dict(zip(distinct, self.retriever.find(distinct, clips, exclude=exclude), strict=True)) if distinct else {}
+        """Retrieve the clips of the spans that have none yet."""
+        texts = sorted({span.text for row in spans for span in row if not isinstance(span, AuditorySpan)})
+        found = self.retriever.find(texts, clips, exclude=exclude) if texts else []
+        hits = dict(zip(texts, found, strict=True))
         return [
             tuple(
-                sorted(
-                    [*own, *(AuditorySpan(s.text, s.start, s.end, s.score, hits[s.text]) for s in row)],
-                    key=lambda span: span.start,
-                )
+                span
+                if isinstance(span, AuditorySpan)
+                else AuditorySpan(span.text, span.start, span.end, span.score, hits[span.text])
+                for span in row
             )
-            for own, row in zip(given, found, strict=True)
+            for row in spans
         ]
 
     def _plain(self, sentences: Sequence[Sentence], batch_size: int = 64) -> list[Tensor]:
         """Return log-probabilities `(masks, vocabulary)` per sentence of the plain language model."""
-        result = self._batches(sentences, range(len(sentences)), batch_size, lambda members: self._forward([sentences[i] for i in members]))
+        result = self._batches(
+            sentences, range(len(sentences)), batch_size, lambda members: self._forward([sentences[i] for i in members])
+        )
         return [result[row] for row in range(len(sentences))]
 
     def _predict(
@@ -372,7 +381,9 @@ class AudioBert:
         )
 
     @staticmethod
-    def _batches(sentences: Sequence[Sentence], rows: Iterable[int], batch_size: int, forward: Any) -> dict[int, Tensor]:
+    def _batches(
+        sentences: Sequence[Sentence], rows: Iterable[int], batch_size: int, forward: Any
+    ) -> dict[int, Tensor]:
         order = sorted(rows, key=lambda row: len(sentences[row].text))
         result: dict[int, Tensor] = {}
         for start in range(0, len(order), batch_size):
@@ -447,11 +458,31 @@ def _in_original(sentence: Sentence, spans: Sequence[AuditorySpan]) -> tuple[Aud
     return tuple(moved)
 
 
+def _given_spans(
+    sentences: Sequence[Sentence],
+    spans: Sequence[Sequence[Offsets]],
+    hits: Sequence[Sequence[tuple[Hit, ...]]] | None,
+) -> list[list[Span]]:
+    """Return spans that are given by their offsets in the original texts, in the order of the text, with clips if given."""
+    found: list[list[Span]] = []
+    for row, (sentence, offsets) in enumerate(zip(sentences, spans, strict=True)):
+        own: list[Span] = []
+        for place, span in enumerate(offsets):
+            start, end = sentence.to_text(*span)
+            text = sentence.text[start:end]
+            if text:
+                own.append(Span(text, start, end) if hits is None else AuditorySpan(text, start, end, 1.0, hits[row][place]))
+        found.append(sorted(own, key=lambda one: one.start))
+    return found
+
+
 def _span_of_piece(sentence: Sentence, piece: str, hit: Hit) -> AuditorySpan:
     """Return the first place of a piece of text as a span whose clip is a given recording."""
     at = sentence.text.find(piece) if piece else -1
     if at < 0:
-        raise InputError(f"{piece!r} is not in the text {sentence.text[:60]!r}; give a recording for words that stand there")
+        raise InputError(
+            f"{piece!r} is not in the text {sentence.text[:60]!r}; give a recording for words that stand there"
+        )
     return AuditorySpan(piece, at, at + len(piece), 1.0, (hit,))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from audiobert.answers import Hit
 from audiobert.bank import AudioBank
+from audiobert.bank.names import plain_name
 from audiobert.bank.search import exact_search
 from audiobert.clap_hub import Clap
 from audiobert.errors import InputError
@@ -23,21 +24,30 @@ _BLOCK_QUERIES = 512
 
 
 class Calibration(Settings):
-    """From two cosines to the probability that a clip is of the kind that a query names: a logistic function.
+    """From two cosines to the probability that a clip is of the kind that a query names: a logistic function each.
 
-    Fitted by `train clap` on queries and clips of kinds that were held out. `name` and `sound` are the slopes of the
-    cosines of the query with what the clip is known by and with its sound; where a clip is known by nothing, or the
-    retrieval goes by one of them alone, the other function's slope and offset hold.
+    Fitted by `train clap` on kinds and clips that were held out. By name or by sound is enough: the odds of both are
+    added.
+
+    Attributes
+    ----------
+    name, sound
+        Slope and offset of the log-odds for the cosine of the query with a clip's name, and with its sound.
+    same_name
+        Added to the log-odds per unit of the name's cosine above 0.9, where query and name say the same.
     """
 
-    name: float = 20.0
-    sound: float = 4.0
-    offset: float = -12.0
-    name_alone: tuple[float, float] = (20.0, -12.0)  # slope, offset
-    sound_alone: tuple[float, float] = (10.0, -6.0)
+    name: tuple[float, float] = (13.06, -11.35)
+    sound: tuple[float, float] = (9.92, -8.53)
+    same_name: float = 25.0
 
-    def both(self, name: np.ndarray, sound: np.ndarray) -> np.ndarray:
-        return _logistic(self.name * name + self.sound * sound + self.offset)
+    def by_name(self, cosines: np.ndarray) -> np.ndarray:
+        """Return log-odds of the cosines of query and names."""
+        return _line(self.name, cosines) + self.same_name * np.maximum(cosines - 0.9, 0.0)
+
+    def by_sound(self, cosines: np.ndarray) -> np.ndarray:
+        """Return log-odds of the cosines of query and clips."""
+        return _line(self.sound, cosines)
 
 
 class RetrievalSettings(Settings):
@@ -144,11 +154,14 @@ class Retriever:
         """
         scores, rows = [], []
         for start in range(0, len(queries), _BLOCK_QUERIES):
-            vectors = self.clap.embed_query(queries[start : start + _BLOCK_QUERIES])
+            block = queries[start : start + _BLOCK_QUERIES]
+            if self.settings.by != "sound":
+                block = [plain_name(query) for query in block]
+            vectors = self.clap.embed_query(block)
             if self.settings.by == "sound" or bank.name_vectors is None:
                 found = bank.search(vectors.clap, top_k, mask=mask, **filters)
                 if self.settings.by != "sound":
-                    found = (_logistic(_line(self.settings.calibration.sound_alone, found[0])), found[1])
+                    found = (_probability(self.settings.calibration.by_sound(found[0])), found[1])
             else:
                 allowed = _joined(bank.select(**filters), mask)
                 found = self._by_name(bank, vectors.sentence, vectors.clap, top_k, allowed)
@@ -164,7 +177,9 @@ class Retriever:
             rows = np.arange(len(bank)) if allowed is None else np.flatnonzero(allowed)
             names = sentence @ bank.name_vectors.astype(np.float32).T  # (queries, distinct names)
             return _best(self._scores(bank, names, clap, rows), rows, top_k)
-        found = [self._among_candidates(bank, s[None], c[None], top_k, allowed) for s, c in zip(sentence, clap, strict=True)]
+        found = [
+            self._among_candidates(bank, s[None], c[None], top_k, allowed) for s, c in zip(sentence, clap, strict=True)
+        ]
         return (
             np.concatenate([_padded(scores, top_k, -1.0) for scores, _ in found]),
             np.concatenate([_padded(rows, top_k, -1) for _, rows in found]),
@@ -176,9 +191,11 @@ class Retriever:
         """Rank the clips that are near a query by sound or have a name that is near it."""
         _, near = bank.search(clap, max(_CANDIDATE_CLIPS, top_k), mask=allowed)
         _, nearest_names = exact_search(bank.name_vectors, sentence, min(_CANDIDATE_NAMES, len(bank.names)))
-        named = np.concatenate([bank.rows_of_name(int(name), allowed)[: max(_CLIPS_PER_NAME, top_k)] for name in nearest_names[0]])
+        named = np.concatenate(
+            [bank.rows_of_name(int(name), allowed)[: max(_CLIPS_PER_NAME, top_k)] for name in nearest_names[0]]
+        )
         rows = np.union1d(near[near >= 0], named).astype(np.int64)
-        distinct, where = np.unique(bank.name_rows[rows], return_inverse=True)
+        distinct = np.unique(bank.name_rows[rows])
         names = np.full((1, len(bank.names)), -1.0, dtype=np.float32)
         chosen = distinct[distinct >= 0]
         names[0, chosen] = sentence[0] @ bank.name_vectors[chosen].astype(np.float32).T
@@ -193,19 +210,20 @@ class Retriever:
             `(queries, distinct names)` cosines.
         """
         calibration = self.settings.calibration
-        name_rows = bank.name_rows[rows]
-        named = name_rows >= 0
-        by_name = names[:, np.where(named, name_rows, 0)]
-        by_sound = clap @ bank.clap_vectors[rows].astype(np.float32).T
+        name_rows = bank.name_rows[rows]  # (rows, names per clip)
+        by_name = np.full((len(names), len(rows)), -np.inf)
+        for column in name_rows.T:
+            known = column >= 0
+            cosines = names[:, np.where(known, column, 0)]
+            by_name = np.maximum(by_name, np.where(known, calibration.by_name(cosines), -np.inf))
+        sound = calibration.by_sound(clap @ bank.clap_vectors[rows].astype(np.float32).T)
         if self.settings.by == "caption":
-            scores = _logistic(_line(calibration.name_alone, by_name))
-        else:
-            scores = calibration.both(by_name, by_sound)
-        return np.where(named, scores, _logistic(_line(calibration.sound_alone, by_sound)))
+            return _probability(np.where((name_rows >= 0).any(axis=1), by_name, sound))
+        return _probability(np.logaddexp(by_name, sound))
 
 
-def _logistic(values: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-values))
+def _probability(log_odds: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-log_odds))
 
 
 def _line(slope_and_offset: tuple[float, float], values: np.ndarray) -> np.ndarray:

@@ -83,7 +83,12 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> BatchE
     `pad_tokens` and `windows` do both on the token ids.
     """
     return tokenizer(
-        list(texts), padding=False, truncation=False, return_offsets_mapping=True, verbose=False, return_attention_mask=False
+        list(texts),
+        padding=False,
+        truncation=False,
+        return_offsets_mapping=True,
+        verbose=False,
+        return_attention_mask=False,
     )
 
 
@@ -97,7 +102,9 @@ def pad_tokens(
     tuple of Tensor
         Token ids and attention mask, both `(rows, tokens)` int64.
     """
-    kept = [list(ids) if max_tokens is None or len(ids) <= max_tokens else [*ids[: max_tokens - 1], ids[-1]] for ids in rows]
+    kept = [
+        list(ids) if max_tokens is None or len(ids) <= max_tokens else [*ids[: max_tokens - 1], ids[-1]] for ids in rows
+    ]
     width = max(map(len, kept), default=0)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     ids = torch.tensor([row + [padding] * (width - len(row)) for row in kept], dtype=torch.int64)
@@ -105,9 +112,7 @@ def pad_tokens(
     return ids.reshape(len(kept), width), attention.reshape(len(kept), width)
 
 
-def query_tokens(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int
-) -> tuple[Tensor, Tensor]:
+def query_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]:
     """Tokenize queries; token ids and attention mask, both `(texts, tokens)`, a longer text cut as by `pad_tokens`."""
     return pad_tokens(tokenizer, tokenize(tokenizer, texts)["input_ids"], max_tokens)
 

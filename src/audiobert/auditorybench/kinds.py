@@ -7,8 +7,11 @@ list. Kinds that are nearly the same thing (a goldfinch and an american goldfinc
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +26,23 @@ _TWINS = {
     "bull": "cow", "ox": "cow", "hen": "chicken", "rooster": "chicken", "lamb": "sheep", "reindeer": "deer",
     "stag": "deer", "seagull": "gull", "crying baby": "baby",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What decides whether a clip is held out: the `recording` that it was cut from, its label, source and fold."""
+
+    label: str
+    source: str
+    recording: str
+    fold: int
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Recorded:
+        """Read it from a row of a bank's table."""
+        extra = json.loads(row.get("extra") or "{}")
+        recording = str(extra.get("freesound_id") or row.get("path") or row["id"])
+        return cls(words_of(row.get("label") or ""), row.get("source") or "", recording, int(extra.get("fold") or 0))
 
 
 def words_of(label: str) -> str:
@@ -71,7 +91,9 @@ def names_withheld(labels: Collection[str]) -> Callable[[Iterable[str]], bool]:
     heads = sorted({family(name) for name in names})
     if not heads:
         return lambda texts: False
-    pattern = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, [*names, *heads]))})(?:s|es)?(?![\w-])", re.IGNORECASE)
+    pattern = re.compile(
+        rf"(?<![\w-])(?:{'|'.join(map(re.escape, [*names, *heads]))})(?:s|es)?(?![\w-])", re.IGNORECASE
+    )
     return lambda texts: any(pattern.search(text) for text in texts)
 
 
@@ -90,3 +112,20 @@ def noun_phrase(label: str, caption: str = "") -> str:
     if singular(name.split()[-1] if name else name) != (name.split()[-1] if name else name):
         return name  # a plural takes no article
     return f"{'an' if name[:1] in 'aeiou' else 'a'} {name}"
+
+
+def held_out(clips: Sequence[Recorded], share: int = 5) -> np.ndarray:
+    """Choose the clips that training leaves out, `(clips,)` bool: one recording in `share` of each label, by its name.
+
+    ESC-10 keeps its published fold 4 apart. All clips of one recording stand on one side.
+    """
+    by_label: dict[str, list[str]] = {}
+    for clip in clips:
+        if not clip.source.startswith("ESC-10") and clip.recording not in by_label.setdefault(clip.label, []):
+            by_label[clip.label].append(clip.recording)
+    chosen: set[str] = set()
+    for recordings in by_label.values():
+        ranked = sorted(recordings, key=lambda name: hashlib.sha256(name.encode()).digest())
+        chosen.update(ranked[: round(len(ranked) / share)])
+    fold_4 = {clip.recording for clip in clips if clip.source == "ESC-10" and clip.fold == 4}
+    return np.array([clip.recording in chosen or clip.recording in fold_4 for clip in clips])

@@ -6,7 +6,9 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
-_ONSETS = "b bl br c ch cl cr d dr f fl fr g gl gr h j k kl l m n p pl pr qu r s sh sk sl sn sp st t th tr tw v w y z".split()
+_ONSETS = (
+    "b bl br c ch cl cr d dr f fl fr g gl gr h j k kl l m n p pl pr qu r s sh sk sl sn sp st t th tr tw v w y z".split()
+)
 _VOWELS = "a e i o u ai ee oo ou".split()
 _CODAS = [*"b ck d ff g k l m n p r sh ss st t th x zz nd mp".split(), "", "", "", ""]
 _SYLLABLES = (1, 1, 2, 2, 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ from audiobert.errors import ArtefactError, InputError
 Method = Literal["auto", "exact", "approximate"]
 # Vectors up to this size are kept as float32 in memory after the first search: a query then costs one multiplication.
 _IN_MEMORY_BYTES = 64 << 20
+_REMEMBERED_CLIPS = 65_536
 # An index visits a part of its lists; where a filter leaves less than this share of the clips, it would miss too many.
 _INDEX_MIN_SHARE = 0.2
 
@@ -139,7 +140,11 @@ class AudioBank:
         index = int(index)
         if not -len(self) <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
-        return self._with_path(Clip.from_row(self._clips.row(index % len(self))))
+        return self._clip(index % len(self))
+
+    @lru_cache(maxsize=_REMEMBERED_CLIPS)  # noqa: B019  a bank lives as long as its process
+    def _clip(self, row: int) -> Clip:
+        return self._with_path(Clip.from_row(self._clips.row(row)))
 
     def clips(self) -> Iterator[Clip]:
         """Yield all clips in order."""
@@ -165,12 +170,37 @@ class AudioBank:
         small = self.clap_vectors.size * 4 <= _IN_MEMORY_BYTES
         return self.clap_vectors.astype(np.float32) if small else self.clap_vectors
 
+    def rows_of_name(self, name: int, allowed: np.ndarray | None = None) -> np.ndarray:
+        """Return the rows of the clips that are known by `names[name]`, where a `(clips,)` bool allows them."""
+        order, starts = self._by_name
+        rows = np.sort(order[starts[name] : starts[name + 1]])
+        return rows if allowed is None else rows[allowed[rows]]
+
+    @cached_property
+    def _by_name(self) -> tuple[np.ndarray, np.ndarray]:
+        """Clips ordered by their names, and where each name begins in that order."""
+        flat = self.name_rows.ravel()
+        order = np.argsort(flat, kind="stable")
+        starts = np.searchsorted(flat[order], np.arange(len(self.names) + 1))
+        return order // self.name_rows.shape[1], starts
+
     def with_knowledge(self, knowledge_vectors: np.ndarray) -> AudioBank:
         """Return the same bank with other knowledge vectors, `(clips, hidden_size)`, as in the course of a training."""
         vectors = {CLAP_VECTORS: self.clap_vectors, KNOWLEDGE_VECTORS: knowledge_vectors}
         if self.name_vectors is not None:
             vectors[NAME_VECTORS] = self.name_vectors
         return AudioBank(self.folder, self.manifest, self._clips, vectors, self._audio_root)
+
+    def with_names(self, names: ClipNames, name_vectors: np.ndarray) -> AudioBank:
+        """Return the same bank whose clips are known by other names, `(names, text_dim)` their vectors of unit norm."""
+        vectors = {
+            CLAP_VECTORS: self.clap_vectors,
+            KNOWLEDGE_VECTORS: self.knowledge_vectors,
+            NAME_VECTORS: name_vectors,
+        }
+        other = AudioBank(self.folder, self.manifest, self._clips, vectors, self._audio_root)
+        other.__dict__["_names"] = names  # what the cached property below would read from the table
+        return other
 
     @cached_property
     def _names(self) -> ClipNames:

@@ -16,8 +16,7 @@ from torch import nn
 
 from audiobert.adapters import add_lora, copy_sharing_embeddings, lora_state
 from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
-from audiobert.auditorybench.models.masked import Vocabulary
-from audiobert.bank import AudioBank
+from audiobert.auditorybench.kinds import names_withheld, withheld_clips
 from audiobert.features import AUDIO_ENCODER, CLAP
 from audiobert.injection import new_injection
 from audiobert.knowledge import KnowledgeEncoder
@@ -28,15 +27,17 @@ from audiobert.progress import stderr
 from audiobert.retrieve import Retriever
 from audiobert.training.audiobert_config import MODEL_FOLDER, AudioBertConfig
 from audiobert.training.batches import BatchMaker
-from audiobert.training.clips import TrainingClips, held_out, in_batches, kept_array, load_clips
+from audiobert.training.captions import Captions, ClipCaptions
+from audiobert.training.clips import TrainingClips, in_batches, kept_array, load_clips
 from audiobert.training.epochs import Epochs
 from audiobert.training.grounding import Grounding
-from audiobert.training.kinds import names_withheld, withheld_clips
 from audiobert.training.live import Live, write_training_bank
 from audiobert.training.lookup import Lookup, OtherClips
 from audiobert.training.loop import ParameterGroup, Recipe, checkpoint_gradients, fit
+from audiobert.training.objective import AudioBertObjective
 from audiobert.training.processes import is_main_process, processes
-from audiobert.training.rows import TrainRows
+from audiobert.training.rows import Spelling, TrainRows
+from audiobert.training.text_files import CAPTIONS, read_captions
 
 
 def set_hidden_dropout(language_model: nn.Module, hidden: float) -> None:
@@ -119,30 +120,34 @@ def train_audiobert(
     retriever = Retriever(parts.clap, [training_bank], config.model.retrieval)
     in_bank = np.array([config.evaluated_clips == "keep" or clip.split in ("", "train") for clip in clips.clips])
     kept_apart = withheld_clips(clips.labels) if config.withhold else np.zeros(len(clips), dtype=bool)
-    allowed = in_bank & ~kept_apart & ~held_out(clips.clips)
+    allowed = in_bank & ~kept_apart & ~clips.held_out
     lookup = Lookup(retriever, training_bank, allowed)
 
-    vocabulary = Vocabulary(parts.tokenizer, "the language model")
+    spelling = Spelling(parts.tokenizer)
     withheld = names_withheld(clips.labels) if config.withhold else None
     rows = [
-        TrainRows(data / "auditorybench", task, vocabulary, parts.detector, lambda q: withheld is None or not withheld(q.spans))
+        TrainRows(
+            data / "auditorybench", task, spelling, parts.detector, lambda q: withheld is None or not withheld(q.spans)
+        )
         for task in config.tasks
     ]
-    grounding = Grounding(clips, allowed, vocabulary, parts.tokenizer, config.grounding)
-    lookup.prepare(set[str]().union(grounding.span_texts(), *(task.span_texts() for task in rows)))
+    grounding = Grounding(clips, allowed, spelling, config.grounding, seed=config.seed)
+    read = read_captions(data / "text" / CAPTIONS) if config.grounding.captions else []
+    captions = Captions(read, parts.detector, spelling)
+    clip_captions = ClipCaptions(clips, allowed, spelling)
+    lookup.prepare(set[str]().union(*(some.span_texts() for some in (grounding, captions, clip_captions, *rows))))
     find = lookup
     if config.audio in ("random", "shuffled"):
         texts = set[str]().union(*(task.span_texts() for task in rows))
         find = OtherClips(lookup, texts, allowed, config.audio, config.seed)  # type: ignore[assignment,arg-type]
 
+    make_batch = BatchMaker(parts.tokenizer, config.model.retrieval.clips)
     objective_clips = None if config.audio == "none" else clips
-    from audiobert.training.objective import AudioBertObjective
-
     objective = AudioBertObjective(trained.model, trained.encoder, objective_clips, vectors, config)
     live = Live(parts, trained.model, trained.encoder, training_bank, clips, vectors, config, data / "auditorybench")
     log = fit(
         objective,
-        Epochs(rows, grounding, find, lookup, BatchMaker(parts.tokenizer, config.model.retrieval.clips), config),
+        Epochs(rows, grounding, captions, clip_captions, find, lookup, make_batch, config),
         config.epochs,
         Recipe.of(config, best_by="combined.dev"),
         out,
@@ -228,6 +233,3 @@ def write_weights(
     )
     write_json(out / "audiobert.json", record)
     return record
-
-
-__all__ = ["AudioBank", "train_audiobert"]

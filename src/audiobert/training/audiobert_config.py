@@ -92,7 +92,9 @@ class AudioBertConfig(TrainingConfig):
         if "{span}" not in self.model.retrieval.query:
             raise ValueError("model.retrieval.query must have {span} in it, where the words of the span go")
         if self.audio == "none" and (self.grounding.comparisons or self.grounding.names):
-            raise ValueError("audio 'none' is a training without recordings; set grounding's comparisons and names to 0")
+            raise ValueError(
+                "audio 'none' is a training without recordings; set grounding's comparisons and names to 0"
+            )
         return self
 
     def models(self) -> dict[str, Published]:

@@ -39,15 +39,12 @@ class Example:
         Character offsets in `text`, in the order of the text.
     clips
         The clips of each span; `NOTHING` where the model must read.
-    hidden
-        Spans whose wordpieces are hidden, so that the model must listen.
     """
 
     text: str
     answer: tuple[int, ...]
     spans: tuple[Offsets, ...]
     clips: tuple[SpanClips, ...]
-    hidden: tuple[bool, ...]
 
 
 @dataclass
@@ -88,19 +85,10 @@ class BatchMaker:
         spans = inputs.starts.shape[1]
         clips = np.zeros((len(examples), spans, self.clips_per_span), dtype=np.int64)
         scores = np.full(clips.shape, NO_CLIP, dtype=np.float32)
-        hide = self._hidden_token()
         for row, example in enumerate(examples):
-            for column, (found, hidden) in enumerate(zip(example.clips, example.hidden, strict=True)):
+            for column, found in enumerate(example.clips):
                 count = min(len(found.rows), self.clips_per_span)
                 clips[row, column, :count] = found.rows[:count]
                 scores[row, column, :count] = found.scores[:count]
-                start, end = int(inputs.starts[row, column]), int(inputs.ends[row, column])
-                if hidden and start >= 0:
-                    inputs.input_ids[row, start:end] = hide
         answers = torch.tensor([token for one in examples for token in one.answer])
         return Batch(inputs, answers, torch.from_numpy(clips), torch.from_numpy(scores), seed)
-
-    def _hidden_token(self) -> int:
-        """Return the token that stands for a hidden wordpiece: the unknown one, which no text of a user brings in."""
-        unknown, padding = self.tokenizer.unk_token_id, self.tokenizer.pad_token_id
-        return int(unknown if unknown is not None else padding or 0)

@@ -23,7 +23,7 @@ from audiobert.features import CLAP
 from audiobert.progress import stderr
 from audiobert.training.calibration import fit_calibration
 from audiobert.training.clap_spans import SpanAlignment, align_spans, span_hits, spans_by_label
-from audiobert.training.clips import TrainingClips, held_out, in_batches, load_clips
+from audiobert.training.clips import TrainingClips, in_batches, load_clips
 from audiobert.training.config import TrainingConfig
 from audiobert.training.loop import Batches, Recipe, fit
 from audiobert.training.processes import is_main_process, processes
@@ -270,12 +270,12 @@ def train_clap(
     texts = [*captions, *others, *(clip.name for clip in clips.clips)]
     texts += [text for split in spans.values() for own in split.values() for text in own]
     sentence_vectors = sentence_vectors_of(encoder, backbone.tokenizer, texts)
-    withheld, kept = withheld_clips(labels), held_out(clips.clips)
+    withheld, kept = withheld_clips(labels), clips.held_out
     test = kept & ~withheld
     pairs = Pairs(clips, ~kept & ~withheld, sentence_vectors, config)
     groups = {
         "all": test,
-        "ESC-10": test & np.array([clip.source == "ESC-10" for clip in clips.clips]),
+        "ESC-10": test & np.array([(clip.row.get("source") == "ESC-10") for clip in clips.clips]),
         "withheld": withheld,
     }
     epochs = max(1, config.steps // config.test_every)

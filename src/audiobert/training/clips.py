@@ -14,8 +14,8 @@ import numpy as np
 
 from audiobert.artefacts import sha256_of, whole_file
 from audiobert.audio import Attributes
+from audiobert.auditorybench.kinds import Recorded, held_out, words_of
 from audiobert.bank.batches import batched
-from audiobert.bank.clips import known_as
 from audiobert.bank.decode import DecodeSettings
 from audiobert.bank.sources import open_source
 from audiobert.bank.workers import Task, available_cores, decode_blocks
@@ -34,8 +34,6 @@ class TrainingClip:
 
     Attributes
     ----------
-    recording
-        The same for clips that were cut from one recording.
     split
         The benchmark's split whose rows the clip was used for, where the manifest says so.
     row
@@ -45,9 +43,6 @@ class TrainingClip:
     id: str
     label: str
     name: str
-    source: str
-    fold: int
-    recording: str
     split: str
     row: dict[str, Any]
     attributes: Attributes
@@ -72,6 +67,11 @@ class TrainingClips:
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """The clips that training leaves out, `(clips,)` bool."""
+        return held_out([Recorded.of(clip.row) for clip in self.clips])
 
     @property
     def labels(self) -> list[str]:
@@ -140,7 +140,9 @@ def _decode(manifest: Path, settings: DecodeSettings, table: Path, paths: dict[s
     roles = {path: role for role, path in paths.items()}
     with ExitStack() as stack:
         writers = {role: stack.enter_context(FeatureWriter(path)) for path, role in roles.items()}
-        for block, decoded in track(decode_blocks(blocks, settings, workers), "clips", total=-(-(source.total or 0) // _BLOCK)):
+        for block, decoded in track(
+            decode_blocks(blocks, settings, workers), "clips", total=-(-(source.total or 0) // _BLOCK)
+        ):
             for task, clip in zip(block, decoded, strict=True):
                 if clip.features is None or clip.attributes is None:
                     rejected += 1
@@ -198,11 +200,8 @@ def _clip(record: dict[str, Any]) -> TrainingClip:
     extra = json.loads(row.get("extra") or "{}")
     return TrainingClip(
         id=row["id"],
-        label=(row.get("label") or "").replace("_", " ").lower(),
-        name=known_as(row),
-        source=row.get("source") or "",
-        fold=int(extra.get("fold") or 0),
-        recording=str(extra.get("freesound_id") or row["id"]),
+        label=words_of(row.get("label") or ""),
+        name=(row.get("caption") or row.get("label") or row.get("title") or row["id"]).strip(),
         split=str(extra.get("split") or ""),
         row=row,
         attributes=Attributes(**record["attributes"]),
@@ -217,23 +216,6 @@ def label_of(answer: str, labels: set[str]) -> str | None:
     """
     name = answer.lower()
     return next((label for label in (name, name.removesuffix("s")) if label in labels), None)
-
-
-def held_out(clips: Sequence[TrainingClip], share: int = 5) -> np.ndarray:
-    """Choose the clips that training leaves out, `(clips,)` bool: one recording in `share` of each label, by its name.
-
-    ESC-10 keeps its published fold 4 apart. All clips of one recording stand on one side.
-    """
-    by_label: dict[str, list[str]] = {}
-    for clip in clips:
-        if not clip.source.startswith("ESC-10") and clip.recording not in by_label.setdefault(clip.label, []):
-            by_label[clip.label].append(clip.recording)
-    chosen: set[str] = set()
-    for recordings in by_label.values():
-        ranked = sorted(recordings, key=lambda name: hashlib.sha256(name.encode()).digest())
-        chosen.update(ranked[: round(len(ranked) / share)])
-    fold_4 = {clip.recording for clip in clips if clip.source == "ESC-10" and clip.fold == 4}
-    return np.array([clip.recording in chosen or clip.recording in fold_4 for clip in clips])
 
 
 def kept_array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:

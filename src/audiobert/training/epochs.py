@@ -9,6 +9,7 @@ import numpy as np
 
 from audiobert.training.audiobert_config import AudioBertConfig
 from audiobert.training.batches import BatchMaker
+from audiobert.training.captions import Captions, ClipCaptions
 from audiobert.training.draws import by_length
 from audiobert.training.grounding import Grounding
 from audiobert.training.loop import RowBatches
@@ -24,6 +25,8 @@ class Epochs:
 
     rows: Sequence[TrainRows]
     grounding: Grounding
+    captions: Captions
+    clip_captions: ClipCaptions
     find: Find
     lookup: Find
     make_batch: BatchMaker
@@ -35,6 +38,8 @@ class Epochs:
         random = np.random.default_rng((config.seed, epoch))
         examples = [one for task in self.rows for one in task.examples(random, config.rows, self.find)]
         examples += self.grounding.examples(random, self.lookup)
+        examples += self.captions.examples(config.grounding.captions, random, self.lookup)
+        examples += self.clip_captions.examples(config.grounding.clip_captions, random, self.lookup)
         groups = by_length(examples, [len(one.text) for one in examples], config.batch_size, random, jitter=0.15)
         first = (config.seed << 32) + epoch * 1_000_003
         return RowBatches(groups, lambda index, members: self.make_batch(members, first + index))

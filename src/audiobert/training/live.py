@@ -15,7 +15,7 @@ from audiobert.auditorybench.evaluate import ask, make_plan, prediction_line
 from audiobert.auditorybench.metrics import summarise
 from audiobert.auditorybench.models.audiobert import AudioBertModel
 from audiobert.bank import AudioBank
-from audiobert.bank.store import is_bank, write_bank
+from audiobert.bank.store import bank_files, write_bank
 from audiobert.clip_encoder import ModelClipEncoder
 from audiobert.features import AUDIO_ENCODER, CLAP
 from audiobert.knowledge import KnowledgeEncoder
@@ -56,7 +56,7 @@ def write_training_bank(
     )
     if knowledge is None:
         knowledge = np.zeros((len(clips), hidden_size), dtype=np.float32)
-    with whole_folder(folder, ours=is_bank) as part:
+    with whole_folder(folder, ours=bank_files) as part:
         write_bank(
             part,
             clips=len(members),
@@ -65,7 +65,7 @@ def write_training_bank(
             clap_dim=parts.clap.clap_dim,
             hidden_size=hidden_size,
             text_dim=parts.clap.text_dim,
-            embed_names=lambda names: parts.clap.embed_query(names).sentence,
+            name_vectors=lambda names: parts.clap.embed_query(names).sentence,
             manifest={"identity": identity or {}, "settings": {}, "source": "clips.csv", "audio_root": None},
         )
     return AudioBank.open(folder)
@@ -104,7 +104,9 @@ class Live:
         attributes = torch.from_numpy(self.clips.attributes)
         with torch.no_grad():
             blocks = [
-                self.encoder.project(self.vectors[some.start : some.stop].to(device), attributes[some.start : some.stop].to(device))
+                self.encoder.project(
+                    self.vectors[some.start : some.stop].to(device), attributes[some.start : some.stop].to(device)
+                )
                 for some in in_batches(len(self.clips), 1024)
             ]
         return torch.cat(blocks).float().cpu().numpy()

@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from audiobert.auditorybench.data import load_split, split_path
+from audiobert.auditorybench.made_up import made_up_name
 from audiobert.auditorybench.models.masked import Vocabulary
 from audiobert.auditorybench.questions import Question, flip, make_question
 from audiobert.auditorybench.tasks import Task, find_task
 from audiobert.detector import SpanDetector
-from audiobert.sentence import MASK, Offsets, fill_mask
+from audiobert.sentence import MASK, Offsets, fill_mask, replace_text
 from audiobert.settings import Settings
 from audiobert.training.batches import NOTHING, Example, SpanClips
 
@@ -40,6 +42,26 @@ class RowSettings(Settings):
     unheard_share: float = 0.0
 
 
+class Spelling:
+    """From words to the tokens of an answer, as the benchmark spells it, and to the masks that ask for them."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._vocabulary = Vocabulary(tokenizer, "the language model")
+        unknown = tokenizer.unk_token
+        self.hidden = str(unknown if unknown is not None else tokenizer.pad_token)
+        """A token that stands for hidden wordpieces and that no text of a user brings in."""
+
+    def tokens(self, text: str, word: str) -> tuple[int, ...]:
+        """Return the wordpieces of a word in the place of the text's mask, in lower case."""
+        before, _, after = text.partition(MASK)
+        return self._vocabulary.pieces_between(before[-1:], word.lower(), after[:1])
+
+    def masks(self, count: int) -> str:
+        """Return that many masks."""
+        return " ".join([str(self._tokenizer.mask_token)] * count)
+
+
 # From the texts of spans to their clips.
 Find = Callable[[Sequence[str]], list[SpanClips]]
 
@@ -64,12 +86,12 @@ class TrainRows:
         self,
         data: Path,
         task: str,
-        vocabulary: Vocabulary,
+        spelling: Spelling,
         detector: SpanDetector,
         keep: Callable[[Question], bool],
         split: str = "train",
     ) -> None:
-        self.task, self.vocabulary = find_task(task), vocabulary
+        self.task, self.spelling = find_task(task), spelling
         questions = read_questions(data, self.task, split)
         self.questions = [question for question in questions if keep(question)]
         self.left_out = len(questions) - len(self.questions)
@@ -122,11 +144,25 @@ class TrainRows:
         *,
         unheard: bool,
     ) -> Example:
-        answer = self.vocabulary.pieces(question, question.answer.lower())
         found = find([question.text[start:end] for start, end in spans])
-        fit = [bool(len(one.scores)) and float(one.scores[0]) >= settings.unread_score for one in found]
-        hidden = tuple(fits and not unheard and random.random() < settings.unread_share for fits in fit)
-        masks = " ".join([str(self.vocabulary.tokenizer.mask_token)] * len(answer))
-        text, moved = fill_mask(question.text, spans, masks)
-        clips = tuple(NOTHING for _ in found) if unheard else tuple(found)
-        return Example(text, answer, tuple(moved), clips, hidden)
+        text, places = question.text, list(spans)
+        for place, clips in enumerate(found):
+            fits = len(clips.scores) > 0 and float(clips.scores[0]) >= settings.unread_score
+            if fits and not unheard and random.random() < settings.unread_share:
+                text, places = self._unread(text, places, place, random)
+        answer = self.spelling.tokens(text, question.answer)
+        text, moved = fill_mask(text, places, self.spelling.masks(len(answer)))
+        return Example(text, answer, tuple(moved), tuple(NOTHING if unheard else one for one in found))
+
+    def _unread(
+        self, text: str, spans: list[Offsets], place: int, random: np.random.Generator
+    ) -> tuple[str, list[Offsets]]:
+        """Put a made-up name, or the token of a hidden one, in the place of a span; none that touches the mask."""
+        start, end = spans[place]
+        if MASK in text[start:end]:
+            return text, spans
+        name = made_up_name(random) if random.random() < 0.5 else self.spelling.hidden
+        others = [span for index, span in enumerate(spans) if index != place]
+        text, moved = replace_text(text, (start, end), name, others)
+        moved.insert(place, (start, start + len(name)))
+        return text, moved

@@ -26,6 +26,8 @@ class AudioBertModel:
     ----------
     sound
         `on`; `unheard`: LoRA on, no knowledge; `off`: the plain language model.
+    exclude
+        Ids of clips that retrieval must not use.
     """
 
     kind = "audiobert"
@@ -38,9 +40,11 @@ class AudioBertModel:
         sound: Sound = "on",
         spans: Spans = "detected",
         batch_size: int = BATCH_SIZE,
+        exclude: Sequence[str] | None = None,
         artefacts: dict[str, Any] | None = None,
     ) -> None:
         self.name, self.pipeline, self.sound, self.span_source = name, pipeline, sound, spans
+        self.exclude = exclude
         self.batch_size = batch_size
         self.artefacts = {"sound": sound, "spans": spans, **(artefacts or {})}
         self.vocabulary = Vocabulary(pipeline.tokenizer, name)
@@ -106,6 +110,7 @@ class AudioBertModel:
                 sound=self.sound,
                 spans=[prepared[i][1] for i in part],
                 batch_size=self.batch_size,
+                exclude=self.exclude,
             )
             logits = torch.cat([scores.log_probs[: queries[i].read] for i, scores in zip(part, scored, strict=True)])
             yield MaskBatch(

@@ -40,10 +40,22 @@ class Vocabulary:
         InputError
             When the tokenizer has no piece for a part of the word; names the file and row.
         """
-        last = question.before[-1:]
-        found = self._pieces(word, " " if last.isspace() else last, question.after[:1])
+        try:
+            return self.pieces_between(question.before[-1:], word, question.after[:1])
+        except InputError as error:
+            raise InputError(f"{question.where}: {error}") from None
+
+    def pieces_between(self, before: str, word: str, after: str) -> tuple[int, ...]:
+        """Return the wordpieces of `word` between two characters; nothing stands for the text's beginning or end.
+
+        Raises
+        ------
+        InputError
+            If the tokenizer has no piece for a part of the word.
+        """
+        found = self._pieces(word, " " if before.isspace() else before, after)
         if not found or self.tokenizer.unk_token_id in found:
-            raise InputError(f"{question.where}: the tokenizer of '{self.name}' cannot spell the answer '{word}'")
+            raise InputError(f"the tokenizer of '{self.name}' cannot spell the answer '{word}'")
         return found
 
     def _pieces_in_context(self, word: str, before: str, after: str) -> tuple[int, ...]:
