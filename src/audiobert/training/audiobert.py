@@ -151,7 +151,7 @@ def train_audiobert(
         config.epochs,
         Recipe.of(config, best_by="combined.dev"),
         out,
-        settings=config.model_dump(mode="json"),
+        settings=config,
         resume=resume,
         overwrite=overwrite,
         description=f"audiobert (audio {config.audio}, seed {config.seed})",

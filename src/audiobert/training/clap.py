@@ -294,7 +294,7 @@ def train_clap(
         epochs,
         Recipe.of(config, best_by="mAP"),
         out,
-        settings=config.model_dump(),
+        settings=config,
         resume=resume,
         overwrite=overwrite,
         description="clap",
