@@ -93,18 +93,21 @@ def known_as(row: Mapping[str, Any]) -> str:
     """Return the one text that a clip is known by.
 
     It is the clip's caption, else its label, else its title, else the stem of its file name with underscores and dashes
-    as spaces, unless that holds digits only. A clip without any of these has the empty text.
+    as spaces, unless that holds digits only. A title that is the stem (folders have no other) counts as the stem. A
+    clip without any of these has the empty text.
 
     >>> known_as({"label": "dog", "path": "dog/0001.wav"})
     'dog'
-    >>> known_as({"path": "field/low_piano-note.wav"}), known_as({"path": "0001_2.wav"})
+    >>> known_as({"path": "field/low_piano-note.wav"}), known_as({"title": "0001", "path": "0001.wav"})
     ('low piano note', '')
     """
+    stem = PurePosixPath(row.get("path") or "").stem
     for column in NAME_COLUMNS[:-1]:
-        if text := " ".join((row.get(column) or "").split()):
+        text = " ".join((row.get(column) or "").split())
+        if text and not (column == "title" and text == stem):
             return text
-    stem = " ".join(PurePosixPath(row.get("path") or "").stem.replace("_", " ").replace("-", " ").split())
-    return "" if stem.replace(" ", "").isdigit() else stem
+    text = " ".join(stem.replace("_", " ").replace("-", " ").split())
+    return "" if text.replace(" ", "").isdigit() else text
 
 
 def given_columns(row: Mapping[str, Any]) -> dict[str, Any]:
