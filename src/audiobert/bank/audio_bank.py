@@ -119,7 +119,7 @@ class AudioBank:
         """Ids and checksums, by role, of the models that made the vectors."""
         return self.manifest["identity"]
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """The distinct texts that clips are known by (see `known_as`), in order of first occurrence."""
         return self._names.texts.to_pylist()
