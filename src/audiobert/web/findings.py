@@ -103,7 +103,8 @@ def commands(reports: Sequence[Mapping[str, Any]], detectors: Sequence[Mapping[s
         seeded = f" --seeds {seeds}" if seeds != "0" else ""
         lines.append(
             f"audiobert evaluate {shlex.join(dict.fromkeys(models))} --data auditorybench --tasks {tasks}"
-            f" --splits {splits} --protocol {protocol}{seeded}{limit} --out results.json --predictions predictions.jsonl"
+            f" --splits {splits} --protocol {protocol}{seeded}{limit}"
+            " --out results.json --predictions predictions.jsonl"
         )
     if detectors:
         entries = [entry for one in detectors for entry in one["detection"] if entry["task"] != "combined"]

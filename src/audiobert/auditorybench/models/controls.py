@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from audiobert.auditorybench.data import Row
-from audiobert.auditorybench.protocol import Prediction, ProtocolName, ranked_prediction
+from audiobert.auditorybench.interfaces import Prediction, ProtocolName, ranked_prediction
 from audiobert.auditorybench.questions import Question
 from audiobert.errors import InputError, MissingExtraError
 
-CONTROLS = ("control:majority", "control:bag-of-words")
 # The inverse strength of the regression's L2 penalty; scikit-learn's default, not selected.
 C = 1.0
 WORD_NGRAMS = (1, 2)
@@ -22,17 +22,29 @@ CHARACTER_NGRAMS = (2, 5)
 
 
 class Control:
-    """What the two controls share: they are fitted on train rows, task by task, and rank the answers they have seen."""
+    """Base of the controls: fitted on train rows, task by task; a control ranks the answers of train.
+
+    Parameters
+    ----------
+    told
+        Rank only answers with as many wordpieces as the right one, by the tokenizer of mini. Protocol `paper` tells a
+        masked language model this number, by the number of masks.
+    """
 
     kind = "control"
 
-    def __init__(self, name: str, train: Mapping[str, Sequence[Row]]) -> None:
+    def __init__(self, name: str, train: Mapping[str, Sequence[Row]], *, told: bool = False) -> None:
         self.name = name
         self.train = train
-        self.artefacts: dict[str, Any] = {"name": name, "train_rows": {task: len(rows) for task, rows in train.items()}}
+        self.told = told
+        self.artefacts: dict[str, Any] = {
+            "name": name,
+            "told_wordpieces": told,
+            "train_rows": {task: len(rows) for task, rows in train.items()},
+        }
 
     def answer(self, questions: Sequence[Question], protocol: ProtocolName) -> Iterator[tuple[int, Prediction]]:
-        del protocol  # a control ranks the train split's answers whatever the protocol
+        """Answer all questions; yield (position, prediction) task by task."""
         for task in dict.fromkeys(question.task for question in questions):
             if not self.train.get(task):
                 raise InputError(
@@ -42,23 +54,40 @@ class Control:
             chosen = [index for index, question in enumerate(questions) if question.task == task]
             scores = self.scores(task, [questions[index] for index in chosen])
             for index, row in zip(chosen, scores, strict=True):
-                yield index, self._prediction(questions[index], row)
+                yield index, self._prediction(questions[index], row, told=self.told and protocol == "paper")
 
     def scores(self, task: str, questions: Sequence[Question]) -> list[dict[str, float]]:
-        """For each question a score for each (case-folded) answer of train."""
+        """Return, per question, a score for each (case-folded) answer of train."""
         raise NotImplementedError
 
-    @staticmethod
-    def _prediction(question: Question, scores: dict[str, float]) -> Prediction:
-        if question.candidates is None:
+    def _prediction(self, question: Question, scores: dict[str, float], *, told: bool) -> Prediction:
+        words = question.candidates
+        if words is None:
             words = tuple(scores)
-            return ranked_prediction(replace(question, candidates=words), [scores[word] for word in words])
+            if told:
+                count = self._pieces(question, question.answer.lower())
+                # Where train has no answer of this length, nothing is ruled out; the answer is none of train's anyhow.
+                words = tuple(word for word in words if self._pieces(question, word) == count) or words
         lowest = float("-inf")
-        return ranked_prediction(question, [scores.get(word.casefold(), lowest) for word in question.candidates])
+        ranked = [scores.get(word.casefold(), lowest) for word in words]
+        return ranked_prediction(replace(question, candidates=words), ranked)
+
+    def _pieces(self, question: Question, word: str) -> int | None:
+        try:
+            return len(self._vocabulary.pieces(question, word))
+        except InputError:  # a word that the tokenizer cannot spell
+            return None
+
+    @cached_property
+    def _vocabulary(self) -> Any:
+        from audiobert.auditorybench.models.masked import Vocabulary
+        from audiobert.backbone import TOKENIZER_FILES, find_model, load_tokenizer
+
+        return Vocabulary(load_tokenizer(find_model("mini", files=TOKENIZER_FILES)[0], "mini"), "mini")
 
 
 class Majority(Control):
-    """Always the most frequent answer of train ("bird", "higher"); of equally frequent ones the alphabet's first."""
+    """Predict the most frequent answer of train; of equally frequent ones the first in the alphabet."""
 
     def scores(self, task: str, questions: Sequence[Question]) -> list[dict[str, float]]:
         counts = Counter(row.answer.casefold() for row in self.train[task])
@@ -67,14 +96,14 @@ class Majority(Control):
 
 
 class BagOfWords(Control):
-    """TF-IDF of words 1-2 and characters 2-5 (within words), and logistic regression with C = 1.
+    """Predict by logistic regression (C = 1) on TF-IDF of words 1-2 and characters 2-5 (within words).
 
     A missing word is predicted from the sentence. A comparison is predicted from the difference of the two spans'
-    features, with an intercept: the span of a row, as the row writes it.
+    features, with an intercept; spans are those of the row, as it writes them.
     """
 
-    def __init__(self, name: str, train: Mapping[str, Sequence[Row]]) -> None:
-        super().__init__(name, train)
+    def __init__(self, name: str, train: Mapping[str, Sequence[Row]], *, told: bool = False) -> None:
+        super().__init__(name, train, told=told)
         self._fitted: dict[str, _Fitted] = {}
 
     def scores(self, task: str, questions: Sequence[Question]) -> list[dict[str, float]]:
@@ -126,11 +155,11 @@ class _Fitted:
 
 
 def merge_proportional_columns(inputs: Any) -> Any:
-    """A matrix (columns, fewer columns) that makes one column of those that are multiples of each other.
+    """Return a matrix (columns, fewer columns) that merges columns which are multiples of each other.
 
-    The character n-grams of a rare word always come together. A regression with an L2 penalty on the merged column,
-    whose length is that of all together, is the same regression (the penalty does not change under a rotation), with a
-    third of the weights: 25 thousand columns by 550 animals would take minutes.
+    The character n-grams of a rare word always occur together. A regression with an L2 penalty on the merged column,
+    whose length is that of all together, is the same regression (the penalty is invariant under rotation) with a third
+    of the weights: 25 thousand columns by 550 answers would take minutes.
     """
     from scipy import sparse
 
@@ -156,15 +185,21 @@ def merge_proportional_columns(inputs: Any) -> Any:
 
 
 def make_control(name: str, train: Mapping[str, Sequence[Row]]) -> Control:
-    """A control by name.
+    """Make a control by name.
 
     Raises
     ------
     InputError
-        When there is no such control.
+        If there is no such control.
     """
-    if name == "control:majority":
-        return Majority(name, train)
-    if name == "control:bag-of-words":
-        return BagOfWords(name, train)
-    raise InputError(f"no control '{name}': there are {' and '.join(CONTROLS)}")
+    from audiobert.auditorybench.models.text_scorers import TextScorers
+
+    controls: dict[str, Callable[[], Control]] = {
+        "control:majority": lambda: Majority(name, train),
+        "control:bag-of-words": lambda: BagOfWords(name, train),
+        "control:bag-of-words-told": lambda: BagOfWords(name, train, told=True),
+        "control:text-scorers": lambda: TextScorers(name, train, told=True),
+    }
+    if name not in controls:
+        raise InputError(f"no control '{name}': there are {', '.join(controls)}")
+    return controls[name]()
