@@ -1,4 +1,4 @@
-"""What counts as right: the protocols, on small interfaces that every kind of model can offer.
+"""Decide what counts as right: the protocols, on small interfaces that every kind of model can offer.
 
 `paper`
     A missing word: the mask is replaced by one mask per wordpiece of the answer, and every piece must be the model's

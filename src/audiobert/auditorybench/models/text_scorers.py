@@ -1,4 +1,4 @@
-"""The strongest control: text classifiers on what a small language model makes of a sentence, and on n-grams.
+"""The strongest control: text classifiers on sentence vectors of a small language model and on n-grams.
 
 Both methods were selected on dev. A perceptron on the same sentence vectors, with a low-rank score of hashed n-grams
 beside it, is not better (docs/benchmark.md).
