@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -15,8 +15,8 @@ from audiobert.auditorybench.interfaces import Prediction, ProtocolName, ranked_
 from audiobert.auditorybench.questions import Question
 from audiobert.errors import InputError, MissingExtraError
 
-# The inverse strength of the regression's L2 penalty; scikit-learn's default, not selected.
-C = 1.0
+# A score per answer of train (case folded), for each question.
+Scorer = Callable[[Sequence[Question]], list[dict[str, float]]]
 WORD_NGRAMS = (1, 2)
 CHARACTER_NGRAMS = (2, 5)
 
@@ -37,6 +37,7 @@ class Control:
         self.name = name
         self.train = train
         self.told = told
+        self._scorers: dict[str, Scorer] = {}
         self.artefacts: dict[str, Any] = {
             "name": name,
             "told_wordpieces": told,
@@ -52,13 +53,18 @@ class Control:
                     "leave the control out, or run 'audiobert data download'"
                 )
             chosen = [index for index, question in enumerate(questions) if question.task == task]
-            scores = self.scores(task, [questions[index] for index in chosen])
+            scores = self._scorer(task, questions[chosen[0]].kind)([questions[index] for index in chosen])
             for index, row in zip(chosen, scores, strict=True):
                 yield index, self._prediction(questions[index], row, told=self.told and protocol == "paper")
 
-    def scores(self, task: str, questions: Sequence[Question]) -> list[dict[str, float]]:
-        """Return, per question, a score for each (case-folded) answer of train."""
+    def fit(self, rows: Sequence[Row], kind: str) -> Scorer:
+        """Fit the control to the train rows of a task, whose kind is that of `Task`."""
         raise NotImplementedError
+
+    def _scorer(self, task: str, kind: str) -> Scorer:
+        if task not in self._scorers:
+            self._scorers[task] = self.fit(self.train[task], kind)
+        return self._scorers[task]
 
     def _prediction(self, question: Question, scores: dict[str, float], *, told: bool) -> Prediction:
         words = question.candidates
@@ -89,69 +95,83 @@ class Control:
 class Majority(Control):
     """Predict the most frequent answer of train; of equally frequent ones the first in the alphabet."""
 
-    def scores(self, task: str, questions: Sequence[Question]) -> list[dict[str, float]]:
-        counts = Counter(row.answer.casefold() for row in self.train[task])
+    def fit(self, rows: Sequence[Row], kind: str) -> Scorer:
+        """Count the answers."""
+        del kind
+        counts = Counter(row.answer.casefold() for row in rows)
         shares = {word: counts[word] / counts.total() for word in sorted(counts)}
-        return [shares] * len(questions)
+        return lambda questions: [shares] * len(questions)
 
 
 class BagOfWords(Control):
-    """Predict by logistic regression (C = 1) on TF-IDF of words 1-2 and characters 2-5 (within words).
+    """Predict by `fit_ngrams` with scikit-learn's default strength of the L2 penalty, C = 1; nothing was selected."""
+
+    def fit(self, rows: Sequence[Row], kind: str) -> Scorer:
+        """Fit the logistic regression."""
+        return fit_ngrams(rows, kind, strength=1.0)
+
+
+def answers_of(rows: Sequence[Row]) -> list[str]:
+    """Return the case-folded answers of rows.
+
+    Raises
+    ------
+    InputError
+        If all are the same, from which nothing can be learnt.
+    """
+    answers = [row.answer.casefold() for row in rows]
+    if len(set(answers)) < 2:
+        raise InputError(f"the control needs two different answers in train, there is only '{answers[0]}'")
+    return answers
+
+
+def fit_ngrams(rows: Sequence[Row], kind: str, *, strength: float, together: bool = False) -> Scorer:
+    """Fit logistic regression to TF-IDF of words 1-2 and characters 2-5 (within words).
 
     A missing word is predicted from the sentence. A comparison is predicted from the difference of the two spans'
     features, with an intercept; spans are those of the row, as it writes them.
+
+    Parameters
+    ----------
+    strength
+        C of scikit-learn, the inverse strength of the L2 penalty.
+    together
+        Give words and characters together unit norm, instead of each apart.
+
+    Raises
+    ------
+    MissingExtraError
+        If scikit-learn is not installed.
     """
+    try:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline, make_union
+        from sklearn.preprocessing import Normalizer
+    except ImportError:
+        raise MissingExtraError("scikit-learn", "eval") from None
+    norm = None if together else "l2"
+    words = TfidfVectorizer(ngram_range=WORD_NGRAMS, norm=norm)
+    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=CHARACTER_NGRAMS, norm=norm)
+    features = make_pipeline(make_union(words, characters), Normalizer() if together else "passthrough")
 
-    def __init__(self, name: str, train: Mapping[str, Sequence[Row]], *, told: bool = False) -> None:
-        super().__init__(name, train, told=told)
-        self._fitted: dict[str, _Fitted] = {}
-
-    def scores(self, task: str, questions: Sequence[Question]) -> list[dict[str, float]]:
-        kind = questions[0].kind
-        if task not in self._fitted:
-            self._fitted[task] = self._fit(self.train[task], kind)
-        fitted = self._fitted[task]
+    def inputs_of(asked: Sequence[Row] | Sequence[Question]) -> Any:
         if kind == "comparison":
-            inputs = self._difference(fitted.features, [question.spans for question in questions])
-        else:
-            inputs = fitted.features.transform([question.text for question in questions])
-        log_probs = fitted.regression.predict_log_proba((inputs @ fitted.merge).astype(np.float32))
-        return [dict(zip(fitted.regression.classes_.tolist(), row.tolist(), strict=True)) for row in log_probs]
+            first, second = ([one.spans[index] for one in asked] for index in (0, 1))
+            return features.transform(first) - features.transform(second)
+        return features.transform([one.text for one in asked])
 
-    @staticmethod
-    def _difference(features: Any, spans: Sequence[Sequence[str]]) -> Any:
-        return features.transform([pair[0] for pair in spans]) - features.transform([pair[1] for pair in spans])
+    answers = answers_of(rows)
+    features.fit([text for row in rows for text in (row.spans if kind == "comparison" else (row.text,))])
+    inputs = inputs_of(rows)
+    merge = merge_proportional_columns(inputs)
+    regression = LogisticRegression(C=strength, max_iter=1000).fit((inputs @ merge).astype(np.float32), answers)
 
-    def _fit(self, rows: Sequence[Row], kind: str) -> _Fitted:
-        try:
-            from sklearn.feature_extraction.text import TfidfVectorizer
-            from sklearn.linear_model import LogisticRegression
-            from sklearn.pipeline import make_union
-        except ImportError:
-            raise MissingExtraError("scikit-learn", "eval") from None
-        features = make_union(
-            TfidfVectorizer(ngram_range=WORD_NGRAMS),
-            TfidfVectorizer(analyzer="char_wb", ngram_range=CHARACTER_NGRAMS),
-        )
-        answers = [row.answer.casefold() for row in rows]
-        if len(set(answers)) < 2:
-            raise InputError(f"'{self.name}' needs two different answers in train, there is only '{answers[0]}'")
-        if kind == "comparison":
-            spans = [row.spans for row in rows]
-            features.fit([span for pair in spans for span in pair])
-            inputs = self._difference(features, spans)
-        else:
-            inputs = features.fit_transform([row.text for row in rows])
-        merge = merge_proportional_columns(inputs)
-        regression = LogisticRegression(C=C, max_iter=1000).fit((inputs @ merge).astype(np.float32), answers)
-        return _Fitted(features, merge, regression)
+    def score(questions: Sequence[Question]) -> list[dict[str, float]]:
+        log_probs = regression.predict_log_proba((inputs_of(questions) @ merge).astype(np.float32))
+        return [dict(zip(regression.classes_.tolist(), row, strict=True)) for row in log_probs.tolist()]
 
-
-@dataclass(frozen=True)
-class _Fitted:
-    features: Any
-    merge: Any
-    regression: Any
+    return score
 
 
 def merge_proportional_columns(inputs: Any) -> Any:
