@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import hashlib
 import json
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from audiobert.errors import ArtefactError
+from filelock import FileLock, Timeout
+
+from audiobert.errors import ArtefactError, InputError
 
 _CHUNK_BYTES = 1 << 20
+_PART, _NEW, _OBSOLETE = ".audiobert.part", ".audiobert.new", ".obsolete.json"
+_LONG_NAME = 200  # bytes; file systems take 255
 _RECORDED_LIBRARIES = ("audiobert", "torch", "transformers", "peft", "tokenizers", "numpy")
+
+Ours = Callable[[Path], Collection[str]]
+"""Given a folder, return the names (relative, with `/`) of the files in it that an earlier write made."""
+
+
+def _nothing(folder: Path) -> Collection[str]:  # noqa: ARG001
+    return ()
 
 
 def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits."""
+    """Compute the SHA-256 of a file, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -32,36 +44,207 @@ def sha256_of(path: str | Path) -> str:
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`, else removed."""
-    path = Path(path)
+    """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`, else remove it.
+
+    Where `path` is a link, the file that it points to is replaced and the link stays.
+    """
+    path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".audiobert-", suffix=".part")
     os.close(handle)
     part = Path(name)
     try:
         yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
+        _flush(part)
         part.chmod(0o644)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
-@contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success it takes the place of `path` (which it replaces)."""
+def check_folder(path: str | Path, *, sources: Iterable[str | Path] = ()) -> Path:
+    """Return the folder that `path` stands for, links followed, or refuse it before any work is done.
+
+    Parameters
+    ----------
+    path
+        Folder to be written to; it need not exist.
+    sources
+        Files and folders that the result is made from. None of them may be or lie in the folder.
+
+    Raises
+    ------
+    InputError
+        When it cannot be written to, or a source lies in it.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    real = Path(os.path.realpath(path))
+    if path.is_symlink() and not real.exists():
+        raise InputError(f"{path} is a link to {real}, which does not exist; make that folder or give another")
+    if real.exists() and not real.is_dir():
+        raise InputError(f"{path} is a file; give a folder")
+    if real.exists() and not os.access(real, os.W_OK | os.X_OK):
+        raise InputError(f"{path} cannot be written to; change its permissions or give another folder")
+    for source in sources:
+        made_from = Path(os.path.realpath(source))
+        if real == made_from or real in made_from.parents:
+            raise InputError(f"{source} lies in {path}, where the result is to be written; give another folder")
+    return real
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Keep other processes and threads from writing to `path`, a file or a folder, by a lock file beside it.
+
+    Raises
+    ------
+    InputError
+        When another process or thread holds the lock, or the lock file cannot be made.
+    """
+    real = Path(os.path.realpath(path))
+    file = beside(real, ".lock")
+    lock = FileLock(file, timeout=0, is_singleton=True)
     try:
-        yield part
-        part.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        part.replace(path)
+        real.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"another process is writing to {path}; wait until it has ended or give another place"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be written to ({error.strerror or error}); give another place") from None
+    try:
+        yield
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if lock.lock_counter == 1:
+            file.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def whole_folder(path: str | Path, *, ours: Ours = _nothing, sources: Iterable[str | Path] = ()) -> Iterator[Path]:
+    """Yield an empty folder; on success its files get into `path`, which they make or join.
+
+    Nothing else in `path` is changed or removed:
+
+    - A folder that does not exist appears whole or not at all.
+    - In a folder that exists, files are renamed into place one by one. Only files that `ours` names are replaced; those
+      of them that were not written again are removed. Any other file under a name that was written is refused, and so
+      is a link; then nothing is changed.
+    - The old files count until all new ones are written and flushed, and from then on the new ones. A process that ends
+      in between leaves what `finish_write` needs to rename the rest, which readers of the folder call first.
+    - A link to a folder, or a mount point, is written to like any folder.
+    - One process at a time writes to a folder; a second one is refused.
+
+    Parameters
+    ----------
+    path
+        The folder to be written to.
+    ours
+        Given the folder, the names (relative, with `/`) of the files that an earlier write made; by default none.
+    sources
+        Files and folders that the result is made from; see `check_folder`.
+
+    Raises
+    ------
+    InputError
+        When the folder cannot be written to, a source lies in it, or it holds a file that would be overwritten.
+    """
+    real = check_folder(path, sources=sources)
+    with locked(real):
+        finish_write(real)
+        part = real / _PART if real.exists() else beside(real, ".part")
+        _remove(part)
+        part.mkdir()
+        try:
+            yield part
+            _move_in(part, real, set(ours(real)) if real.exists() else set())
+        finally:
+            _remove(part)
+
+
+def finish_write(folder: str | Path) -> None:
+    """Rename the rest of the files that an interrupted `whole_folder` had written; do nothing where there are none.
+
+    Raises
+    ------
+    ArtefactError
+        When the folder cannot be written to.
+    """
+    folder = Path(folder)
+    new = folder / _NEW
+    if not new.is_dir():
+        return
+    try:
+        for name in _files(new):
+            if name != _OBSOLETE:
+                _move(new / name, folder / name)
+        if (new / _OBSOLETE).exists():
+            for name in read_json(new / _OBSOLETE):
+                (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise ArtefactError(
+            f"writing to {folder} was interrupted and cannot be finished ({error.strerror or error}); "
+            "make the folder writable and try again"
+        ) from None
+    _remove(new)
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Return a hidden path beside `path` for work on it; its name is short enough for any file system."""
+    name = (
+        path.name if len(os.fsencode(path.name)) <= _LONG_NAME else hashlib.sha256(os.fsencode(path.name)).hexdigest()
+    )
+    return path.parent / f".{name}{suffix}"
+
+
+def _move_in(part: Path, folder: Path, ours: set[str]) -> None:
+    """Make the files of `part` those of `folder`; see `whole_folder`."""
+    names = _files(part)
+    for name in names:
+        _flush(part / name)
+    if not folder.exists():
+        part.rename(folder)
+        return
+    for name in names:
+        target = folder / name
+        parents = target.parents[: len(Path(name).parts) - 1]
+        if any(os.path.lexists(parent) and not parent.is_dir() for parent in parents):
+            raise InputError(f"{target} cannot be written because a file lies where its folder should; move it away")
+        if os.path.lexists(target) and (name not in ours or target.is_symlink() or target.is_dir()):
+            raise InputError(f"{target} exists and would be overwritten; move it away or give another folder")
+    write_json(part / _OBSOLETE, sorted(ours - set(names)))
+    part.rename(folder / _NEW)
+    finish_write(folder)
+
+
+def _move(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        source.replace(target)
+    except FileNotFoundError:
+        if source.exists():
+            raise
+        return  # another reader of the folder has moved it
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with whole_file(target) as copy:  # a folder in the folder is a mount point
+            shutil.copyfile(source, copy)
+
+
+def _files(folder: Path) -> list[str]:
+    """Return the names of all files below a folder, relative to it, sorted."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -93,7 +276,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that decide what a model computes."""
+    """Return the versions of Python and of the libraries that decide what a model computes."""
     versions = {"python": platform.python_version()}
     for library in _RECORDED_LIBRARIES:
         try:
@@ -104,6 +287,6 @@ def library_versions() -> dict[str, str]:
 
 
 def provenance(**made_from: Any) -> Mapping[str, Any]:
-    """What made an artefact: the time (UTC), library versions, and whatever is given by name (settings, checksums)."""
+    """Return what made an artefact: time (UTC), library versions, and what is given by name (settings, checksums)."""
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {"created": created, "versions": library_versions(), **made_from}
