@@ -30,7 +30,7 @@ MINI_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MINI_FOLDER_VARIABLE = "AUDIOBERT_MINI_BACKBONE"
 
 # What a folder or a snapshot of a model may bring: weights as safetensors, tokenizer, settings; no code, no pickles.
-MODEL_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model"]
+MODEL_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 
 # Weights that some checkpoints leave out and nothing here reads.
 UNUSED_WEIGHTS = ("pooler.dense.weight", "pooler.dense.bias", "masked_spec_embed")
@@ -228,8 +228,10 @@ def load_extractor(auto_class: Any, folder: Path, name: str) -> Any:
         raise ArtefactError(f"{name} has no {what} that can be loaded: {_first_line(error)}") from error
 
 
-def load_weights(auto_class: Any, folder: Path, name: str, *, whole: bool = False, **options: Any) -> Any:
-    """Load a model class from a folder in float32, from safetensors only, without remote code; one line when it fails.
+def load_weights(
+    auto_class: Any, folder: Path, name: str, *, whole: bool = False, dtype: torch.dtype = torch.float32, **options: Any
+) -> Any:
+    """Load a model class from a folder, from safetensors only, without remote code.
 
     Parameters
     ----------
@@ -255,7 +257,7 @@ def load_weights(auto_class: Any, folder: Path, name: str, *, whole: bool = Fals
             folder,
             use_safetensors=True,
             trust_remote_code=False,
-            dtype=torch.float32,
+            dtype=dtype,
             output_loading_info=True,
             **options,
         )

@@ -11,7 +11,9 @@ import typer
 
 Config = Annotated[Path, typer.Argument(help="YAML file with the settings; see configs/construct-example.yaml.")]
 Redo = Annotated[bool, typer.Option("--redo", help="Make it again, also over a file that was edited by hand.")]
-Engine = Annotated[str | None, typer.Option(help="http (a server), local (transformers) or ray (Ray Data with vLLM).")]
+Engine = Annotated[
+    str | None, typer.Option(help="http (a server), transformers (in this process) or ray (Ray Data with vLLM).")
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first so many clips of the collection.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 

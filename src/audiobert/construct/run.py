@@ -17,7 +17,7 @@ from audiobert.construct.asking import Asker
 from audiobert.construct.categorize import CategorizeSettings, categorize
 from audiobert.construct.collection import CollectionSettings, read_collection
 from audiobert.construct.labels import LabelFilter
-from audiobert.construct.llm import LlmSettings
+from audiobert.construct.llm_settings import LlmSettings
 from audiobert.construct.output import write_dataset
 from audiobert.construct.pitch import PitchSettings, make_pitch_rows
 from audiobert.construct.prompts import load_prompt, prompt_labels
@@ -143,7 +143,7 @@ class Construction:
             "engine": self.settings.llm.engine,
             "model": self.settings.llm.model,
             "language_model": self.asker.report(),
-            "answers_kept": self.store.answers(),
+            "answers_kept": len(self.store),
             "steps": [report.to_json() for report in reports],
         }
 
