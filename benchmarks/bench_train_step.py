@@ -25,26 +25,25 @@ import librosa
 import numpy as np
 import soundfile
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel, BertConfig, BertForMaskedLM
 
 from audiobert.adapters import AUDIO, Adapters
-from audiobert.audio_encoder import HubAudioEncoder
 from audiobert.backbone import Identity, load_backbone
-from audiobert.hub_features import maker_of
+from audiobert.encoders.encoder import PublishedAudioEncoder
+from audiobert.encoders.family import find_family
 from audiobert.modeling import AudioBertForMaskedLM, KnowledgeEncoder
 from audiobert.training.audiobert import freeze_unused
 from audiobert.training.audiobert_config import AudioBertConfig
 from audiobert.training.clips import Spectrograms, read_clips
-from audiobert.training.loop import Recipe, checkpoint_gradients, make_optimizer, set_dropout, trainable, training_step
+from audiobert.training.loop import checkpoint_gradients, set_dropout
 from audiobert.training.objective import AudioBertObjective, BatchMaker
 from audiobert.training.processes import on_cpu, processes
 from audiobert.training.questions import Question
 from audiobert.training.retrieval import Retrieved
+from audiobert.training.step import Recipe, make_optimizer, trainable, training_step
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "paper-base.yaml"
 ROWS_ON_CPU, ROWS_ON_ACCELERATOR = 6, 32
@@ -93,8 +92,8 @@ def make_setting(folder: Path, size: dict[str, int], rows: int, *, clips_per_ste
     adapters.add(AUDIO, config.lora())
     adapters.set(AUDIO, train=AUDIO)
     set_dropout(language_model, 0.0)
-    maker = maker_of(ASTFeatureExtractor(), "AST")
-    tower = HubAudioEncoder(ASTModel(ASTConfig()), maker, Identity("random", "config", None))
+    maker = find_family(ASTFeatureExtractor(), "AST")
+    tower = PublishedAudioEncoder(ASTModel(ASTConfig()), maker, Identity("random", "config", None))
     knowledge = KnowledgeEncoder(tower, language_model.config.hidden_size, attributes=False, projection="linear")
     nn.init.normal_(knowledge.outer.weight, std=0.02)  # not zero, so that gradients reach the audio encoder
     model = AudioBertForMaskedLM(language_model, config.settings())
@@ -182,18 +181,15 @@ class Ours:
 
     def __init__(self, setting: Setting, device: torch.device) -> None:
         self.setting = setting
-        AcceleratorState._reset_state()
-        self.accelerator = Accelerator(mixed_precision=setting.config.precision, cpu=device.type == "cpu")
-        self.parameters = trainable(setting.objective)
-        self.optimizer = make_optimizer(self.parameters, Recipe.of(setting.config), {})
+        self.recipe = Recipe.of(setting.config)
+        setting.objective.to(device)
+        self.optimizer = make_optimizer(trainable(setting.objective), self.recipe, ())
 
     def __call__(self, rows: int | None = None) -> float:
         """One step of the optimizer on all rows, or the first ones; the mean loss before it."""
         setting = self.setting
         batch = BatchMaker(setting.tokenizer, setting.retrieved, 1)(setting.questions[:rows])
-        loss, terms = training_step(
-            self.accelerator, setting.objective, self.optimizer, self.parameters, [batch], setting.config.max_grad_norm
-        )
+        loss, terms = training_step(setting.objective, self.optimizer, [batch], self.recipe, processes())
         return loss / terms
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,14 +25,23 @@ class FakeEncoder:
     precision = "fp32"
     makers: ClassVar[Makers] = {CLAP: LogMel(96), AUDIO_ENCODER: LogMel(96)}
 
-    def __init__(self, name: str = "fake", batches: int | None = None, kill_once: Path | None = None) -> None:
+    def __init__(
+        self, name: str = "fake", batches: int | None = None, kill_once: Path | None = None, text_dim: int = 8
+    ) -> None:
         self.name = name
         self.batches = batches
         self.kill_once = kill_once
+        self.text_dim = text_dim
         self.encoded = 0
+        self.embedded: list[str] = []
 
     def identity(self) -> dict[str, Any]:
-        return {"clap": {"id": self.name, "sha256": "ab" * 32}, "audio_encoder": {"id": "ear", "sha256": "cd" * 32}}
+        identity = {"clap": {"id": self.name, "sha256": "ab" * 32}, "audio_encoder": {"id": "ear", "sha256": "cd" * 32}}
+        return {**identity, "text_encoder": {"id": "eye", "sha256": "ef" * 32}} if self.text_dim else identity
+
+    def embed_names(self, names: Sequence[str]) -> np.ndarray:
+        self.embedded += names
+        return np.stack([name_vector(name, self.text_dim) for name in names])
 
     def encode(self, features: list[Features], attributes: list[Attributes]) -> tuple[np.ndarray, np.ndarray]:
         spectrograms = [one[CLAP] for one in features]
@@ -51,6 +61,12 @@ class FakeEncoder:
         means = np.stack([one.mean(axis=0) for one in spectrograms])  # (clips, mel bins)
         clap = means @ to_clap
         return clap / np.linalg.norm(clap, axis=1, keepdims=True), means @ to_knowledge / 100
+
+
+def name_vector(name: str, width: int = 8) -> np.ndarray:
+    """The unit vector that the fake encoder makes of a name."""
+    vector = np.random.default_rng(list(name.encode())).standard_normal(width)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
 def write_tone(path: Path, frequency_hz: float, seconds: float = 0.4, rate: int = SAMPLE_RATE_HZ) -> None:

@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -16,9 +17,7 @@ import soundfile
 
 from audiobert.artefacts import sha256_of
 from audiobert.bank import AudioBank, build_bank
-from audiobert.bank import workers as bank_workers
-from audiobert.bank.decode import Heard, Hearing, hear
-from audiobert.bank.sources import Entry
+from audiobert.bank.sources import Entry, Source
 from audiobert.errors import ArtefactError, InputError
 from bank_fakes import FakeEncoder, write_tone, write_tones
 
@@ -202,21 +201,38 @@ def test_vectors_that_are_no_numbers_do_not_enter_the_bank(tmp_path: Path) -> No
     assert len(AudioBank.open(tmp_path / "bank")) == 2
 
 
-def hear_or_die(entry: Entry, hearing: Hearing, known_sha256: str | None = None) -> Heard:
-    if "deadly" in entry.id:
+@dataclass(frozen=True)
+class DeadlyEntry(Entry):
+    """An entry that ends the process that opens it."""
+
+    def open(self) -> BinaryIO:
         os._exit(11)
-    return hear(entry, hearing, known_sha256)
 
 
-def test_a_clip_that_kills_its_worker_is_rejected_and_the_build_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_tones(tmp_path / "source", 6)
-    write_tone(tmp_path / "source" / "deadly.wav", 600)
-    monkeypatch.setattr(bank_workers, "hear", hear_or_die)
-    build_bank(tmp_path / "source", tmp_path / "bank", FakeEncoder(), workers=1, batch_size=3)
-    assert rejected(tmp_path / "bank") == {"deadly.wav": "crashed"}
-    assert len(AudioBank.open(tmp_path / "bank")) == 6
+@dataclass(frozen=True)
+class FaultyEntry(Entry):
+    """An entry whose opening fails in a way that nobody thought of."""
+
+    def open(self) -> BinaryIO:
+        raise ValueError("embedded \udcff byte")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_one_bad_clip_is_rejected_and_the_build_goes_on(tmp_path: Path, workers: int) -> None:
+    paths = write_tones(tmp_path / "source", 6)
+    entries = [Entry(path.name, {"path": path.name}, path) for path in paths]
+    entries.insert(2, FaultyEntry("faulty"))
+    entries.insert(3, Entry("nul", file=Path("a\0b.wav")))
+    entries.insert(4, Entry("\udcff.wav", {"path": "\udcff.wav"}, paths[0]))
+    entries.insert(5, Entry("tags", {"tags": ["fine", "\ud800"], "caption": "x"}, paths[0]))
+    wanted = {"faulty": "failed", "nul": "failed", "\\udcff.wav": "not-unicode", "tags": "not-unicode"}
+    if workers:
+        entries.insert(6, DeadlyEntry("deadly"))
+        wanted["deadly"] = "crashed"
+    source = Source("sounds", None, len(entries), lambda: iter(entries))
+    build_bank(source, tmp_path / "bank", FakeEncoder(), workers=workers, batch_size=5)
+    assert rejected(tmp_path / "bank") == wanted
+    assert [clip.id for clip in AudioBank.open(tmp_path / "bank").clips()] == [path.name for path in paths]
 
 
 _SCRIPT = """

@@ -25,10 +25,10 @@ def test_evaluate_then_compare(data: Path, tmp_path: Path, capsys: pytest.Captur
     assert "BERT-base (paper)" in shown
     assert len(lines.read_text().splitlines()) == 2 * 2 * (len(toys.DEV) + len(toys.PITCH))
     assert run(["compare", str(out), "--format", "csv", "--no-pairs"]) == 0
-    assert capsys.readouterr().out.startswith("name,section,animal.dev")
+    assert capsys.readouterr().out.startswith("name,section,limit,animal.dev")
     assert run(["compare", str(out), "--json"]) == 0
     compared = json.loads(capsys.readouterr().out)
-    assert compared["pairs"][0]["mcnemar"]["p_value"] <= 1
+    assert compared["pairs"][0]["difference"]["p_value"] <= 1
     assert run([*arguments, "--json", "--splits", "dev"]) == 0
     assert [report["model"] for report in json.loads(capsys.readouterr().out)] == arguments[1:3]
 

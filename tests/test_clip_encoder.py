@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from audiobert.audio import SAMPLE_RATE_HZ, measure
-from audiobert.clap import AudioTower, AudioTowerConfig, ClapModel, ClapProjections
+from audiobert.clap import ClapModel, ClapProjections
 from audiobert.clip_encoder import ModelClipEncoder, Precision
+from audiobert.encoders import AudioTower, AudioTowerConfig
 from audiobert.features import make_features
 from audiobert.modeling import KnowledgeEncoder
 

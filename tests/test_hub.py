@@ -11,9 +11,9 @@ import pytest
 from huggingface_hub import snapshot_download
 
 from audiobert import backbone
-from audiobert.audio_encoder import load_audio_encoder
 from audiobert.backbone import load_backbone
 from audiobert.clap_hub import load_clap
+from audiobert.encoders import load_audio_encoder
 from audiobert.errors import ArtefactError, RemoteError
 from auditorybench_toys import bert
 from fake_hub import COMMIT, fake_hub

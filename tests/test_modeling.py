@@ -4,7 +4,7 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
 from audiobert.audio import Attributes
-from audiobert.clap import AudioTower, AudioTowerConfig
+from audiobert.encoders import AudioTower, AudioTowerConfig
 from audiobert.errors import InputError
 from audiobert.modeling import (
     AudioBertForMaskedLM,

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from audiobert.auditorybench.data import Row
-from audiobert.clap import AudioTowerConfig, ClapProjections
+from audiobert.clap import ClapProjections
+from audiobert.encoders import AudioTowerConfig
 from audiobert.training.clap_spans import SpanAlignment, align_spans, alignment_loss, span_hits, spans_by_label
 from audiobert.training.clips import label_of
 

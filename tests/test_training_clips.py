@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from audiobert.audio import load_audio
-from audiobert.audio_encoder import load_audio_encoder
+from audiobert.encoders import load_audio_encoder
 from audiobert.errors import InputError
 from audiobert.features import LogMel
 from audiobert.training.clips import Spectrograms, read_clips
@@ -55,7 +55,7 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path):
         layer.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         if checkpointed:
             checkpoint_gradients(encoder)
-        encoder.hear([clip]).square().sum().backward()
+        encoder.encode_batch([clip]).square().sum().backward()
         assert len(calls) == 1 + checkpointed  # computed again on the way back
         gradients.append({name: p.grad for name, p in encoder.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()

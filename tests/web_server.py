@@ -41,7 +41,7 @@ def copy_sounds(shared: Path, folder: Path) -> Path:
 class ForeignEncoder:
     """Makes a bank that belongs to no model here."""
 
-    clap_dim, hidden_size, precision = 8, 12, "fp32"
+    clap_dim, hidden_size, text_dim, precision = 8, 12, 0, "fp32"
     makers: ClassVar[Makers] = {CLAP: LogMel(512), AUDIO_ENCODER: LogMel(512)}
 
     def identity(self) -> dict[str, Any]:

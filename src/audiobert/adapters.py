@@ -1,148 +1,134 @@
-"""LoRA adapters on one shared backbone: inject, switch, save, load. A user's are never merged, so off means off."""
+"""LoRA on a backbone: add one for training, save it, and fold saved ones into copies of the weights for answering.
+
+Answering uses no adapter at all. Each role (plain language model, language model with sound, detector, text encoder)
+has its own weights with its LoRA folded in, and shares the embeddings. So "off" is another set of weights, threads
+share no switch, and a LoRA costs no products.
+"""
 
 from __future__ import annotations
 
-import threading
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
+import copy
+from collections.abc import Mapping
+from typing import Literal, TypeVar
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from audiobert.errors import ArtefactError, InputError
+from audiobert.settings import Settings
 
-LANGUAGE = "language"  # with the masked-LM head it makes the plain language model of `mini`
-AUDIO = "audio"  # on only where a span was found
-DETECTOR = "detector"
+Model = TypeVar("Model", bound=PreTrainedModel)
 
 # Module names of layers, as regular expressions that peft matches against the whole dotted name: those of BERT, RoBERTa
 # and ELECTRA, then DeBERTa-v2, DistilBERT, ModernBERT (one matrix for all three).
 _ATTENTION = r"(query|key|value)(_proj)?|[qkv]_lin|Wqkv"
-ALL_LINEAR = rf".*\.layers?\.\d+\..*({_ATTENTION}|dense|out_lin|lin[12]|W[io])"
-QUERY_KEY_VALUE = rf".*\.layers?\.\d+\..*({_ATTENTION})"
+_TARGETS = {
+    "all-linear": rf".*\.layers?\.\d+\..*({_ATTENTION}|dense|out_lin|lin[12]|W[io])",
+    "query-key-value": rf".*\.layers?\.\d+\..*({_ATTENTION})",
+}
+_NAME = "lora"
 
 
-@dataclass(frozen=True)
-class LoraSettings:
-    """Rank, scale (`alpha / rank`), dropout and target modules of an adapter; the defaults are the paper's."""
+class LoraSettings(Settings):
+    """Rank, scale (`alpha / rank`), dropout and target layers of an adapter; the defaults are the paper's."""
 
     rank: int = 64
-    alpha: int = 128
+    alpha: float = 128
     dropout: float = 0.01
-    targets: str = QUERY_KEY_VALUE
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
+    targets: Literal["query-key-value", "all-linear"] = "query-key-value"
 
 
-class Adapters:
-    """The adapters of one backbone and the switch that says which are on.
+def add_lora(model: nn.Module, settings: LoraSettings) -> dict[str, nn.Parameter]:
+    """Add a new LoRA (B is zero: it changes nothing until it is trained) and freeze everything else.
 
-    The switch belongs to the backbone, which several rooms share; `on` holds a lock while its block runs, so that
-    threads take turns and none computes with another's adapters.
+    Returns
+    -------
+    dict
+        Its matrices by name, as they are saved.
+
+    Raises
+    ------
+    InputError
+        The model has no layers that the targets match.
     """
+    from peft import LoraConfig, inject_adapter_in_model
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self._lock = threading.RLock()
-        self._layers: list[Any] = []
-        self._on: tuple[str, ...] = ()
+    model.requires_grad_(False)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        lora_dropout=settings.dropout,
+        target_modules=_TARGETS[settings.targets],
+        bias="none",
+    )
+    try:
+        inject_adapter_in_model(config, model, adapter_name=_NAME)
+    except ValueError as error:
+        if "arget modules" not in str(error):
+            raise
+        raise InputError(
+            f"{type(model).__name__} has no layers that match {_TARGETS[settings.targets]}; a LoRA goes onto BERT,"
+            " RoBERTa, DeBERTa-v2, DistilBERT, ModernBERT or a model whose layers are named like theirs"
+        ) from None
+    return lora_parameters(model)
 
-    def add(self, name: str, settings: LoraSettings) -> None:
-        """Inject a new adapter (B is zero: it changes nothing until it is trained); all adapters are off after."""
-        config = LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            lora_dropout=settings.dropout,
-            target_modules=settings.targets,
-            bias="none",
-        )
-        wanted = {key: parameter.requires_grad for key, parameter in self.model.named_parameters()}
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters are the point
-            try:
-                inject_adapter_in_model(config, self.model, adapter_name=name)
-            except ValueError as error:
-                if "arget modules" not in str(error):
-                    raise
-                raise InputError(
-                    f"{type(self.model).__name__} has no layers that match {settings.targets}; a LoRA goes onto BERT,"
-                    " RoBERTa, DeBERTa-v2, DistilBERT, ModernBERT or a model whose layers are named like theirs"
-                ) from None
-        for key, parameter in self.model.named_parameters():
-            parameter.requires_grad_(wanted.get(key.replace(".base_layer.", "."), False))
-        self._layers = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
-        self.set()
 
-    def set(self, *names: str, train: str | None = None) -> None:
-        """Switch exactly these adapters on; `train` names the one whose weights receive gradients."""
-        # Not through peft's set_adapter: it walks over all adapters of all layers to set requires_grad, which takes
-        # milliseconds a switch and would end the training of an adapter that is switched off for a moment.
-        for layer in self._layers:
-            layer._active_adapter = list(names)
-        self._on = names
-        if train is not None:
-            for parameter in self.parameters(train).values():
-                parameter.requires_grad_(True)
+def lora_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the matrices of the added LoRA by module name, without peft's own part of it."""
+    marker = f".{_NAME}.weight"
+    return {
+        name.replace(marker, ".weight"): parameter
+        for name, parameter in model.named_parameters()
+        if "lora_" in name and name.endswith(marker)
+    }
 
-    @contextmanager
-    def on(self, *names: str) -> Iterator[None]:
-        """Run a block with exactly these adapters on; what was on before is on again after it."""
-        with self._lock:
-            before = self._on
-            if before != names:
-                self.set(*names)
-            try:
-                yield
-            finally:
-                if before != names:
-                    self.set(*before)
 
-    def fold(self, name: str) -> None:
-        """Add an adapter into the backbone's weights for good and forget it.
+def lora_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the matrices of the added LoRA as float16 tensors, ready to be saved."""
+    return {name: value.detach().cpu().half().contiguous() for name, value in lora_parameters(model).items()}
 
-        For a training process alone: what stays on in every step need not be multiplied in every step.
-        """
-        with torch.no_grad():
-            for layer in self._layers:
-                if name in layer.lora_A:
-                    layer.get_base_layer().weight += layer.get_delta_weight(name)
-                    layer.delete_adapter(name)
-        self.set(*(kept for kept in self._on if kept != name))
 
-    def parameters(self, name: str) -> dict[str, nn.Parameter]:
-        """LoRA matrices of one adapter, by module name without peft's prefixes."""
-        marker = f".{name}.weight"
-        return {
-            key.replace(marker, ".weight"): parameter
-            for key, parameter in self.model.named_parameters()
-            if "lora_" in key and key.endswith(marker)
-        }
+def fold_lora(model: nn.Module, matrices: Mapping[str, Tensor], settings: LoraSettings, what: str) -> None:
+    """Add a saved LoRA to the weights: W + alpha / rank * B A.
 
-    def state(self, name: str) -> dict[str, Tensor]:
-        """The weights of one adapter as float16 tensors, ready to be saved."""
-        return {key: value.detach().cpu().half().contiguous() for key, value in self.parameters(name).items()}
+    Parameters
+    ----------
+    matrices : mapping
+        `MODULE.lora_A.weight (rank, in)` and `MODULE.lora_B.weight (out, rank)`, as `lora_state` returns them.
+    what : str
+        Where they are from, for messages.
 
-    def load(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Copy saved weights into an adapter.
-
-        Raises
-        ------
-        ArtefactError
-            Names or shapes differ from those of the adapter.
-        """
-        parameters = self.parameters(name)
-        if missing := parameters.keys() ^ tensors.keys():
-            raise ArtefactError(
-                f"the saved adapter '{name}' does not fit this backbone: {len(missing)} matrices differ, the first is"
-                f" {min(missing)}; load it with the backbone it was trained on"
+    Raises
+    ------
+    ArtefactError
+        The matrices do not fit the model.
+    """
+    modules = dict(model.named_modules())
+    with torch.no_grad():
+        for name in (key.removesuffix(".lora_A.weight") for key in matrices if key.endswith(".lora_A.weight")):
+            layer, low, high = (
+                modules.get(name),
+                matrices[f"{name}.lora_A.weight"],
+                matrices.get(f"{name}.lora_B.weight"),
             )
-        copy_tensors(parameters, tensors, f"adapter '{name}'")
+            if not isinstance(layer, nn.Linear) or high is None:
+                raise ArtefactError(
+                    f"{what}: the model has no linear layer {name}; load it with the backbone it was trained on"
+                )
+            if (high.shape[0], low.shape[1]) != tuple(layer.weight.shape) or high.shape[1] != low.shape[0]:
+                raise ArtefactError(
+                    f"{what}: {name} has matrices {tuple(high.shape)} and {tuple(low.shape)}, the layer"
+                    f" {tuple(layer.weight.shape)}; load it with the backbone it was trained on"
+                )
+            change = settings.alpha / settings.rank * (high.float() @ low.float())
+            layer.weight = nn.Parameter(layer.weight + change.to(layer.weight), requires_grad=False)
+
+
+def copy_sharing_embeddings(model: Model) -> Model:
+    """Copy a model but for its word embeddings (and a head that is tied to them), which both then share."""
+    shared = model.get_input_embeddings().parameters()  # type: ignore[union-attr]
+    return copy.deepcopy(model, {id(parameter): parameter for parameter in shared})
 
 
 def copy_tensors(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str) -> None:
@@ -154,11 +140,11 @@ def copy_tensors(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
         A tensor is missing or has another shape.
     """
     with torch.no_grad():
-        for key, parameter in parameters.items():
-            if key not in tensors:
-                raise ArtefactError(f"{what} lacks the tensor {key}; the file is of another version or damaged")
-            if tensors[key].shape != parameter.shape:
+        for name, parameter in parameters.items():
+            if name not in tensors:
+                raise ArtefactError(f"{what} lacks the tensor {name}; the file is of another version or damaged")
+            if tensors[name].shape != parameter.shape:
                 raise ArtefactError(
-                    f"{what}: {key} has shape {tuple(tensors[key].shape)}, the model wants {tuple(parameter.shape)}"
+                    f"{what}: {name} has shape {tuple(tensors[name].shape)}, the model wants {tuple(parameter.shape)}"
                 )
-            parameter.copy_(tensors[key])
+            parameter.copy_(tensors[name])

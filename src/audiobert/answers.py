@@ -5,19 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from audiobert.bank import Clip
-from audiobert.spans import Span
+from audiobert.sentence import Span
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A clip and its CLAP score: the cosine of query and clip, in [-1, 1]; `row` is where it stands in the bank."""
+    """A clip that was found.
+
+    Attributes
+    ----------
+    score
+        The retrieval score: a probability, or a cosine in [-1, 1] where a model retrieves by sound alone.
+    row
+        Where the clip stands in its bank; -1 for a recording that is in none.
+    knowledge
+        Its knowledge vector `(hidden_size,)`.
+    """
 
     clip: Clip
     score: float
     row: int = -1
+    knowledge: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         clip = self.clip

@@ -54,8 +54,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     os.close(handle)
     part = Path(name)
     try:
-        yield part
-        _flush(part)
+        with _full_disk_named(path):
+            yield part
+            _flush(part)
         part.chmod(0o644)
         part.replace(path)
     finally:
@@ -157,8 +158,9 @@ def whole_folder(path: str | Path, *, ours: Ours = _nothing, sources: Iterable[s
         _remove(part)
         part.mkdir()
         try:
-            yield part
-            _move_in(part, real, set(ours(real)) if real.exists() else set())
+            with _full_disk_named(real):
+                yield part
+                _move_in(part, real, set(ours(real)) if real.exists() else set())
         finally:
             _remove(part)
 
@@ -169,19 +171,21 @@ def finish_write(folder: str | Path) -> None:
     Raises
     ------
     ArtefactError
-        When the folder cannot be written to.
+        When the folder cannot be written to, or what lies there would change files elsewhere (no write of ours does).
     """
     folder = Path(folder)
     new = folder / _NEW
     if not new.is_dir():
         return
+    names = [name for name in _files(new) if name != _OBSOLETE]
+    obsolete = read_json(new / _OBSOLETE) if (new / _OBSOLETE).exists() else []
+    if not all(_stays_in(folder, name) for name in [*names, *obsolete]):
+        raise ArtefactError(f"{new} would change files outside {folder}; remove it")
     try:
-        for name in _files(new):
-            if name != _OBSOLETE:
-                _move(new / name, folder / name)
-        if (new / _OBSOLETE).exists():
-            for name in read_json(new / _OBSOLETE):
-                (folder / name).unlink(missing_ok=True)
+        for name in names:
+            _move(new / name, folder / name)
+        for name in obsolete:
+            (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise ArtefactError(
             f"writing to {folder} was interrupted and cannot be finished ({error.strerror or error}); "
@@ -211,11 +215,18 @@ def _move_in(part: Path, folder: Path, ours: set[str]) -> None:
         parents = target.parents[: len(Path(name).parts) - 1]
         if any(os.path.lexists(parent) and not parent.is_dir() for parent in parents):
             raise InputError(f"{target} cannot be written because a file lies where its folder should; move it away")
+        if not _stays_in(folder, name):
+            raise InputError(f"{target} lies behind a link in the folder; give the folder that it leads to")
         if os.path.lexists(target) and (name not in ours or target.is_symlink() or target.is_dir()):
             raise InputError(f"{target} exists and would be overwritten; move it away or give another folder")
     write_json(part / _OBSOLETE, sorted(ours - set(names)))
     part.rename(folder / _NEW)
     finish_write(folder)
+
+
+def _stays_in(folder: Path, name: str) -> bool:
+    """Tell whether a file's name leads to a place in the folder, not out of it by `..` or a link."""
+    return (folder / name).parent.resolve().is_relative_to(folder.resolve()) and Path(name).name not in ("", "..")
 
 
 def _move(source: Path, target: Path) -> None:
@@ -236,6 +247,16 @@ def _move(source: Path, target: Path) -> None:
 def _files(folder: Path) -> list[str]:
     """Return the names of all files below a folder, relative to it, sorted."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+@contextmanager
+def _full_disk_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ArtefactError(f"no space is left on the disk of {path}; free some and try again") from None
 
 
 def _flush(path: Path) -> None:

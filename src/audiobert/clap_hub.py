@@ -1,8 +1,10 @@
-"""The door to published CLAPs: any `transformers.ClapModel`, with its own processor."""
+"""Published CLAPs: any `transformers.ClapModel`, with its own processor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -13,14 +15,54 @@ from transformers import AutoFeatureExtractor, AutoTokenizer, PreTrainedTokenize
 from transformers import ClapModel as TransformersClap
 
 from audiobert.backbone import Identity, find_model, load_extractor, load_weights, model_type, weights_checksums
-from audiobert.clap import ClapModel, refuse_empty
+from audiobert.clap import ClapModel, QueryVectors, refuse_empty
+from audiobert.encoders.family import ExtractorFeatures
 from audiobert.errors import InputError
 from audiobert.features import FeatureMaker
-from audiobert.hub_features import ClapFeatures, maker_of
+from audiobert.sentence import query_tokens
+
+FUSED_SECONDS = 60.0  # a fused CLAP uses a clip as a whole; what lies behind this is not decoded
+_RANDOM_WINDOWS = Lock()  # held while numpy's global random state is set for the extractor
+
+
+@dataclass(frozen=True)
+class ClapFeatures(ExtractorFeatures):
+    """CLAP's mel energies: `(frames, bins)`, or, of a clip longer than a window for a fused CLAP, `(4 frames, bins)`.
+
+    The four windows are the whole clip shrunk and one window each of its beginning, middle and end. The extractor draws
+    windows at random; here the draw is the same for every clip and every run. A CLAP that is not fused uses the
+    beginning of a clip, where the extractor would draw any window.
+    """
+
+    @staticmethod
+    def max_seconds(extractor: Any) -> float:
+        return FUSED_SECONDS if extractor.truncation == "fusion" else float(extractor.max_length_s)
+
+    @property
+    def fused(self) -> bool:
+        """Whether the model fuses four windows of a long clip."""
+        return bool(self.extractor.truncation == "fusion")
+
+    @property
+    def window_frames(self) -> int:
+        """Frames of one window."""
+        return int(self.extractor.nb_max_samples // self.extractor.hop_length + 1)
+
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        with _RANDOM_WINDOWS:
+            before = np.random.get_state()
+            np.random.seed(0)
+            try:
+                _, extracted = self.extract(waveform)
+            finally:
+                np.random.set_state(before)
+        windows = np.asarray(extracted["input_features"][0], dtype=np.float32)  # (1 or 4, frames, bins)
+        alike = len(windows) > 1 and all(np.array_equal(windows[0], other) for other in windows[1:])
+        return windows[0] if alike else windows.reshape(-1, windows.shape[-1])
 
 
 class HubClap:
-    """Text and sound to unit vectors of one space, by a published CLAP; the same door as `audiobert.clap.ClapModel`.
+    """A published CLAP: texts and clips to unit vectors of one space, with the interface of `audiobert.clap.ClapModel`.
 
     A clip that fits into one window is never marked as longer, which transformers' processor does with one clip of
     every batch: the vector of a clip does not depend on the clips beside it.
@@ -38,8 +80,13 @@ class HubClap:
 
     @property
     def features(self) -> FeatureMaker:
-        """What makes of a waveform what `embed_audio` takes."""
+        """The features that `embed_audio` takes."""
         return self._features
+
+    @property
+    def text_dim(self) -> int:
+        """Length of a sentence vector: the CLAP vector is both."""
+        return self.clap_dim
 
     @property
     def clap_dim(self) -> int:
@@ -51,8 +98,8 @@ class HubClap:
         return self
 
     @torch.no_grad()
-    def embed_text(self, texts: Sequence[str], *, batch_size: int = 128) -> np.ndarray:
-        """CLAP vectors of texts, `(texts, clap_dim)` float32, unit norm.
+    def embed_query(self, texts: Sequence[str], *, batch_size: int = 128) -> QueryVectors:
+        """Embed texts as queries; the CLAP vectors serve as sentence vectors, too.
 
         Raises
         ------
@@ -62,30 +109,27 @@ class HubClap:
         refuse_empty(texts)
         vectors = [np.zeros((0, self.clap_dim), dtype=np.float32)]
         for start in range(0, len(texts), batch_size):
-            tokens = self.tokenizer(
-                list(texts[start : start + batch_size]),
-                padding=True,
-                truncation=True,
-                max_length=self.max_tokens,
-                return_tensors="pt",
-            ).to(self.model.device)
-            output = self.model.get_text_features(tokens["input_ids"], tokens["attention_mask"])
-            vectors.append(_unit(output))
-        return np.concatenate(vectors)
+            tokens = query_tokens(self.tokenizer, texts[start : start + batch_size], self.max_tokens)
+            vectors.append(_unit(self.model.get_text_features(*(part.to(self.model.device) for part in tokens))))
+        joined = np.concatenate(vectors)
+        return QueryVectors(sentence=joined, clap=joined)
+
+    def embed_text(self, texts: Sequence[str], *, batch_size: int = 128) -> np.ndarray:
+        """Embed texts as CLAP vectors alone, `(texts, clap_dim)` float32, unit norm; errors as of `embed_query`."""
+        return self.embed_query(texts, batch_size=batch_size).clap
 
     @torch.no_grad()
     def embed_audio(self, features: Sequence[np.ndarray], *, batch_size: int = 16) -> np.ndarray:
-        """CLAP vectors of what `features` made of clips: `(clips, clap_dim)` float32, unit norm."""
+        """Embed the features of clips as CLAP vectors, `(clips, clap_dim)` float32, unit norm."""
         vectors = [np.zeros((0, self.clap_dim), dtype=np.float32)]
         for start in range(0, len(features), batch_size):
             inputs, is_longer = self.inputs(features[start : start + batch_size])
             device = self.model.device
-            output = self.model.get_audio_features(inputs.to(device), is_longer=is_longer.to(device))
-            vectors.append(_unit(output))
+            vectors.append(_unit(self.model.get_audio_features(inputs.to(device), is_longer=is_longer.to(device))))
         return np.concatenate(vectors)
 
     def inputs(self, features: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """What the model is called with: `(clips, 1 or 4, frames, bins)` float32 and `(clips, 1)` bool, is longer."""
+        """Return the model's inputs: windows `(clips, 1 or 4, frames, bins)` float32, is-longer `(clips, 1)` bool."""
         frames = self._features.window_frames
         windows = 4 if self._features.fused else 1
         batch = np.stack(
@@ -98,7 +142,7 @@ class HubClap:
         return torch.from_numpy(batch).float(), is_longer
 
 
-# The door to CLAP, whichever it is: `features`, `clap_dim`, `embed_text`, `embed_audio`.
+# Both have `features`, `text_dim`, `clap_dim`, `embed_query`, `embed_text` and `embed_audio`.
 Clap = ClapModel | HubClap
 
 
@@ -117,14 +161,13 @@ def load_clap(name: str, *, revision: str | None = None) -> HubClap:
     folder, origin, commit = find_model(name, revision)
     if (found := model_type(folder, name)) != "clap":
         raise InputError(f"{name} is a model of type '{found}'; a CLAP (such as laion/clap-htsat-fused) is wanted")
-    maker = maker_of(load_extractor(AutoFeatureExtractor, folder, name), name)
-    assert isinstance(maker, ClapFeatures)
+    features = ClapFeatures.of(load_extractor(AutoFeatureExtractor, folder, name), name)
     tokenizer = load_extractor(AutoTokenizer, folder, name)
     model = load_weights(TransformersClap, folder, name, whole=True)
-    return HubClap(model, tokenizer, maker, Identity(name, origin, commit, weights_checksums(folder)))
+    return HubClap(model, tokenizer, features, Identity(name, origin, commit, weights_checksums(folder)))
 
 
 def _unit(output: Any) -> np.ndarray:
-    """The vectors of transformers' answer, which is a tensor in one version and an output in another; unit norm."""
+    """Return the vectors of transformers' output (a tensor in one version, a model output in another) at unit norm."""
     vectors = output if isinstance(output, Tensor) else output.pooler_output
     return functional.normalize(vectors.float(), dim=-1).cpu().numpy()

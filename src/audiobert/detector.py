@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from audiobert.spans import Span, spans_of_words
+from audiobert.errors import InputError
+from audiobert.sentence import Span, check_text, pad_tokens, spans_of_words, tokenize, windows
 
-# The detector learnt from single sentences: in a long text it reads about as much at once as it did in training.
+# The detector was trained on single sentences: a long text is read in windows of about their length.
 WINDOW_TOKENS = 96
 WINDOW_OVERLAP_TOKENS = 32
-
-
-class Switch(Protocol):
-    """Gives a context in which the detector's adapter is the one that is on."""
-
-    def __call__(self) -> AbstractContextManager[None]: ...
+MAX_CHARACTERS = 2_000_000
 
 
 class SpanDetector:
@@ -30,7 +25,7 @@ class SpanDetector:
     Parameters
     ----------
     encoder
-        A transformers encoder; returns hidden states; with `switch` on, those that the head was trained on.
+        A transformers encoder with the detector's LoRA; returns hidden states.
     head : nn.Linear
         From hidden states to the two labels, other and sound.
     tokenizer : PreTrainedTokenizerBase
@@ -46,76 +41,86 @@ class SpanDetector:
         encoder: Any,
         head: nn.Linear,
         tokenizer: PreTrainedTokenizerBase,
-        switch: Switch,
         threshold: float = 0.5,
         mask_token: str | None = None,
     ) -> None:
-        self.encoder, self.head, self.tokenizer, self.switch = encoder, head, tokenizer, switch
+        self.encoder, self.head, self.tokenizer = encoder, head, tokenizer
         self.threshold, self.mask_token = threshold, mask_token
         self.max_tokens = int(min(WINDOW_TOKENS, tokenizer.model_max_length, encoder.config.max_position_embeddings))
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Label logits `(texts, tokens, 2)`."""
+        """Compute label logits `(texts, tokens, 2)`."""
         return self.head(self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state)
 
     @torch.no_grad()
     def detect(self, texts: Sequence[str], *, batch_size: int = 64) -> list[list[Span]]:
-        """The spans of each text, in the order of the text; none where nothing is about sound.
+        """Return the spans of each text, in the order of the text; none where nothing is about sound.
 
-        A text longer than `WINDOW_TOKENS` is read in overlapping windows; where two overlap, a token counts as it
-        does in the window in which it stands further from the edge.
+        A text longer than a window is read in overlapping windows; where two overlap, a word gets the probability from
+        the window in which it stands further from the edge. Memory and time grow linearly with the text.
+
+        Raises
+        ------
+        InputError
+            A text is no string, or has more than `MAX_CHARACTERS` characters.
         """
-        own, theirs = self.tokenizer.mask_token, self.mask_token
-        if own and theirs and len(own) == len(theirs):  # "<mask>" and "[MASK]": offsets stay
-            texts = [text.replace(theirs, own) for text in texts]
-        found: list[list[Span]] = [[] for _ in texts]
-        order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: len(texts[i]))
-        with self.switch():
-            for start in range(0, len(order), batch_size):
-                members = order[start : start + batch_size]
-                for member, spans in zip(members, self._detect_batch([texts[i] for i in members]), strict=True):
-                    found[member] = spans
+        for text in texts:
+            check_text(text)
+            if len(text) > MAX_CHARACTERS:
+                raise InputError(f"a text has {len(text):,} characters; give at most {MAX_CHARACTERS:,} at once")
+        read = [self._with_own_mask(text) for text in texts]
+        tokens = tokenize(self.tokenizer, read)
+        probabilities = self._probabilities(tokens["input_ids"], batch_size)
+        found = []
+        for row, (text, scores) in enumerate(zip(texts, probabilities, strict=True)):
+            found.append(self._spans(text, tokens["offset_mapping"][row], tokens.word_ids(row), scores))
         return found
 
-    def _detect_batch(self, texts: list[str]) -> list[list[Span]]:
-        windows = self.tokenizer(
-            texts,
-            padding=True,
-            truncation=True,
-            max_length=self.max_tokens,
-            stride=WINDOW_OVERLAP_TOKENS,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-            return_tensors="pt",
-        )
-        device = self.encoder.device
-        logits = self.logits(windows["input_ids"].to(device), windows["attention_mask"].to(device))
-        probabilities = logits.float().softmax(dim=-1)[..., 1].cpu().numpy()  # (windows, tokens)
-        owners = windows["overflow_to_sample_mapping"].tolist()
-        # word -> (distance from the window's edge, its tokens' offsets and probabilities)
-        words: list[dict[int, tuple[int, list[tuple[tuple[int, int], float]]]]] = [{} for _ in texts]
-        for window, owner in enumerate(owners):
-            offsets = windows["offset_mapping"][window].tolist()
-            word_ids = windows.word_ids(window)
-            length = int(windows["attention_mask"][window].sum())
-            here: dict[int, tuple[int, list[tuple[tuple[int, int], float]]]] = {}
-            for token, word in enumerate(word_ids):
-                if word is not None:
-                    edge = min(token, length - token)
-                    here.setdefault(word, (edge, []))[1].append((tuple(offsets[token]), probabilities[window, token]))
-            for word, entry in here.items():
-                if word not in words[owner] or words[owner][word][0] < entry[0]:
-                    words[owner][word] = entry
-        result = []
-        for text, by_word in zip(texts, words, strict=True):
-            pieces = [(word, *piece) for word in sorted(by_word) for piece in by_word[word][1]]
-            result.append(
-                spans_of_words(
-                    text,
-                    [offset for _, offset, _ in pieces],
-                    [word for word, _, _ in pieces],
-                    np.array([probability for _, _, probability in pieces]),
-                    self.threshold,
-                )
-            )
-        return result
+    def _with_own_mask(self, text: str) -> str:
+        """Spell masks as this tokenizer does, where that keeps the offsets ("<mask>" and "[MASK]" are equally long)."""
+        own, theirs = self.tokenizer.mask_token, self.mask_token
+        return text.replace(theirs, str(own)) if own and theirs and len(str(own)) == len(theirs) else text
+
+    def _probabilities(self, rows: Sequence[list[int]], batch_size: int) -> list[np.ndarray]:
+        """Return the probability of each token to be about sound, `(tokens,)` per text."""
+        specials = self.tokenizer.num_special_tokens_to_add()
+        first, last = (specials + 1) // 2, specials // 2  # special tokens before and behind a text
+        size = self.max_tokens - specials
+        pieces = [  # (text, first and last token without special tokens)
+            (row, *window)
+            for row, ids in enumerate(rows)
+            for window in windows(len(ids) - specials, size, WINDOW_OVERLAP_TOKENS)
+        ]
+        found = [np.zeros(len(ids), dtype=np.float32) for ids in rows]
+        margins = [np.full(len(ids), -1) for ids in rows]  # distance from the window's edge that a probability is from
+        order = sorted(range(len(pieces)), key=lambda i: pieces[i][2] - pieces[i][1])
+        for at in range(0, len(order), batch_size):
+            chosen = [pieces[i] for i in order[at : at + batch_size]]
+            inputs = [
+                [*rows[row][:first], *rows[row][first + start : first + stop], *rows[row][len(rows[row]) - last :]]
+                for row, start, stop in chosen
+            ]
+            ids, attention = (tensor.to(self.encoder.device) for tensor in pad_tokens(self.tokenizer, inputs))
+            scores = self.logits(ids, attention).float().softmax(dim=-1)[..., 1].cpu().numpy()  # (windows, tokens)
+            for own, (row, start, stop) in zip(scores, chosen, strict=True):
+                place = slice(first + start, first + stop)
+                inner = np.arange(stop - start)
+                margin = np.minimum(inner, inner[::-1])
+                better = margin > margins[row][place]
+                found[row][place] = np.where(better, own[first : first + stop - start], found[row][place])
+                margins[row][place] = np.maximum(margin, margins[row][place])
+        return found
+
+    def _spans(
+        self, text: str, offsets: Sequence[tuple[int, int]], word_ids: Sequence[int | None], scores: np.ndarray
+    ) -> list[Span]:
+        """Join the tokens of a text to words and the words above the threshold to spans."""
+        words: dict[int, list[int]] = {}
+        for token, word in enumerate(word_ids):
+            if word is not None:
+                words.setdefault(word, []).append(token)
+        found = [
+            (word, offsets[tokens[0]][0], offsets[tokens[-1]][1], float(scores[tokens].mean()))
+            for word, tokens in sorted(words.items())
+        ]
+        return spans_of_words(text, found, self.threshold)

@@ -3,51 +3,54 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from audiobert.adapters import AUDIO, LANGUAGE, LoraSettings, copy_tensors
+from audiobert.adapters import copy_sharing_embeddings, copy_tensors, fold_lora
 from audiobert.answers import AuditorySpan, FillMask, Hit, MaskPredictions, MaskScores, Prediction
 from audiobert.artefacts import whole_folder
+from audiobert.backbone import pick_device
 from audiobert.bank import AudioBank, check_identity
 from audiobert.clip_encoder import ModelClipEncoder, Precision
 from audiobert.errors import InputError
-from audiobert.inputs import Offsets, Prepared, encode_texts, prepare
-from audiobert.missing_word import Lexicon, blank_sentence, join_rows
-from audiobert.modeling import AudioBertForMaskedLM, Injection, InjectionSettings
-from audiobert.parts import (
+from audiobert.injection import NO_CLIP, SpanKnowledge, new_injection
+from audiobert.knowledge import KnowledgeEncoder
+from audiobert.model_folder import (
     BANK_FOLDER,
-    Parts,
+    ModelSettings,
     encoder_identity,
     load_part,
-    load_parts,
+    model_files,
     model_folder,
-    new_audio_encoder,
-    new_knowledge_encoder,
     part_of,
-    trained_knowledge,
 )
-from audiobert.spans import Span
-from audiobert.text_features import ScoredTexts, TextFeatures, sentence_vectors
+from audiobert.modeling import AudioBertForMaskedLM
+from audiobert.parts import Parts, load_parts, new_audio_encoder
+from audiobert.recordings import recorded_hit
+from audiobert.retrieve import Retriever
+from audiobert.sentence import Offsets, Sentence, Span, encode_texts, read_sentence
+
+Sound = Literal["on", "unheard", "off"]
+Recording = str | Path
 
 
 class AudioBert:
-    """A masked language model that looks up what things sound like.
+    """A masked language model that looks up how things sound.
 
-    Use `from_pretrained`. One object may serve several threads; they take turns on the backbone.
+    Use `from_pretrained`. One object may serve several threads at once.
 
     Attributes
     ----------
     tokenizer
         The language model's.
-    bank : AudioBank
+    banks : tuple of AudioBank
         The clips that spans are looked up in.
+    settings : ModelSettings
+        How clips are retrieved, encoded and injected.
 
     Examples
     --------
@@ -62,54 +65,100 @@ class AudioBert:
         parts: Parts,
         model: AudioBertForMaskedLM,
         clip_encoder: ModelClipEncoder,
-        bank: AudioBank,
-        query: str = "{span}",
+        banks: Sequence[AudioBank],
+        settings: ModelSettings,
         folder: Path | None = None,
         name: str = "",
     ) -> None:
-        check_identity(bank, clip_encoder.identity())
-        self.parts, self.model, self.bank = parts, model.eval(), bank
-        self.tokenizer = parts.tokenizer
-        self.name = name
-        self._clip_encoder, self._query, self._folder = clip_encoder, query, folder
-        self._lexicon = Lexicon(model.settings.lexicon, parts.tokenizer)
+        for bank in banks:
+            check_identity(bank, clip_encoder.identity())
+        self.parts, self.model, self.settings = parts, model.eval(), settings
+        self.plain = AudioBertForMaskedLM(parts.language_model).eval()
+        self.tokenizer, self.name = parts.tokenizer, name
+        self._clip_encoder, self._folder = clip_encoder, folder
+        self.retriever = Retriever(parts.clap, banks, settings.retrieval)
         encoder_limit = int(parts.language_model.config.max_position_embeddings)
         self.max_tokens = min(int(self.tokenizer.model_max_length), encoder_limit)
 
     @classmethod
     def from_pretrained(
-        cls, name: str = "mini", *, bank: str | Path | None = None, device: str | None = None
+        cls,
+        name: str | Path = "mini",
+        *,
+        bank: str | Path | Sequence[str | Path] | None = None,
+        only_bank: bool = False,
+        device: str | None = None,
     ) -> AudioBert:
         """Load a model.
 
         Parameters
         ----------
-        name : str
+        name : str or Path
             `mini`, or a folder written by `save_pretrained` or by `audiobert train audiobert`.
-        bank : str or Path, optional
-            A bank to search instead of the one that comes with the model; it must have been built with this model.
+        bank : str, Path or sequence of them, optional
+            Banks to search beside the one that comes with the model; they must have been built with this model.
+        only_bank : bool
+            Leave the model's own bank out.
         device : str, optional
             A torch device; by default the accelerator if there is one, else the CPU.
 
         Raises
         ------
         ArtefactError
-            A part or the bank is missing, damaged, or belongs to another model.
+            A part or a bank is missing, damaged, or belongs to another model.
+        InputError
+            The device is not there, or `only_bank` is given without a bank.
         """
         folder = model_folder(name)
-        parts, model, clip_encoder = load_model(folder, device)
-        opened = AudioBank.open(bank if bank is not None else folder / BANK_FOLDER)
-        query = parts.records["audiobert"]["settings"]["query"]
-        return cls(parts, model, clip_encoder, opened, query, folder, name)
+        given = [bank] if isinstance(bank, str | Path) else list(bank or ())
+        if only_bank and not given:
+            raise InputError("only_bank leaves the model's own bank out; give a bank to search instead")
+        parts, model, clip_encoder, settings = load_model(folder, device)
+        opened = [AudioBank.open(path) for path in ([] if only_bank else [folder / BANK_FOLDER]) + given]
+        return cls(parts, model, clip_encoder, opened, settings, folder, str(name))
+
+    def with_bank(self, *banks: AudioBank | str | Path, only: bool = False) -> AudioBert:
+        """Return a model that shares this one's weights and searches these banks, too, or them alone.
+
+        Raises
+        ------
+        ArtefactError
+            A bank is missing, damaged, or belongs to another model.
+        """
+        opened = [bank if isinstance(bank, AudioBank) else AudioBank.open(bank) for bank in banks]
+        searched = [*([] if only else self.banks), *opened]
+        return AudioBert(self.parts, self.model, self._clip_encoder, searched, self.settings, self._folder, self.name)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model with its bank's vectors and metadata into a folder that `from_pretrained` takes."""
-        assert self._folder is not None
-        with whole_folder(folder) as part:
+        """Write the model with its (first) bank's vectors and metadata into a folder that `from_pretrained` takes.
+
+        Files of the folder that are not this model's stay as they are.
+
+        Raises
+        ------
+        InputError
+            The model was not loaded from a folder, or `folder` holds files of these names that are no AudioBERT's.
+        """
+        if self._folder is None or not self.banks:
+            raise InputError("this model was put together in memory; save one that from_pretrained loaded")
+        with whole_folder(folder, ours=model_files) as part:
             for file in sorted(self._folder.iterdir()):
                 if file.is_file() and file.suffix in (".json", ".safetensors"):
                     shutil.copyfile(file, part / file.name)
-            shutil.copytree(self.bank.folder, part / BANK_FOLDER)
+            shutil.copytree(self.banks[0].folder, part / BANK_FOLDER)
+
+    def __repr__(self) -> str:
+        backbone = self.parts.identity.name
+        return f"AudioBert({self.name!r}: {backbone}, {len(self.banks)} banks, {len(self.retriever):,} clips)"
+
+    @property
+    def banks(self) -> tuple[AudioBank, ...]:
+        return self.retriever.banks
+
+    @property
+    def bank(self) -> AudioBank:
+        """The first of the banks, the model's own unless it was left out."""
+        return self.banks[0]
 
     @property
     def mask_token(self) -> str:
@@ -117,64 +166,70 @@ class AudioBert:
         return str(self.tokenizer.mask_token)
 
     def clip_encoder(self) -> ModelClipEncoder:
-        """What turns clips into vectors for a bank of this model."""
+        """Return what turns clips into vectors for a bank of this model."""
         return self._clip_encoder
 
     def describe(self) -> dict[str, Any]:
-        """What the model is made of: backbone, parts with their checksums, bank."""
+        """Return what the model is made of: backbone, parts with their checksums, banks."""
         return {
             "name": self.name,
             "backbone": self.parts.identity.to_json(),
-            "parts": {name: record["sha256"] for name, record in self.parts.records.items()},
-            "bank": {"clips": len(self.bank), "identity": self.bank.identity},
+            "parts": {name: record.sha256 for name, record in self.parts.records.items()},
+            "banks": [{"clips": len(bank), "identity": bank.identity} for bank in self.banks],
         }
 
-    def detect(self, texts: Any) -> Any:
-        """The spans that are about sound, in the order of the text.
+    @overload
+    def detect(self, texts: str) -> list[Span]: ...
+    @overload
+    def detect(self, texts: Iterable[str]) -> list[list[Span]]: ...
+    def detect(self, texts: str | Iterable[str]) -> list[Span] | list[list[Span]]:
+        """Return the spans that are about sound, in the order of the text; a list per text for several.
 
-        Parameters
-        ----------
-        texts : str or sequence of str
-
-        Returns
-        -------
-        list of Span, or list of list of Span for a sequence
+        Raises
+        ------
+        InputError
+            A text is no string, or too long.
         """
         if isinstance(texts, str):
             return self.parts.detector.detect([texts])[0]
-        return self.parts.detector.detect(texts)
+        return self.parts.detector.detect(listed(texts))
 
     def search(self, query: str, top_k: int = 10, **filters: Any) -> list[Hit]:
-        """The clips whose sound fits the words best.
+        """Return the clips that fit the words best.
 
         Parameters
         ----------
         query : str
             Words for a sound.
         top_k : int
-            How many clips.
+            Number of clips.
         **filters
-            Whatever `AudioBank.search` takes: `exclude`, licences, sources, durations.
+            Whatever `AudioBank.select` takes: `exclude`, licences, sources, durations.
         """
-        scores, indices = self.bank.search(self.parts.clap.embed_text([query]), top_k, **filters)
-        return self._hits(indices[0], scores[0])
+        if not isinstance(query, str):
+            raise InputError(f"the query is of type {type(query).__name__}; give a string with words for a sound")
+        return list(self.retriever.search([query], top_k, **filters)[0])
 
-    def _hits(self, rows: np.ndarray, scores: np.ndarray) -> list[Hit]:
-        """Clips by their rows in the bank; -1 fills up where fewer were found."""
-        return [
-            Hit(self.bank.clip(row), float(score), int(row))
-            for row, score in zip(rows, scores, strict=True)
-            if row >= 0
-        ]
-
+    @overload
+    def fill_mask(
+        self, texts: str, *, top_k: int = 5, audio: bool = True, base: bool = True, clips_per_span: int | None = None,
+        sounds: Mapping[str, Recording] | None = None,
+    ) -> FillMask: ...  # fmt: skip
+    @overload
+    def fill_mask(
+        self, texts: Iterable[str], *, top_k: int = 5, audio: bool = True, base: bool = True,
+        clips_per_span: int | None = None, sounds: Mapping[str, Recording] | None = None,
+    ) -> list[FillMask]: ...  # fmt: skip
     def fill_mask(
         self,
-        texts: Any,
+        texts: str | Iterable[str],
         *,
         top_k: int = 5,
         audio: bool = True,
+        base: bool = True,
         clips_per_span: int | None = None,
-    ) -> Any:
+        sounds: Mapping[str, Recording] | None = None,
+    ) -> FillMask | list[FillMask]:
         """Predict the masks of one text or several, with sound and without.
 
         Where no span is found, or with `audio=False`, the predictions are those of the plain language model, to the
@@ -182,187 +237,190 @@ class AudioBert:
 
         Parameters
         ----------
-        texts : str or sequence of str
+        texts : str or iterable of str
             With `[MASK]` once or more.
         top_k : int
-            Predictions a mask.
+            Predictions per mask.
         audio : bool
             False leaves out detector, retrieval, injection and LoRA.
+        base : bool
+            False leaves out the plain language model's predictions where there is a span, which saves a pass.
         clips_per_span : int, optional
-            Clips that speak for a span; by default as many as in training.
+            Clips to retrieve per span; by default as many as in training.
+        sounds : mapping, optional
+            A recording for a piece of the text, as `{"This": "clip.wav"}`: that piece is a span, and the recording is
+            injected instead of clips of the banks.
 
         Returns
         -------
-        FillMask, or list of FillMask for a sequence
+        FillMask, or list of FillMask for several texts
 
         Raises
         ------
         InputError
-            A text is empty or has no mask, or `top_k` is not between 1 and the size of the vocabulary.
+            A text is empty or has no mask, `top_k` is not between 1 and the size of the vocabulary, or a recording
+            cannot be decoded or its piece is not in the text.
         """
-        vocabulary = int(self.parts.language_model.config.vocab_size)
-        if not 1 <= top_k <= vocabulary:
-            raise InputError(f"top_k is {top_k}; give a number from 1 to {vocabulary:,}")
-        if clips_per_span is not None and clips_per_span < 1:
-            raise InputError(f"clips_per_span is {clips_per_span}; give 1 or more, or switch audio off")
+        self._check_counts(top_k, clips_per_span)
         single = isinstance(texts, str)
-        given: Sequence[str] = [texts] if single else texts
-        prepared = [prepare(self.tokenizer, text, self.max_tokens) for text in given]
-        spans = self._look_up(prepared, None, clips_per_span, None) if audio else [()] * len(prepared)
+        given = [texts] if isinstance(texts, str) else listed(texts)
+        sentences = [read_sentence(self.tokenizer, text, self.max_tokens) for text in given]
+        recordings = {piece: recorded_hit(self._clip_encoder, file) for piece, file in (sounds or {}).items()}
+        spans: Sequence[tuple[AuditorySpan, ...]] = [()] * len(given)
+        if audio:
+            spans = self._with_clips(self._spans(sentences, recordings), clips_per_span)
+        with_sound = self._predict(sentences, spans, "on")
+        rows = [row for row in range(len(sentences)) if base or row not in with_sound]
+        without = dict(zip(rows, self._plain([sentences[row] for row in rows]), strict=True))
         answers = []
-        base = self._plain(prepared, 64)
-        heard = self._auditory(prepared, spans, 64)
-        for row, (text, row_spans) in enumerate(zip(prepared, spans, strict=True)):
-            plain = self._best(base[row], top_k)
-            best = self._best(heard[row], top_k) if row in heard else plain
+        for row, (sentence, found) in enumerate(zip(sentences, spans, strict=True)):
+            plain = self._best(without[row], top_k) if row in without else [()] * sentence.masks
+            best = self._best(with_sound[row], top_k) if row in with_sound else plain
             masks = tuple(MaskPredictions(p, b) for p, b in zip(best, plain, strict=True))
-            answers.append(FillMask(text.original, bool(row_spans), self._in_original(text, row_spans), masks))
+            answers.append(FillMask(sentence.original, row in with_sound, _in_original(sentence, found), masks))
         return answers[0] if single else answers
 
     def score_masks(
         self,
         texts: Sequence[str],
         *,
-        audio: bool = True,
+        sound: Sound = "on",
         spans: Sequence[Sequence[Offsets]] | None = None,
+        hits: Sequence[Sequence[tuple[Hit, ...]]] | None = None,
         batch_size: int = 64,
         exclude: Iterable[str] | None = None,
-        begun: Sequence[bool] | None = None,
     ) -> list[MaskScores]:
-        """Log-probabilities of the whole vocabulary at every mask, for evaluation.
+        """Return log-probabilities of the whole vocabulary at every mask, for evaluation.
 
         Parameters
         ----------
+        sound : str
+            `on`; `unheard`: LoRA on, no knowledge; `off`: the plain language model.
         spans : sequence of sequences of (int, int), optional
             Character spans of each text instead of the detected ones; an empty sequence switches that text off.
+        hits : sequence of sequences of tuples of Hit, optional
+            The clips of each of these spans, instead of what is retrieved.
         exclude : iterable of str, optional
             Ids of clips that retrieval must not use.
-        begun : sequence of bool, optional
-            Texts whose masks complete a word that has begun before them: the word scorer, which knows whole words, is
-            not asked there.
         """
-        prepared = [prepare(self.tokenizer, text, self.max_tokens) for text in texts]
-        found = self._look_up(prepared, spans, None, exclude) if audio else [()] * len(prepared)
-        heard = self._auditory(prepared, found, batch_size, begun)
-        silent = [row for row in range(len(prepared)) if row not in heard]
-        base = dict(zip(silent, self._plain([prepared[row] for row in silent], batch_size), strict=True))
+        sentences = [read_sentence(self.tokenizer, text, self.max_tokens) for text in listed(texts)]
+        found: Sequence[tuple[AuditorySpan, ...]] = [()] * len(sentences)
+        if sound != "off":
+            chosen = self._spans(sentences) if spans is None else _given_spans(sentences, spans, hits)
+            found = self._with_clips(chosen, exclude=exclude)
+        with_sound = self._predict(sentences, found, sound, batch_size)
+        rows = [row for row in range(len(sentences)) if row not in with_sound]
+        without = dict(zip(rows, self._plain([sentences[row] for row in rows], batch_size), strict=True))
         return [
-            MaskScores(heard[row] if row in heard else base[row], row in heard, self._in_original(text, found[row]))
-            for row, text in enumerate(prepared)
+            MaskScores(
+                with_sound[row] if row in with_sound else without[row],
+                row in with_sound,
+                _in_original(sentence, found[row]),
+            )
+            for row, sentence in enumerate(sentences)
         ]
 
-    def _look_up(
-        self,
-        prepared: Sequence[Prepared],
-        spans: Sequence[Sequence[Offsets]] | None,
-        clips_per_span: int | None,
-        exclude: Iterable[str] | None,
+    def _check_counts(self, top_k: int, clips_per_span: int | None) -> None:
+        vocabulary = int(self.parts.language_model.config.vocab_size)
+        if not isinstance(top_k, int) or not 1 <= top_k <= vocabulary:
+            raise InputError(f"top_k is {top_k!r}; give a number from 1 to {vocabulary:,}")
+        if clips_per_span is not None and (not isinstance(clips_per_span, int) or clips_per_span < 1):
+            raise InputError(f"clips_per_span is {clips_per_span!r}; give 1 or more, or switch audio off")
+
+    def _spans(
+        self, sentences: Sequence[Sentence], recordings: Mapping[str, Hit] | None = None
+    ) -> list[Sequence[Span]]:
+        """Return the detected spans of each sentence; a piece with a recording of its own is one, too."""
+        detected = self.parts.detector.detect([sentence.text for sentence in sentences])
+        if not recordings:
+            return list(detected)
+        found: list[Sequence[Span]] = []
+        for sentence, spans in zip(sentences, detected, strict=True):
+            given = [_span_of_piece(sentence, piece, hit) for piece, hit in recordings.items()]
+            rest = [span for span in spans if all(span.end <= g.start or span.start >= g.end for g in given)]
+            found.append(sorted([*given, *rest], key=lambda span: span.start))
+        return found
+
+    def _with_clips(
+        self, spans: Sequence[Sequence[Span]], clips: int | None = None, exclude: Iterable[str] | None = None
     ) -> list[tuple[AuditorySpan, ...]]:
-        """Spans of the prepared texts, detected or given, with the clips of each."""
-        if spans is None:
-            found = self.parts.detector.detect([text.text for text in prepared])
-        else:
-            found = [
-                [Span(p.text[a:b], a, b) for a, b in sorted(p.to_text(*span) for span in row) if b > a]
-                for p, row in zip(prepared, spans, strict=True)
-            ]
-        distinct = sorted({span.text for row in found for span in row})
-        if not distinct:
-            return [()] * len(prepared)
-        top_k = min(clips_per_span or self.model.settings.clips_per_span, len(self.bank))
-        queries = self.parts.clap.embed_text([self._query.format(span=text) for text in distinct])
-        scores, indices = self.bank.search(queries, top_k, exclude=exclude)
-        hits = {
-            text: tuple(self._hits(row, row_scores))
-            for text, row, row_scores in zip(distinct, indices, scores, strict=True)
-        }
-        return [tuple(AuditorySpan(s.text, s.start, s.end, s.score, hits[s.text]) for s in row) for row in found]
+        """Retrieve the clips of the spans that have none yet."""
+        texts = sorted({span.text for row in spans for span in row if not isinstance(span, AuditorySpan)})
+        found = self.retriever.find(texts, clips, exclude=exclude) if texts else []
+        hits = dict(zip(texts, found, strict=True))
+        return [
+            tuple(
+                span
+                if isinstance(span, AuditorySpan)
+                else AuditorySpan(span.text, span.start, span.end, span.score, hits[span.text])
+                for span in row
+            )
+            for row in spans
+        ]
 
-    def _plain(self, prepared: Sequence[Prepared], batch_size: int) -> list[Tensor]:
-        """Log-probabilities `(masks, vocabulary)` of the plain language model."""
-        result: dict[int, Tensor] = {}
-        order = sorted(range(len(prepared)), key=lambda row: len(prepared[row].text))
-        for start in range(0, len(order), batch_size):
-            members = order[start : start + batch_size]
-            result |= self._forward(prepared, members, None)
-        return [result[row] for row in range(len(prepared))]
+    def _plain(self, sentences: Sequence[Sentence], batch_size: int = 64) -> list[Tensor]:
+        """Return log-probabilities `(masks, vocabulary)` per sentence of the plain language model."""
+        result = self._batches(
+            sentences, range(len(sentences)), batch_size, lambda members: self._forward([sentences[i] for i in members])
+        )
+        return [result[row] for row in range(len(sentences))]
 
-    def _auditory(
+    def _predict(
         self,
-        prepared: Sequence[Prepared],
+        sentences: Sequence[Sentence],
         spans: Sequence[tuple[AuditorySpan, ...]],
-        batch_size: int,
-        begun: Sequence[bool] | None = None,
+        sound: Sound,
+        batch_size: int = 64,
     ) -> dict[int, Tensor]:
-        """Log-probabilities of the texts that have spans, by row: knowledge injected, LoRA on."""
-        result: dict[int, Tensor] = {}
-        order = sorted((row for row in range(len(prepared)) if spans[row]), key=lambda row: len(prepared[row].text))
-        for start in range(0, len(order), batch_size):
-            members = order[start : start + batch_size]
-            heard = self._forward(prepared, members, [spans[row] for row in members])
-            result |= self._with_words(prepared, heard, begun)
-        return result
-
-    @torch.no_grad()
-    def _with_words(
-        self, prepared: Sequence[Prepared], heard: dict[int, Tensor], begun: Sequence[bool] | None
-    ) -> dict[int, Tensor]:
-        """The same joined with what the word scorer says of the texts that ask for one whole word."""
-        scorer = self.model.word_scorer
-        rows = [row for row in heard if not (begun and begun[row])] if scorer is not None else []
-        blanks = ((row, blank_sentence(prepared[row].text, self.mask_token)) for row in rows)
-        sentences = {row: sentence for row, sentence in blanks if sentence is not None}
-        if scorer is None or not sentences:
-            return heard
-        texts = self._scored_by(sentences.values()).of_texts(list(sentences.values()))
-        return join_rows(scorer, self._lexicon, heard, list(sentences), texts.to(self.parts.language_model.device))
-
-    @torch.no_grad()
-    def _forward(
-        self,
-        prepared: Sequence[Prepared],
-        members: Sequence[int],
-        spans: Sequence[tuple[AuditorySpan, ...]] | None,
-    ) -> dict[int, Tensor]:
-        texts = [prepared[row].text for row in members]
-        offsets = None if spans is None else [[(span.start, span.end) for span in row] for row in spans]
-        inputs = encode_texts(self.tokenizer, texts, offsets).to(self.parts.language_model.device)
-        injection = None if spans is None else self._injection(inputs.starts, inputs.ends, spans)
-        with self.parts.adapters.on(*((LANGUAGE,) if spans is None else (LANGUAGE, AUDIO))):
-            logits = self.model(inputs.input_ids, inputs.attention_mask, inputs.masks, injection)
-        log_probs = logits.float().log_softmax(dim=-1).cpu()
-        counts = [prepared[row].masks for row in members]
-        return dict(zip(members, log_probs.split(counts), strict=True))
-
-    def _injection(self, starts: Tensor, ends: Tensor, spans: Sequence[tuple[AuditorySpan, ...]]) -> Injection:
-        width = starts.shape[1]
-        clips = max(len(span.clips) for row in spans for span in row)
-        hidden = self.bank.knowledge_vectors.shape[1]
-        knowledge = np.zeros((len(spans), width, clips, hidden), dtype=np.float32)
-        scores = np.full((len(spans), width, clips), -1e4, dtype=np.float32)
-        for row, row_spans in enumerate(spans):
-            for column, span in enumerate(row_spans):
-                count = len(span.clips)
-                knowledge[row, column, :count] = self.bank.knowledge_vectors[[hit.row for hit in span.clips]]
-                scores[row, column, :count] = [hit.score for hit in span.clips]
-        device = starts.device
-        words = self._words([[span.text for span in row] for row in spans])
-        return Injection(
-            starts, ends, torch.from_numpy(knowledge).to(device), torch.from_numpy(scores).to(device), words
+        """Return log-probabilities of the sentences that have spans, by row: LoRA on, knowledge injected."""
+        return self._batches(
+            sentences,
+            [row for row in range(len(sentences)) if spans[row]],
+            batch_size,
+            lambda members: self._forward([sentences[i] for i in members], [spans[i] for i in members], sound),
         )
 
-    def _words(self, spans: Sequence[Sequence[str]]) -> TextFeatures | None:
-        """What the spans of rows are scored by, where there are two to compare; None where no row has two."""
-        rows = [row if len(row) > 1 else () for row in spans]
-        if not self.model.settings.comparison or not any(rows):
-            return None
-        return self._scored_by(chain.from_iterable(rows)).of(rows).to(self.parts.language_model.device)
+    @staticmethod
+    def _batches(
+        sentences: Sequence[Sentence], rows: Iterable[int], batch_size: int, forward: Any
+    ) -> dict[int, Tensor]:
+        order = sorted(rows, key=lambda row: len(sentences[row].text))
+        result: dict[int, Tensor] = {}
+        for start in range(0, len(order), batch_size):
+            members = order[start : start + batch_size]
+            result |= zip(members, forward(members), strict=True)
+        return result
 
-    def _scored_by(self, texts: Iterable[str]) -> ScoredTexts:
-        """What spans and sentences are scored by."""
-        names = sorted({text.lower() for text in texts})
-        with self.parts.adapters.on():
-            return ScoredTexts(names, sentence_vectors(self.parts.language_model.base_model, self.tokenizer, names))
+    @torch.inference_mode()
+    def _forward(
+        self,
+        sentences: Sequence[Sentence],
+        spans: Sequence[tuple[AuditorySpan, ...]] | None = None,
+        sound: Sound = "off",
+    ) -> tuple[Tensor, ...]:
+        """Run one batch; without spans, the plain language model. Returns `(masks, vocabulary)` per sentence."""
+        offsets = None if spans is None else [[(span.start, span.end) for span in row] for row in spans]
+        model = self.plain if spans is None else self.model
+        inputs = encode_texts(self.tokenizer, [sentence.text for sentence in sentences], offsets).to(
+            self.parts.language_model.device
+        )
+        knowledge = None if spans is None or sound == "unheard" else self._knowledge(inputs.starts, spans)
+        logits = model(inputs.input_ids, inputs.attention_mask, inputs.masks, knowledge)
+        return logits.float().log_softmax(dim=-1).cpu().split([sentence.masks for sentence in sentences])
+
+    def _knowledge(self, starts: Tensor, spans: Sequence[tuple[AuditorySpan, ...]]) -> SpanKnowledge:
+        """Gather the knowledge vectors and scores of the clips of a batch's spans."""
+        clips = max(len(span.clips) for row in spans for span in row)
+        hidden_size = self._clip_encoder.hidden_size
+        vectors = torch.zeros(*starts.shape, clips, hidden_size)
+        scores = torch.full((*starts.shape, clips), NO_CLIP)
+        for row, row_spans in enumerate(spans):
+            for column, span in enumerate(row_spans):
+                for place, hit in enumerate(span.clips):
+                    if hit.knowledge is not None:
+                        vectors[row, column, place] = torch.from_numpy(hit.knowledge).float()
+                        scores[row, column, place] = hit.score
+        return SpanKnowledge(starts, vectors.to(starts.device), scores.to(starts.device))
 
     def _best(self, log_probs: Tensor, top_k: int) -> list[tuple[Prediction, ...]]:
         scores, ids = log_probs.exp().topk(top_k, dim=-1)
@@ -374,43 +432,94 @@ class AudioBert:
             for row_ids, row_scores in zip(ids.tolist(), scores.tolist(), strict=True)
         ]
 
-    @staticmethod
-    def _in_original(prepared: Prepared, spans: Sequence[AuditorySpan]) -> tuple[AuditorySpan, ...]:
-        moved = []
-        for span in spans:
-            start, end = prepared.to_original(span.start, span.end)
-            moved.append(AuditorySpan(prepared.original[start:end], start, end, span.score, span.clips))
-        return tuple(moved)
+
+def listed(texts: Iterable[str]) -> list[str]:
+    """Return texts as a list.
+
+    Raises
+    ------
+    InputError
+        They are no texts, or a mapping, or one of them is no string; the message names which.
+    """
+    if isinstance(texts, Mapping | bytes) or not isinstance(texts, Iterable):
+        raise InputError(f"the texts are of type {type(texts).__name__}; give a string or a list of strings")
+    found = list(texts)
+    for number, text in enumerate(found):
+        if not isinstance(text, str):
+            raise InputError(f"text {number} is of type {type(text).__name__}; give strings")
+    return found
 
 
-def load_model(folder: Path, device: str | None = None) -> tuple[Parts, AudioBertForMaskedLM, ModelClipEncoder]:
-    """Load what a folder holds beside its bank: the parts, AudioBERT's own weights, and the audio side.
+def _in_original(sentence: Sentence, spans: Sequence[AuditorySpan]) -> tuple[AuditorySpan, ...]:
+    moved = []
+    for span in spans:
+        start, end = sentence.to_original(span.start, span.end)
+        moved.append(AuditorySpan(sentence.original[start:end], start, end, span.score, span.clips))
+    return tuple(moved)
+
+
+def _given_spans(
+    sentences: Sequence[Sentence],
+    spans: Sequence[Sequence[Offsets]],
+    hits: Sequence[Sequence[tuple[Hit, ...]]] | None,
+) -> list[list[Span]]:
+    """Return spans given by their offsets in the original texts, in the order of the text, with clips if given."""
+    found: list[list[Span]] = []
+    for row, (sentence, offsets) in enumerate(zip(sentences, spans, strict=True)):
+        own: list[Span] = []
+        for place, span in enumerate(offsets):
+            start, end = sentence.to_text(*span)
+            text = sentence.text[start:end]
+            if text:
+                own.append(
+                    Span(text, start, end) if hits is None else AuditorySpan(text, start, end, 1.0, hits[row][place])
+                )
+        found.append(sorted(own, key=lambda one: one.start))
+    return found
+
+
+def _span_of_piece(sentence: Sentence, piece: str, hit: Hit) -> AuditorySpan:
+    """Return the first place of a piece of text as a span whose clip is a given recording."""
+    at = sentence.text.find(piece) if piece else -1
+    if at < 0:
+        raise InputError(
+            f"{piece!r} is not in the text {sentence.text[:60]!r}; give a recording for words that stand there"
+        )
+    return AuditorySpan(piece, at, at + len(piece), 1.0, (hit,))
+
+
+def load_model(
+    folder: Path, device: str | None = None
+) -> tuple[Parts, AudioBertForMaskedLM, ModelClipEncoder, ModelSettings]:
+    """Load what a folder holds beside its bank: the parts, AudioBERT's own weights, the clip encoder, the settings.
 
     Raises
     ------
     ArtefactError
         A part is missing or damaged.
     """
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = torch.device(pick_device(device))
     parts = load_parts(folder, device=chosen)
     weights, record = load_part(folder, "audiobert")
-    settings = InjectionSettings(**record["injection"])
-    parts.adapters.add(AUDIO, LoraSettings(**record["lora"]))
-    parts.adapters.load(AUDIO, part_of(weights, "lora."))
-    model = AudioBertForMaskedLM(parts.language_model, settings)
+    settings = record.model or ModelSettings.model_validate(record.extra("model"))
     where = str(folder / "audiobert.safetensors")
-    copy_tensors(model.own_parameters(), part_of(weights, "model."), where)
-    audio_encoder = new_audio_encoder(parts, pooling=record["settings"].get("pooling", "mean"))
-    encoder = new_knowledge_encoder(parts, audio_encoder, record["settings"])
-    copy_tensors(trained_knowledge(encoder, record["settings"]), part_of(weights, "knowledge."), where)
+    language_model = copy_sharing_embeddings(parts.language_model)
+    fold_lora(language_model, part_of(weights, "lora."), settings.lora, where)
+    model = AudioBertForMaskedLM(language_model, new_injection(settings.injection))
+    copy_tensors(dict(model.injection.named_parameters()), part_of(weights, "injection."), where)  # type: ignore[union-attr]
+    tower = new_audio_encoder(parts, settings.knowledge)
+    encoder = KnowledgeEncoder(tower, language_model.config.hidden_size, settings.knowledge)
+    copy_tensors(encoder.saved_state(), part_of(weights, "knowledge."), where)
     for module in (model, encoder):
         module.requires_grad_(False).eval().to(chosen)
     parts.records["audiobert"] = record
-    return parts, model, ModelClipEncoder(parts.clap, encoder, encoder_identity(parts.records))
+    return parts, model, ModelClipEncoder(parts.clap, encoder, encoder_identity(parts.records)), settings
 
 
-def load_clip_encoder(name: str = "mini", device: str | None = None, precision: Precision = "fp32") -> ModelClipEncoder:
-    """What turns clips into vectors for a bank of a model, which need not have a bank yet."""
+def load_clip_encoder(
+    name: str | Path = "mini", device: str | None = None, precision: Precision = "fp32"
+) -> ModelClipEncoder:
+    """Load what turns clips into vectors for a bank of a model, which need not have a bank yet."""
     encoder = load_model(model_folder(name), device)[2]
     encoder.precision = precision
     return encoder

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from audiobert.auditorybench.align import MASK, align_spans
-from audiobert.auditorybench.data import Row, auditorybench_tasks, available_splits, load_split
-from audiobert.auditorybench.tasks import SPLITS, Task
+from audiobert.auditorybench.data import Row, available_splits, load_split
+from audiobert.auditorybench.tasks import SPLITS, Task, auditorybench_tasks
 from audiobert.errors import InputError, MissingExtraError
 
 # Two sentences are near-duplicates when their normalised edit similarity (rapidfuzz ratio) is at least this.

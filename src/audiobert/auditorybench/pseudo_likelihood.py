@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from audiobert.auditorybench.protocol import TOP_K, Evidence, MaskedScorer, MaskQuery, Prediction, ranked_prediction
+from audiobert.auditorybench.interfaces import TOP_K, Evidence, MaskedScorer, MaskQuery, Prediction, ranked_prediction
 from audiobert.auditorybench.questions import Question
 from audiobert.errors import InputError
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from audiobert.bank.audio_bank import AudioBank, VerifyReport, check_identity, verify_bank
-from audiobert.bank.build import BuildReport, ClipEncoder, build_bank
+from audiobert.bank.audio_bank import AudioBank, VerifyReport, verify_bank
+from audiobert.bank.build import BuildReport, build_bank
 from audiobert.bank.clips import Clip
+from audiobert.bank.encode import ClipEncoder
+from audiobert.bank.identity import check_identity
 from audiobert.bank.merge import export_bank, merge_banks
 
 __all__ = [

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,59 +12,35 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from audiobert.artefacts import sha256_of
 from audiobert.bank.clips import Clip
-from audiobert.bank.codes import Codes, codes_are_fast
 from audiobert.bank.licences import terms_of
+from audiobert.bank.names import ClipNames, clip_names
 from audiobert.bank.search import ApproximateIndex, exact_search
 from audiobert.bank.store import (
+    CLAP_VECTORS,
     CLIPS,
     INDEX,
+    KNOWLEDGE_VECTORS,
     MANIFEST,
+    NAME_VECTORS,
     VECTORS,
     ClipTable,
-    manifest_checksum,
     open_vectors,
     read_manifest,
 )
+from audiobert.bank.verify import VerifyReport, file_problems, vector_problems
 from audiobert.errors import ArtefactError, InputError
 
 Method = Literal["auto", "exact", "approximate"]
 # Vectors up to this size are kept as float32 in memory after the first search: a query then costs one multiplication.
 _IN_MEMORY_BYTES = 64 << 20
-# Making 8-bit codes of all vectors costs about as much as so many exact queries without them.
-_QUERIES_THAT_PAY_FOR_CODES = 128
+_REMEMBERED_CLIPS = 65_536
 # An index visits a part of its lists; where a filter leaves less than this share of the clips, it would miss too many.
 _INDEX_MIN_SHARE = 0.2
-# The codes are compared for all clips, whatever a filter leaves; below this share picking out the vectors is cheaper.
-_CODES_MIN_SHARE = 0.1
-
-
-@dataclass(frozen=True)
-class VerifyReport:
-    """What `AudioBank.verify` found.
-
-    Attributes
-    ----------
-    folder
-        The bank.
-    files
-        Files whose size and SHA-256 were compared with the manifest.
-    problems
-        One line a damaged or missing file, or a broken promise between files; empty when the bank is sound.
-    """
-
-    folder: str
-    files: list[str]
-    problems: list[str]
-
-    @property
-    def sound(self) -> bool:
-        return not self.problems
 
 
 class AudioBank:
-    """Clips with their metadata, CLAP vectors and knowledge vectors.
+    """Clips with their metadata, CLAP vectors, knowledge vectors and names.
 
     Open one with `AudioBank.open`. Metadata and vectors stay on disk and are read when they are used, so that opening
     takes milliseconds whatever the size.
@@ -72,13 +48,15 @@ class AudioBank:
     Attributes
     ----------
     folder
-        Where it lies.
+        Folder of the bank.
     manifest
-        The content of its `bank.json`.
+        Content of its `bank.json`.
     clap_vectors
         `(clips, clap_dim)` float16, unit norm, memory-mapped.
     knowledge_vectors
         `(clips, hidden_size)` float16, memory-mapped.
+    name_vectors
+        `(names, text_dim)` float16, unit norm, memory-mapped; None in a bank that was built without.
 
     Examples
     --------
@@ -97,11 +75,11 @@ class AudioBank:
     ) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.clap_vectors = vectors["clap_vectors"]
-        self.knowledge_vectors = vectors["knowledge_vectors"]
+        self.clap_vectors = vectors[CLAP_VECTORS]
+        self.knowledge_vectors = vectors[KNOWLEDGE_VECTORS]
+        self.name_vectors = vectors.get(NAME_VECTORS)
         self._clips = clips
         self._audio_root = audio_root
-        self._exact_queries = 0
 
     @classmethod
     def open(cls, folder: str | Path, *, audio_root: str | Path | None = None) -> AudioBank:
@@ -123,9 +101,14 @@ class AudioBank:
         manifest = read_manifest(folder)
         clips = ClipTable(folder / CLIPS)
         vectors = open_vectors(folder / VECTORS)
-        for name, width in (("clap_vectors", "clap_dim"), ("knowledge_vectors", "hidden_size")):
-            wanted = (len(clips), manifest.get(width))
-            if name not in vectors or vectors[name].shape != wanted or manifest.get("clips") != len(clips):
+        if manifest.get("clips") != len(clips):
+            raise ArtefactError(f"{folder / CLIPS} has {len(clips)} clips, not {manifest.get('clips')}; build it again")
+        shapes = {CLAP_VECTORS: ("clips", "clap_dim"), KNOWLEDGE_VECTORS: ("clips", "hidden_size")}
+        if manifest.get("text_dim") or NAME_VECTORS in vectors:
+            shapes[NAME_VECTORS] = ("names", "text_dim")
+        for name, (rows, width) in shapes.items():
+            wanted = (manifest.get(rows), manifest.get(width))
+            if name not in vectors or vectors[name].shape != wanted:
                 has = vectors[name].shape if name in vectors else "no"
                 raise ArtefactError(f"{folder / VECTORS} has {has} {name}, the bank needs {wanted}; build it again")
         root = audio_root or manifest.get("audio_root")
@@ -133,8 +116,18 @@ class AudioBank:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Ids and checksums of the CLAP model and the audio encoder that made the vectors."""
+        """Ids and checksums, by role, of the models that made the vectors."""
         return self.manifest["identity"]
+
+    @property
+    def names(self) -> list[str]:
+        """The distinct texts that clips are known by (see `known_as`), in order of first occurrence."""
+        return self._names.texts.to_pylist()
+
+    @property
+    def name_rows(self) -> np.ndarray:
+        """`(clips, 2)` int32, index of each clip's texts in `names`; -1 where a clip has fewer."""
+        return self._names.rows
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -143,19 +136,23 @@ class AudioBank:
         return f"AudioBank({str(self.folder)!r}: {len(self):,} clips)"
 
     def clip(self, index: int) -> Clip:
-        """Metadata of one clip; negative indices count from the end."""
+        """Return the metadata of one clip; negative indices count from the end."""
         index = int(index)
         if not -len(self) <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
-        return self._with_path(Clip.from_row(self._clips.row(index % len(self))))
+        return self._clip(index % len(self))
+
+    @lru_cache(maxsize=_REMEMBERED_CLIPS)  # noqa: B019  a bank lives as long as its process
+    def _clip(self, row: int) -> Clip:
+        return self._with_path(Clip.from_row(self._clips.row(row)))
 
     def clips(self) -> Iterator[Clip]:
-        """All clips in order."""
+        """Yield all clips in order."""
         for row in self._clips.rows():
             yield self._with_path(Clip.from_row(row))
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of the clip table in order, paths as they are stored."""
+        """Yield the rows of the clip table in order, paths as they are stored."""
         return self._clips.rows()
 
     def _with_path(self, clip: Clip) -> Clip:
@@ -173,20 +170,47 @@ class AudioBank:
         small = self.clap_vectors.size * 4 <= _IN_MEMORY_BYTES
         return self.clap_vectors.astype(np.float32) if small else self.clap_vectors
 
-    @cached_property
-    def _codes(self) -> Codes:
-        return Codes(self.clap_vectors)
+    def rows_of_name(self, name: int, allowed: np.ndarray | None = None) -> np.ndarray:
+        """Return the rows of the clips that are known by `names[name]`, where a `(clips,)` bool allows them."""
+        order, starts = self._by_name
+        rows = np.sort(order[starts[name] : starts[name + 1]])
+        return rows if allowed is None else rows[allowed[rows]]
 
-    def _exact(self, queries: np.ndarray, top_k: int, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Exact search, through 8-bit codes once a large bank has been asked often enough; the result is the same."""
-        vectors = self._vectors_in_memory
-        self._exact_queries += len(queries)
-        few_left = mask is not None and mask.sum() < _CODES_MIN_SHARE * len(self)
-        if vectors.dtype == np.float32 or few_left or not codes_are_fast():
-            return exact_search(vectors, queries, top_k, mask)
-        if "_codes" not in self.__dict__ and self._exact_queries < _QUERIES_THAT_PAY_FOR_CODES:
-            return exact_search(vectors, queries, top_k, mask)
-        return self._codes.search(queries, top_k, mask)
+    @cached_property
+    def _by_name(self) -> tuple[np.ndarray, np.ndarray]:
+        """Clips ordered by their names, and where each name begins in that order."""
+        flat = self.name_rows.ravel()
+        order = np.argsort(flat, kind="stable")
+        starts = np.searchsorted(flat[order], np.arange(len(self.names) + 1))
+        return order // self.name_rows.shape[1], starts
+
+    def with_knowledge(self, knowledge_vectors: np.ndarray) -> AudioBank:
+        """Return the same bank with other knowledge vectors, `(clips, hidden_size)`, as in the course of a training."""
+        vectors = {CLAP_VECTORS: self.clap_vectors, KNOWLEDGE_VECTORS: knowledge_vectors}
+        if self.name_vectors is not None:
+            vectors[NAME_VECTORS] = self.name_vectors
+        return AudioBank(self.folder, self.manifest, self._clips, vectors, self._audio_root)
+
+    def with_names(self, names: ClipNames, name_vectors: np.ndarray) -> AudioBank:
+        """Return the same bank whose clips are known by other names, `(names, text_dim)` their vectors of unit norm."""
+        vectors = {
+            CLAP_VECTORS: self.clap_vectors,
+            KNOWLEDGE_VECTORS: self.knowledge_vectors,
+            NAME_VECTORS: name_vectors,
+        }
+        other = AudioBank(self.folder, self.manifest, self._clips, vectors, self._audio_root)
+        other.__dict__["_names"] = names  # what the cached property below would read from the table
+        return other
+
+    @cached_property
+    def _names(self) -> ClipNames:
+        names = clip_names(self._clips.batches())
+        if self.name_vectors is not None and len(names.texts) != len(self.name_vectors):
+            raise ArtefactError(
+                f"{self.folder / VECTORS} has {len(self.name_vectors)} name_vectors, but {CLIPS} has "
+                f"{len(names.texts)} names; restore the bank or build it again"
+            )
+        return names
 
     @cached_property
     def _index(self) -> ApproximateIndex | None:
@@ -195,7 +219,7 @@ class AudioBank:
         return ApproximateIndex(self.folder / INDEX, len(self))
 
     def find(self, ids: Iterable[str]) -> np.ndarray:
-        """Row numbers of clips by id.
+        """Return the row numbers of clips by id.
 
         Raises
         ------
@@ -212,15 +236,17 @@ class AudioBank:
     def select(
         self,
         *,
-        exclude: Iterable[str] | None = None,
-        licenses: Iterable[str] | None = None,
+        exclude: str | Iterable[str] | None = None,
+        licenses: str | Iterable[str] | None = None,
         redistributable: bool | None = None,
-        sources: Iterable[str] | None = None,
-        labels: Iterable[str] | None = None,
+        sources: str | Iterable[str] | None = None,
+        labels: str | Iterable[str] | None = None,
         min_duration_s: float | None = None,
         max_duration_s: float | None = None,
     ) -> np.ndarray | None:
-        """Which clips may be found, `(clips,)` bool; None when nothing is asked for.
+        """Return which clips may be found, `(clips,)` bool; None when there is no filter.
+
+        One text is taken for a list of one.
 
         Parameters
         ----------
@@ -236,16 +262,16 @@ class AudioBank:
             Length of the clip in seconds.
         """
         masks: list[np.ndarray] = []
-        if exclude is not None and (excluded := list(exclude)):
+        if exclude is not None and (excluded := _texts(exclude)):
             masks.append(~_numpy(pc.is_in(self.table["id"], pa.array(excluded, pa.string()))))
         if licenses is not None:
-            wanted = {terms_of(one).name.lower() for one in licenses}
+            wanted = {terms_of(one).name.lower() for one in _texts(licenses)}
             masks.append(self._by_license(lambda given: terms_of(given).name.lower() in wanted))
         if redistributable is not None:
             masks.append(self._by_license(lambda given: terms_of(given).redistributable is redistributable))
         for column, values in (("source", sources), ("label", labels)):
             if values is not None:
-                lower = pa.array([value.lower() for value in values], pa.string())
+                lower = pa.array([value.lower() for value in _texts(values)], pa.string())
                 masks.append(_numpy(pc.is_in(pc.utf8_lower(self.table[column]), lower)))
         if min_duration_s is not None:
             masks.append(_numpy(pc.greater_equal(self.table["duration_s"], min_duration_s)))
@@ -253,7 +279,7 @@ class AudioBank:
             masks.append(_numpy(pc.less_equal(self.table["duration_s"], max_duration_s)))
         return np.logical_and.reduce(masks) if masks else None
 
-    def _by_license(self, allowed: Any) -> np.ndarray:
+    def _by_license(self, allowed: Callable[[str], bool]) -> np.ndarray:
         column = self.table["license"]
         given = [one for one in pc.unique(column).to_pylist() if allowed(one)]
         return _numpy(pc.is_in(column, pa.array(given, pa.string())))
@@ -263,19 +289,19 @@ class AudioBank:
         query_vectors: np.ndarray,
         top_k: int = 10,
         *,
-        exclude: Iterable[str] | None = None,
+        exclude: str | Iterable[str] | None = None,
         mask: np.ndarray | None = None,
         method: Method = "auto",
         **filters: Any,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The nearest clips of each query by cosine.
+        """Return the nearest clips of each query by cosine.
 
         Parameters
         ----------
         query_vectors
             `(queries, clap_dim)` or `(clap_dim,)`, unit norm.
         top_k
-            How many clips a query; fewer when the filters leave fewer.
+            Clips per query; fewer when the filters leave fewer.
         exclude
             Ids that must not be found (leak-free evaluation).
         mask
@@ -285,11 +311,6 @@ class AudioBank:
             filters leave enough for it.
         **filters
             As for `select`: licenses, redistributable, sources, labels, min_duration_s, max_duration_s.
-
-        Notes
-        -----
-        Of a large bank that is searched exactly for more than a hundred queries, 8-bit codes are kept in memory from
-        then on (half the size of its CLAP vectors): several times faster, with the same result.
 
         Returns
         -------
@@ -328,26 +349,21 @@ class AudioBank:
             scores, rows = index.search(queries, top_k, selected)
             if (rows >= 0).all() or method == "approximate":
                 return scores, rows
-        return self._exact(queries, top_k, selected)
+        return exact_search(self._vectors_in_memory, queries, top_k, selected)
 
     def verify(self) -> VerifyReport:
         """Compare every file with the manifest's size and SHA-256, and the content with what it must be."""
         return verify_bank(self.folder)
 
-    def broken_promises(self) -> Iterator[str]:
-        """What the files' content breaks: ids that occur once, vectors that are numbers, CLAP vectors of unit norm."""
+    def content_problems(self) -> Iterator[str]:
+        """Yield what the files' content violates: unique ids, finite vectors, unit norm, one vector per name."""
         if pc.count_distinct(self.table["id"]).as_py() != len(self):
             yield f"{CLIPS} has ids that occur twice"
-        for name, vectors in (("clap_vectors", self.clap_vectors), ("knowledge_vectors", self.knowledge_vectors)):
-            for start in range(0, len(self), 1 << 16):
-                block = vectors[start : start + (1 << 16)].astype(np.float32)
-                if not np.isfinite(block).all():
-                    yield f"{VECTORS}: {name} holds values that are no numbers"
-                    break
-                norms = np.linalg.norm(block, axis=1)
-                if name == "clap_vectors" and np.abs(norms - 1).max(initial=0) > 0.01:
-                    yield f"{VECTORS}: {name} are not of unit norm"
-                    break
+        if self.name_vectors is not None:
+            _ = self._names  # compares their number
+            yield from vector_problems(NAME_VECTORS, self.name_vectors, unit_norm=True)
+        yield from vector_problems(CLAP_VECTORS, self.clap_vectors, unit_norm=True)
+        yield from vector_problems(KNOWLEDGE_VECTORS, self.knowledge_vectors, unit_norm=False)
 
 
 def verify_bank(folder: str | Path) -> VerifyReport:
@@ -360,24 +376,13 @@ def verify_bank(folder: str | Path) -> VerifyReport:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    problems: list[str] = []
-    if manifest.get("checksum") != manifest_checksum(manifest):
-        problems.append(f"{MANIFEST} was changed: it does not have its own checksum")
-    files = manifest.get("files", {})
-    for name, entry in files.items():
-        path = folder / name
-        if not path.is_file():
-            problems.append(f"{name} is missing")
-        elif path.stat().st_size != entry.get("bytes"):
-            problems.append(f"{name} has {path.stat().st_size} bytes, the manifest says {entry.get('bytes')}")
-        elif (found := sha256_of(path)) != entry.get("sha256"):
-            problems.append(f"{name} has SHA-256 {found[:12]}..., the manifest says {str(entry.get('sha256'))[:12]}...")
+    problems = list(file_problems(folder, manifest))
     if not problems:
         try:
-            problems += AudioBank.open(folder).broken_promises()
+            problems += AudioBank.open(folder).content_problems()
         except ArtefactError as error:
             problems.append(str(error))
-    return VerifyReport(str(folder), [MANIFEST, *files], problems)
+    return VerifyReport(str(folder), [MANIFEST, *manifest.get("files", {})], problems)
 
 
 def check_sound(folder: str | Path) -> None:
@@ -393,41 +398,10 @@ def check_sound(folder: str | Path) -> None:
         raise ArtefactError(f"{folder} is damaged: {'; '.join(report.problems)}; restore it or build it again")
 
 
-def check_identity(bank: AudioBank, encoder_identity: Mapping[str, Any]) -> None:
-    """Refuse a bank whose vectors were made by other models than the ones at hand.
-
-    Raises
-    ------
-    ArtefactError
-        Naming what the bank was made by and what is at hand.
-    """
-    made_by, at_hand = _flat(bank.identity), _flat(encoder_identity)
-    if made_by == at_hand:
-        return
-    names = [name for name in {**made_by, **at_hand} if made_by.get(name) != at_hand.get(name)]
-    theirs = ", ".join(f"{name} {_short(made_by.get(name))}" for name in names)
-    ours = ", ".join(f"{name} {_short(at_hand.get(name))}" for name in names)
-    raise ArtefactError(
-        f"the bank {bank.folder} was made by {theirs}; the model at hand has {ours}; "
-        "give a bank of this model, or build one with 'audiobert bank build'"
-    )
-
-
-def _flat(identity: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in identity.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return f"{text[:12]}..." if len(text) == 64 else text
+def _texts(values: str | Iterable[str]) -> list[str]:
+    return [values] if isinstance(values, str) else list(values)
 
 
 def _numpy(mask: Any) -> np.ndarray:
-    """An Arrow column of booleans as a numpy array; unknown counts as False."""
+    """Convert an Arrow column of booleans to a numpy array; unknown counts as False."""
     return np.asarray(pc.fill_null(mask, False).to_numpy(), dtype=bool)

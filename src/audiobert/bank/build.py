@@ -1,69 +1,58 @@
-"""Building a bank: walk the source, hear its clips, encode them in batches, and put the folder together at the end."""
+"""Building a bank: walk the source, decode its clips, encode them in batches, and put the folder together at the end.
+
+    source -> blocks of tasks -> workers: decode, measure, extract -> encoder: vectors -> journal -> the bank's folder
+
+The walk writes to the journal where it met each entry; the outcome of each block is written when it is encoded. A build
+that was killed walks again: what has an outcome and the same content is taken over, the rest is decoded and encoded.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from shutil import rmtree
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
-from audiobert.artefacts import whole_folder
-from audiobert.audio import Attributes
-from audiobert.bank.audio_bank import AudioBank, check_identity, check_sound
+from audiobert.artefacts import beside, check_folder, finish_write, locked, whole_folder
+from audiobert.bank.audio_bank import AudioBank, check_sound
 from audiobert.bank.batches import batched
 from audiobert.bank.clips import MEASURED_COLUMNS, SCHEMA
-from audiobert.bank.decode import Heard, Hearing
-from audiobert.bank.journal import Journal, Record
+from audiobert.bank.decode import Hearing
+from audiobert.bank.encode import ClipEncoder, embed, encode_block
+from audiobert.bank.identity import check_identity
+from audiobert.bank.journal import Journal, Record, remove_journal
 from audiobert.bank.search import INDEX_FROM_CLIPS, build_index
 from audiobert.bank.sources import Entry, Source, open_source
-from audiobert.bank.store import INDEX, VECTORS, file_entry, is_bank, open_vectors, write_bank, write_manifest
+from audiobert.bank.store import (
+    BANK_FILES,
+    CLAP_VECTORS,
+    INDEX,
+    VECTORS,
+    NameVectors,
+    bank_files,
+    file_entry,
+    is_bank,
+    open_vectors,
+    write_bank,
+    write_manifest,
+)
 from audiobert.bank.workers import Block, Task, available_cores, hear_blocks, leave_if_imported_by_a_worker
-from audiobert.errors import InputError
-from audiobert.features import Features, Makers
+from audiobert.errors import ArtefactError, InputError
 from audiobert.pitch import Estimator
-from audiobert.progress import progress
+from audiobert.progress import progress, track
 
 BATCH_SIZE = 32
-
-
-class ClipEncoder(Protocol):
-    """What turns clips into vectors; `AudioBert.clip_encoder()` gives one.
-
-    Attributes
-    ----------
-    clap_dim, hidden_size
-        Widths of the CLAP vectors and of the knowledge vectors.
-    makers
-        What makes of a waveform what the models hear, by role; runs where clips are decoded.
-    precision
-        What the models compute in; a bank records it when it is another than `fp32`.
-    """
-
-    clap_dim: int
-    hidden_size: int
-    makers: Makers
-
-    @property
-    def precision(self) -> str: ...
-
-    def identity(self) -> dict[str, Any]:
-        """Ids and SHA-256 of the CLAP model and the audio encoder."""
-        ...
-
-    def encode(self, features: list[Features], attributes: list[Attributes]) -> tuple[np.ndarray, np.ndarray]:
-        """CLAP vectors `(clips, clap_dim)` of unit norm and knowledge vectors `(clips, hidden_size)` of features."""
-        ...
+NAMES_PER_BATCH = 256
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build did.
+    """The result of a build.
 
     Attributes
     ----------
@@ -74,7 +63,7 @@ class BuildReport:
     encoded, reused
         Clips encoded now, and taken over from an earlier or interrupted build.
     rejected
-        How many entries were not taken, by reason; each stands in `rejected.jsonl`.
+        Number of entries that were not taken, by reason; each is listed in `rejected.jsonl`.
     seconds
         Wall time in seconds.
     audio_seconds
@@ -109,8 +98,9 @@ def build_bank(
     """Build a bank from a source of clips.
 
     What the source offers and the bank cannot take (unreadable, empty, silent, over-long, duplicate, ...) is listed in
-    the bank's `rejected.jsonl` with the reason. The bank's folder appears at the end, whole; until then the work lies
-    in a hidden folder beside it, and a build that was killed goes on with `resume`.
+    the bank's `rejected.jsonl` with the reason. The bank's files appear at the end, all at once; until then the work
+    lies in a hidden file beside the folder, and a build that was killed resumes with `resume`. Nothing else in the
+    folder is changed.
 
     Parameters
     ----------
@@ -121,79 +111,69 @@ def build_bank(
     encoder
         Makes the vectors.
     resume
-        Go on with an interrupted build, or bring a finished bank up to date: only clips that are new, or whose content
+        Resume an interrupted build, or bring a finished bank up to date: only clips that are new, or whose content
         changed, are encoded. The result is that of an uninterrupted build.
     overwrite
-        Take the place of a bank that is there, and forget an interrupted build.
+        Replace the bank that is there, and forget an interrupted build.
     workers
-        Worker processes that decode; by default one a core, none for a handful of clips.
+        Worker processes that decode; by default one per core, none for a handful of clips.
     batch_size
-        Clips encoded at once.
+        Clips per batch of the encoder.
     max_duration_s
         Recordings longer than this are rejected.
     estimator
-        How the pitch is measured.
+        Estimator of the pitch.
     keep_audio_root
-        Remember where the audio lies. Without it the clips of the bank have no path, as in a bank that is shipped.
+        Record where the audio lies. Without it the clips of the bank have no path, as in a bank that is shipped.
     index
-        Whether to build the approximate index; by default for 100,000 clips and more.
+        Build the approximate index or not; by default for 100,000 clips and more.
     engine, address
         `ray` spreads the work over a Ray cluster (`address`; a local one by default).
 
     Raises
     ------
     InputError
-        When there is no such source, no clip of it can be used, `out` is in use, or worker processes cannot start (a
-        script must build with workers under `if __name__ == "__main__":`).
+        When there is no such source, no clip of it can be used, `out` is in use, holds the source or is being built by
+        another process, or worker processes cannot start (a script must build with workers under
+        `if __name__ == "__main__":`).
     ArtefactError
         When an interrupted build or the bank to be brought up to date was made with other models or settings.
     """
     leave_if_imported_by_a_worker()
     started = time.perf_counter()
-    out = Path(out)
-    work = out.parent / f".{out.name}.building"
     opened = open_source(source)
-    _check_out(out, work, resume=resume, overwrite=overwrite)
-    hearing = Hearing(encoder.makers, max_duration_s, estimator)
-    settings = hearing.settings()
-    if encoder.precision != "fp32":
-        settings["precision"] = encoder.precision
-    facts = {"models": encoder.identity(), "settings": settings}
-    if overwrite:
-        rmtree(work, ignore_errors=True)
-    finished = _finished_bank(out, facts) if resume and not (work / "journal.sqlite").exists() else None
-    with closing(Journal(work / "journal.sqlite", facts)) as journal:
-        if finished is not None:
-            _take_over(finished, journal)
-        build = _Build(opened, journal, batch_size)
-        if engine == "ray":
-            from audiobert.bank.ray_engine import encode_blocks
-
-            outcomes = encode_blocks(build.blocks(), encoder, hearing, workers, address)
-        else:
-            outcomes = _encode_blocks(build.blocks(), encoder, hearing, _workers(workers, opened.total))
-        try:
-            build.run(outcomes)
-        except InputError:
-            if journal.is_empty():  # nothing to go on with
-                journal.close()
-                rmtree(work, ignore_errors=True)
-            raise
-        clips = journal.count_clips()
-        if not clips:
-            reasons = list(journal.rejected())
-            journal.close()
-            rmtree(work, ignore_errors=True)
-            first = f", first: {reasons[0]['id']} ({reasons[0]['reason']})" if reasons else ""
-            raise InputError(f"{opened.name} has no usable clip: {len(reasons)} entries rejected{first}")
-        manifest = {
-            "source": opened.name if keep_audio_root else Path(opened.name).name,
-            "audio_root": str(opened.root.resolve()) if keep_audio_root and opened.root else None,
-            "identity": encoder.identity(),
-            "settings": settings,
-        }
-        content = _assemble(out, journal, encoder, clips, manifest, index)
-    rmtree(work, ignore_errors=True)
+    folder = check_folder(out, sources=[opened.name] if Path(opened.name).exists() else [])
+    work = beside(folder, ".building")
+    with locked(folder):
+        finish_write(folder)
+        _check_out(folder, work, resume=resume, overwrite=overwrite)
+        hearing = Hearing(encoder.makers, max_duration_s, estimator)
+        settings = hearing.settings()
+        if encoder.precision != "fp32":
+            settings["precision"] = encoder.precision
+        facts = {"models": encoder.identity(), "settings": settings}
+        if overwrite:
+            remove_journal(work)
+        with closing(Journal(work, facts)) as journal:
+            try:
+                if resume and is_bank(folder) and journal.is_empty():
+                    _take_over(_finished_bank(folder, facts), journal)
+                build = _Build(opened, journal, batch_size)
+                build.run(_outcomes(build.blocks(), encoder, hearing, workers, opened.total, engine, address))
+                clips = _count_clips(opened, journal)
+                manifest = {
+                    "source": opened.name if keep_audio_root else Path(opened.name).name,
+                    "audio_root": str(opened.root.resolve()) if keep_audio_root and opened.root else None,
+                    "identity": encoder.identity(),
+                    "settings": settings,
+                }
+                content = _assemble(folder, journal, encoder, clips, manifest, index)
+            except (InputError, ArtefactError):
+                if not journal.has_vectors():
+                    journal.close()
+                    remove_journal(work)
+                raise
+        remove_journal(work)
     return BuildReport(
         folder=str(out),
         clips=clips,
@@ -208,26 +188,24 @@ def build_bank(
 def _check_out(out: Path, work: Path, *, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         raise InputError("resume and overwrite were both given; give one")
-    if out.exists() and not (out.is_dir() and (is_bank(out) or not any(out.iterdir()))):
+    if out.exists() and not is_bank(out) and any(out.iterdir()):
         raise InputError(f"{out} exists and is no bank; give another folder")
+    ours = bank_files(out)
+    for path in (out / name for name in sorted(BANK_FILES)):
+        if path.is_symlink() or (path.exists() and path.name not in ours):
+            raise InputError(f"{path} is a link or no file of a bank's; move it away or give another folder")
     if resume or overwrite:
         return
     if is_bank(out):
         raise InputError(f"{out} is a bank already; add --resume to bring it up to date or --overwrite to replace it")
     if work.exists():
-        raise InputError(f"an unfinished build of {out} is there; add --resume to go on or --overwrite to start again")
+        raise InputError(
+            f"an unfinished build of {out} is there; add --resume to resume it or --overwrite to start again"
+        )
 
 
-def _workers(workers: int | None, total: int | None) -> int:
-    if workers is not None:
-        return workers
-    return 0 if total is not None and total < 4 * BATCH_SIZE else available_cores()
-
-
-def _finished_bank(out: Path, facts: dict[str, Any]) -> AudioBank | None:
-    """The bank that is to be brought up to date, made with the same models and settings."""
-    if not is_bank(out):
-        return None
+def _finished_bank(out: Path, facts: dict[str, Any]) -> AudioBank:
+    """Return the bank that is to be brought up to date, made with the same models and settings."""
     bank = AudioBank.open(out)
     check_identity(bank, facts["models"])
     if bank.manifest.get("settings") != facts["settings"]:
@@ -240,7 +218,7 @@ def _finished_bank(out: Path, facts: dict[str, Any]) -> AudioBank | None:
 
 
 def _take_over(bank: AudioBank, journal: Journal) -> None:
-    """Put the clips of a finished bank into the journal, to be met again by id and content."""
+    """Put clips and names of a finished bank into the journal, in one transaction, to be met again by content."""
     given_names = [name for name in SCHEMA.names if name != "id" and name not in MEASURED_COLUMNS]
     records = (
         Record(
@@ -253,8 +231,29 @@ def _take_over(bank: AudioBank, journal: Journal) -> None:
         )
         for index, row in enumerate(bank.rows())
     )
-    for some in batched(records, 1024):
-        journal.commit(some)
+    journal.commit(records, () if bank.name_vectors is None else zip(bank.names, bank.name_vectors, strict=True))
+
+
+def _outcomes(
+    blocks: Iterable[Block],
+    encoder: ClipEncoder,
+    hearing: Hearing,
+    workers: int | None,
+    total: int | None,
+    engine: str,
+    address: str | None,
+) -> Generator[tuple[Block, list[Record]], None, None]:
+    """Decode and encode blocks, here or on a cluster."""
+    if engine == "ray":
+        from audiobert.bank.ray_engine import encode_blocks
+
+        yield from encode_blocks(blocks, encoder, hearing, workers, address)
+        return
+    if workers is None:
+        workers = 0 if total is not None and total < 4 * BATCH_SIZE else available_cores()
+    with closing(hear_blocks(blocks, hearing, workers)) as decoded:
+        for block, heard in decoded:
+            yield block, encode_block(block, heard, encoder)
 
 
 class _Build:
@@ -269,90 +268,84 @@ class _Build:
         self._walked = 0
 
     def blocks(self) -> Iterator[Block]:
-        """Entries to be heard, in blocks by their place in the source: batches do not depend on interruptions."""
+        """Yield entries to be decoded, in blocks by place in the source: batches do not depend on interruptions."""
         self._journal.begin_walk()
         for some in batched(enumerate(self._source), self._batch_size):
-            block = self._sort_out(some)
+            block = self._place(some)
             self._walked += len(some)
             if block:
                 yield block
 
-    def _sort_out(self, some: Sequence[tuple[int, Entry]]) -> Block:
-        ids = [entry.id for _, entry in some]
+    def _place(self, some: Sequence[tuple[int, Entry]]) -> Block:
+        """Write where entries stand; return those of them that occur for the first time."""
+        entries = [(position, _storable(entry)) for position, entry in some]
+        ids = [entry.id for _, entry in entries]
         known, met = self._journal.known(ids), self._journal.met(ids)
         block: Block = []
-        unchanged: list[Record] = []
         places: list[tuple[int, str]] = []
         repeats: list[tuple[int, str]] = []
-        for position, entry in some:
+        for position, entry in entries:
             if entry.id in met:
                 repeats.append((position, entry.id))
                 continue
             met.add(entry.id)
             places.append((position, entry.id))
-            stamp, before = entry.stamp(), known.get(entry.id)
-            if before and stamp is not None and before.stamp == stamp:
-                unchanged.append(Record(entry.id, before.sha256, entry.given, stamp))
-                self.reused += before.accepted
-            else:
-                block.append(Task(entry, stamp, before.sha256 if before else None, bool(before and before.accepted)))
-        self._journal.commit(unchanged=unchanged, places=places, repeats=repeats)
+            before = known.get(entry.id)
+            block.append(Task(entry, before.sha256 if before else None, bool(before and before.accepted)))
+        self._journal.place(places, repeats)
         return block
 
-    def run(self, outcomes: Iterable[tuple[Block, list[Record]]]) -> None:
-        """Write each block's outcome as it comes."""
+    def run(self, outcomes: Generator[tuple[Block, list[Record]], None, None]) -> None:
+        """Write the outcome of each block when it is there."""
         started = time.perf_counter()
-        with progress() as bar:
+        with closing(outcomes), progress() as bar:
             task = bar.add_task("building", total=self._source.total, note="")
             for block, records in outcomes:
-                unchanged = [one for one in records if one.unchanged]
-                self._journal.commit([one for one in records if not one.unchanged], unchanged)
+                self._journal.commit(records)
                 self.encoded += sum(one.clap_vector is not None for one in records)
                 self.reused += sum(task_.accepted for task_, one in zip(block, records, strict=True) if one.unchanged)
                 rate = self.encoded / (time.perf_counter() - started)
                 bar.update(task, completed=self._walked, note=f"{rate:.1f} clips/s")
 
 
-def _encode_blocks(
-    blocks: Iterable[Block], encoder: ClipEncoder, hearing: Hearing, workers: int
-) -> Iterator[tuple[Block, list[Record]]]:
-    for block, heard in hear_blocks(blocks, hearing, workers):
-        yield block, encode_heard(block, heard, encoder)
+def _storable(entry: Entry) -> Entry:
+    """Return the entry, or one that is rejected because its text cannot be stored (names of files may be any bytes)."""
+    texts = {"id": entry.id, **entry.given}
+    bad = [name for name, value in texts.items() if not _is_unicode(value)]
+    if not bad:
+        return entry
+    path = entry.given.get("path")
+    return Entry(
+        _escaped(entry.id),
+        {} if path is None else {"path": _escaped(path)},
+        problem=("not-unicode", f"its {', '.join(bad)} cannot be written as UTF-8; rename or correct it"),
+    )
 
 
-def encode_heard(block: Block, heard: list[Heard], encoder: ClipEncoder) -> list[Record]:
-    """Encode those clips of a block that could be heard, as one batch; a record for every clip of the block."""
-    usable = [one for one in heard if one.features is not None]
-    records = [
-        Record(task.entry.id, one.sha256, task.entry.given, task.stamp, one.problem, one.measured, one.unchanged)
-        for task, one in zip(block, heard, strict=True)
-    ]
-    if not usable:
-        return records
-    features = [one.features for one in usable if one.features is not None]
-    clap, knowledge = encoder.encode(features, [one.attributes for one in usable if one.attributes is not None])
-    expected = ((len(usable), encoder.clap_dim), (len(usable), encoder.hidden_size))
-    if (clap.shape, knowledge.shape) != expected:
-        raise ValueError(f"the encoder gave vectors of shapes {clap.shape} and {knowledge.shape}, not {expected}")
-    row = 0
-    for record, one in zip(records, heard, strict=True):
-        if one.features is None:
-            continue
-        clap_vector, knowledge_vector = clap[row].astype(np.float16), knowledge[row].astype(np.float16)
-        row += 1
-        if np.isfinite(clap_vector).all() and np.isfinite(knowledge_vector).all():
-            record.clap_vector, record.knowledge_vector = clap_vector, knowledge_vector
-        else:
-            record.problem = ("not-finite", "the encoder gave vectors that are no numbers")
-            record.measured = None
-    return records
+def _is_unicode(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_unicode, value))
+    return not isinstance(value, str) or _escaped(value) == value
+
+
+def _escaped(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _count_clips(source: Source, journal: Journal) -> int:
+    clips = journal.count_clips()
+    if not clips:
+        reasons = list(journal.rejected())
+        first = f", first: {reasons[0]['id']} ({reasons[0]['reason']}: {reasons[0]['detail']})" if reasons else ""
+        raise InputError(f"{source.name} has no usable clip: {len(reasons)} entries rejected{first}")
+    return clips
 
 
 def _assemble(
     out: Path, journal: Journal, encoder: ClipEncoder, clips: int, manifest: dict[str, Any], index: bool | None
 ) -> dict[str, Any]:
-    """Put the bank's folder together from the journal; it appears whole."""
-    with whole_folder(out) as part:
+    """Put the bank's folder together from the journal."""
+    with whole_folder(out, ours=bank_files) as part:
         content = write_bank(
             part,
             clips=clips,
@@ -361,17 +354,35 @@ def _assemble(
             clap_dim=encoder.clap_dim,
             hidden_size=encoder.hidden_size,
             manifest=manifest,
+            text_dim=encoder.text_dim,
+            name_vectors=_name_vectors(journal, encoder) if encoder.text_dim else None,
         )
         add_index(part, content, index)
     return content
 
 
+def _name_vectors(journal: Journal, encoder: ClipEncoder) -> NameVectors:
+    """Return the function that looks names up in the journal and embeds those that it does not hold, in batches."""
+
+    def vectors_of(texts: list[str]) -> np.ndarray:
+        found: list[np.ndarray] = []
+        for some in track(list(batched(texts, NAMES_PER_BATCH)), "embedding names"):
+            known = journal.names(some)
+            if missing := [text for text in some if text not in known]:
+                known |= zip(missing, embed(missing, encoder), strict=True)
+                journal.commit((), [(text, known[text]) for text in missing])
+            found += [known[text] for text in some]
+        return np.stack(found)
+
+    return vectors_of
+
+
 def add_index(folder: Path, manifest: dict[str, Any], wanted: bool | None) -> None:
-    """Add the approximate index to a bank's folder, where it is wanted or, by default, where it is worth it."""
+    """Add the approximate index to a bank's folder, where it is wanted or, by default, where the bank is large."""
     if wanted is False or (wanted is None and manifest["clips"] < INDEX_FROM_CLIPS):
         return
     if wanted is None and not find_spec("faiss"):
         return
-    manifest["index"] = build_index(open_vectors(folder / VECTORS)["clap_vectors"], folder / INDEX)
+    manifest["index"] = build_index(open_vectors(folder / VECTORS)[CLAP_VECTORS], folder / INDEX)
     manifest["files"][INDEX] = file_entry(folder / INDEX)
     write_manifest(folder, manifest)

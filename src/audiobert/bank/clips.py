@@ -1,4 +1,4 @@
-"""A clip's metadata, and the table on disk that holds it."""
+"""A clip's metadata, the columns of the table on disk that holds it, and the text that a clip is known by."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from audiobert.audio import Attributes
 
-# What a source may tell about a clip. Other columns of a manifest are kept in `extra`.
+# Text columns that a source may give. Other columns of a manifest are kept in `extra`.
 TEXT_COLUMNS = ("path", "caption", "label", "title", "description", "author", "license", "url", "source")
 
 SCHEMA = pa.schema(
@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
 )
 MEASURED_COLUMNS = tuple(SCHEMA.names[SCHEMA.names.index("duration_s") : SCHEMA.names.index("extra")])
 
-# Decimals worth keeping: a hundredth of a hertz or a decibel, a millisecond.
+# Decimals kept: a hundredth of a hertz or a decibel, a millisecond.
 _DECIMALS = {"duration_s": 3, "voiced_ratio": 4, "spectral_flatness": 6}
 
 
@@ -72,13 +72,13 @@ class Clip:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Clip:
-        """A clip from a row of the table; columns that this version does not know are left out."""
+        """Return the clip of a table row; columns that this version does not know are left out."""
         known = {name: row[name] for name in _FIELDS if row.get(name) is not None}
         known["extra"] = json.loads(known.get("extra") or "{}")
         return cls(**known)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary of all that is known of the clip."""
+        """Return all that is known of the clip as a plain dictionary."""
         return asdict(self)
 
 
@@ -117,7 +117,7 @@ def _tags(value: Any) -> list[str]:
 def measured_columns(
     attributes: Attributes, *, sample_rate_hz: int, channels: int, content_sha256: str
 ) -> dict[str, Any]:
-    """What was measured of a clip, as columns of the table, rounded to what is worth keeping."""
+    """Return the measurements of a clip as columns of the table, rounded to `_DECIMALS`."""
     columns: dict[str, Any] = {}
     for name, value in asdict(attributes).items():
         columns[name] = None if value is None else round(float(value), _DECIMALS.get(name, 2))

@@ -1,30 +1,32 @@
-"""Several banks into one, and a bank into the formats that other tools read."""
+"""Merging banks, and exporting one to the formats that other tools read."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet
 
-from audiobert.artefacts import whole_file, whole_folder
-from audiobert.bank.audio_bank import AudioBank, check_identity, check_sound
+from audiobert.artefacts import check_folder, whole_file, whole_folder
+from audiobert.bank.audio_bank import AudioBank, check_sound
 from audiobert.bank.batches import batched
 from audiobert.bank.build import add_index
 from audiobert.bank.clips import SCHEMA
-from audiobert.bank.store import REJECTED, write_bank
+from audiobert.bank.identity import check_identity
+from audiobert.bank.store import REJECTED, NameVectors, write_bank
 from audiobert.errors import InputError, MissingExtraError
 
 _ROWS_PER_GROUP = 8_192
 
 
 def merge_banks(folders: Sequence[str | Path], out: str | Path, *, index: bool | None = None) -> AudioBank:
-    """Put banks that were made by the same models with the same settings into one.
+    """Merge banks that were made by the same models with the same settings.
 
     Clips come in the order of the banks. A clip whose content an earlier bank holds is left out and listed as rejected;
     one whose id an earlier bank uses for other content gets its content's hash added to the id.
@@ -36,10 +38,10 @@ def merge_banks(folders: Sequence[str | Path], out: str | Path, *, index: bool |
     ArtefactError
         When a bank is damaged, or was made by other models than the first.
     """
-    out = Path(out)
     if len(folders) < 2:
         raise InputError(f"{len(folders)} bank was given; give at least two to merge")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    real = check_folder(out, sources=folders)
+    if real.exists() and any(real.iterdir()):
         raise InputError(f"{out} exists; give a folder that does not")
     banks = [AudioBank.open(folder) for folder in folders]
     for folder in folders:
@@ -48,6 +50,11 @@ def merge_banks(folders: Sequence[str | Path], out: str | Path, *, index: bool |
         check_identity(bank, banks[0].identity)
         if bank.manifest.get("settings") != banks[0].manifest.get("settings"):
             raise InputError(f"{bank.folder} and {banks[0].folder} were built with different settings; build one again")
+        if (bank.name_vectors is None) != (banks[0].name_vectors is None):
+            without = bank if bank.name_vectors is None else banks[0]
+            raise InputError(
+                f"{without.folder} has no name vectors, another bank has; add them by 'bank build --resume'"
+            )
     kept, duplicates = _sort_out(banks)
     roots = {bank.manifest.get("audio_root") for bank in banks}
     manifest = {
@@ -56,7 +63,7 @@ def merge_banks(folders: Sequence[str | Path], out: str | Path, *, index: bool |
         "identity": banks[0].identity,
         "settings": banks[0].manifest.get("settings"),
     }
-    with whole_folder(out) as part:
+    with whole_folder(real, sources=folders) as part:
         content = write_bank(
             part,
             clips=sum(len(ids) for ids in kept),
@@ -65,13 +72,15 @@ def merge_banks(folders: Sequence[str | Path], out: str | Path, *, index: bool |
             clap_dim=banks[0].clap_vectors.shape[1],
             hidden_size=banks[0].knowledge_vectors.shape[1],
             manifest=manifest,
+            text_dim=0 if banks[0].name_vectors is None else banks[0].name_vectors.shape[1],
+            name_vectors=None if banks[0].name_vectors is None else _name_vectors(banks),
         )
         add_index(part, content, index)
     return AudioBank.open(out)
 
 
 def _sort_out(banks: Sequence[AudioBank]) -> tuple[list[dict[int, str]], list[dict[str, Any]]]:
-    """Of each bank the rows to keep with their id in the merged bank, and what is a duplicate."""
+    """Return, per bank, the rows to keep with their id in the merged bank, and what is a duplicate."""
     by_content: dict[bytes, str] = {}
     ids: set[str] = set()
     kept: list[dict[int, str]] = []
@@ -106,6 +115,22 @@ def _rows(
             yield {**row, "id": ids[index]}, bank.clap_vectors[index], bank.knowledge_vectors[index]
 
 
+def _name_vectors(banks: Sequence[AudioBank]) -> NameVectors:
+    """Return the function that takes the vectors of names from the first bank that has each."""
+    known = [pa.array(bank.names, pa.large_string()) for bank in banks]
+
+    def vectors_of(texts: list[str]) -> np.ndarray:
+        wanted = pa.array(texts, pa.large_string())
+        assert banks[0].name_vectors is not None
+        vectors = np.empty((len(texts), banks[0].name_vectors.shape[1]), np.float16)
+        for bank, names in reversed(list(zip(banks, known, strict=True))):
+            rows = pc.index_in(wanted, names).fill_null(-1).to_numpy()
+            vectors[rows >= 0] = bank.name_vectors[rows[rows >= 0]]  # type: ignore[index]
+        return vectors
+
+    return vectors_of
+
+
 def _rejected(banks: Sequence[AudioBank]) -> Iterator[dict[str, Any]]:
     for bank in banks:
         with (bank.folder / REJECTED).open(encoding="utf-8") as file:
@@ -113,7 +138,7 @@ def _rejected(banks: Sequence[AudioBank]) -> Iterator[dict[str, Any]]:
 
 
 def export_bank(folder: str | Path, out: str | Path, *, to: Literal["parquet", "datasets"] = "parquet") -> Path:
-    """Write a bank's metadata and vectors (float32) for other tools.
+    """Write a bank's metadata, CLAP vectors and knowledge vectors (float32) for other tools.
 
     Parameters
     ----------
@@ -142,22 +167,11 @@ def export_bank(folder: str | Path, out: str | Path, *, to: Literal["parquet", "
         import datasets
     except ImportError:
         raise MissingExtraError("datasets", "scale") from None
-    with whole_folder(out) as folder_part:
-        parquet = folder_part / "clips.parquet"
+    with whole_folder(out) as part, TemporaryDirectory(dir=part.parent, prefix=".audiobert-") as temporary:
+        parquet = Path(temporary) / "clips.parquet"
         _write_parquet(bank, parquet)
-        dataset = datasets.Dataset.from_parquet(str(parquet), cache_dir=str(folder_part / ".cache"))
-        dataset.save_to_disk(str(folder_part / "saved"))
-        del dataset
-        saved = sorted((folder_part / "saved").iterdir())
-        for path in saved:
-            path.replace(folder_part / path.name)
-        for leftover in (parquet, folder_part / "saved", folder_part / ".cache"):
-            _remove(leftover)
+        datasets.Dataset.from_parquet(str(parquet), cache_dir=temporary).save_to_disk(str(part))
     return out
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _write_parquet(bank: AudioBank, path: Path) -> None:

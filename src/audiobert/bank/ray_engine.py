@@ -1,28 +1,28 @@
-"""The same build on a Ray cluster: actors hold the encoder, blocks of clips travel to them as a Ray dataset."""
+"""Building on a Ray cluster: actors hold the encoder, blocks of clips travel to them as a Ray dataset."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from audiobert.bank.batches import batched
-from audiobert.bank.decode import Hearing, hear
+from audiobert.bank.decode import Hearing
+from audiobert.bank.encode import ClipEncoder, encode_block
 from audiobert.bank.journal import Record
-from audiobert.bank.workers import Block, available_cores
+from audiobert.bank.workers import Block, available_cores, hear_blocks, hear_task
 from audiobert.errors import InputError, MissingExtraError
 
-if TYPE_CHECKING:
-    from audiobert.bank.build import ClipEncoder
+log = logging.getLogger(__name__)
 
-# Blocks in one Ray dataset: the source is read in so large pieces, so that memory stays flat as it grows.
+# Blocks per Ray dataset: the source is read in pieces of this size, so that memory stays flat as it grows.
 _BLOCKS_PER_DATASET = 2_048
-# How often a block is tried again when its worker died; a clip that kills every decoder ends the build, which resumes.
+# Retries of a block whose worker died; after them the rest of the dataset is decoded and encoded on this machine.
 _RETRIES = 3
 
 
 class _BlockEncoder:
-    """Lives in an actor: hears and encodes blocks."""
+    """Decodes and encodes blocks in an actor."""
 
     def __init__(self, encoder: list[Any], hearing: Hearing) -> None:
         import ray
@@ -31,11 +31,9 @@ class _BlockEncoder:
         self._hearing = hearing
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        from audiobert.bank.build import encode_heard
-
         block: Block = row["block"]
-        heard = [hear(task.entry, self._hearing, task.known_sha256) for task in block]
-        return {"number": row["number"], "records": encode_heard(block, heard, self._encoder)}
+        heard = [hear_task(task, self._hearing) for task in block]
+        return {"number": row["number"], "records": encode_block(block, heard, self._encoder)}
 
 
 def _retrying() -> dict[str, Any]:
@@ -45,18 +43,18 @@ def _retrying() -> dict[str, Any]:
 def encode_blocks(
     blocks: Iterable[Block], encoder: ClipEncoder, hearing: Hearing, workers: int | None, address: str | None
 ) -> Iterator[tuple[Block, list[Record]]]:
-    """Hear and encode blocks on a cluster; they come back in any order.
+    """Decode and encode blocks on a cluster; they come back in any order.
 
     Parameters
     ----------
     blocks
-        Entries to be heard. Their files must be visible, under the same paths, from every machine of the cluster.
+        Entries to be decoded. Their files must be visible, under the same paths, from every machine of the cluster.
     encoder
         Sent to each actor once; must be picklable.
     hearing
-        How clips are heard.
+        Settings of decoding.
     workers
-        Actors; by default one a core of this machine, or of the cluster when an address is given.
+        Actors; by default one per core of this machine, or of the cluster when an address is given.
     address
         Of a running cluster (`auto`, `ray://HOST:PORT`); without it one is started on this machine and stopped at the
         end.
@@ -90,8 +88,14 @@ def encode_blocks(
                 num_cpus=1,
                 ray_remote_args_fn=_retrying,
             )
-            for row in dataset.iter_rows():
-                yield some[row["number"]], row["records"]
+            left = dict(enumerate(some))
+            try:
+                for row in dataset.iter_rows():
+                    yield left.pop(row["number"]), row["records"]
+            except ray.exceptions.RayError as error:
+                log.warning("workers died (%s); %d blocks are done here", str(error).splitlines()[0], len(left))
+                for block, heard in hear_blocks(left.values(), hearing, max(workers or available_cores(), 1)):
+                    yield block, encode_block(block, heard, encoder)
     finally:
         if started_here:
             ray.shutdown()

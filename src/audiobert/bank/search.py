@@ -29,7 +29,7 @@ _KMEANS_ROUNDS = 8
 def exact_search(
     vectors: np.ndarray, queries: np.ndarray, top_k: int, mask: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `top_k` rows with the highest inner product.
+    """Return the `top_k` rows with the highest inner product.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def exact_search(
     queries
         `(queries, clap_dim)` float32.
     top_k
-        How many; at most the number of rows that `mask` leaves.
+        Rows per query; at most the number that `mask` leaves.
     mask
         `(clips,)` bool, True where a row may be found; all when None.
 
@@ -70,7 +70,7 @@ def exact_search(
 
 
 def _scores(queries: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """Inner products `(queries, clips)`; float16 vectors are converted block by block into one small buffer."""
+    """Compute inner products `(queries, clips)`; float16 vectors are converted block by block into one small buffer."""
     import torch
 
     if vectors.dtype == torch.float32:
@@ -94,7 +94,7 @@ def _faiss() -> Any:
 
 
 def tuning_queries(vectors: np.ndarray, count: int = _TUNING_QUERIES, seed: int = 0) -> np.ndarray:
-    """Queries that lie near the bank's vectors but not on them, as a text does: half way to a random direction."""
+    """Return queries near the bank's vectors but not on them, as texts are: half way to a random direction."""
     random = np.random.default_rng(seed)
     near = vectors[np.sort(random.choice(len(vectors), min(count, len(vectors)), replace=False))].astype(np.float32)
     away = random.standard_normal(near.shape).astype(np.float32)
@@ -111,7 +111,7 @@ def build_index(vectors: np.ndarray, path: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        What the manifest says of it: kind, lists, nprobe, and the recall@10 that was measured.
+        Kind, lists, nprobe and the measured recall@10, for the manifest.
     """
     faiss = _faiss()
     clips, clap_dim = vectors.shape

@@ -1,8 +1,9 @@
 """A bank on disk: a folder with the clip table, the vectors, what was rejected, and a manifest with checksums.
 
 bank.json            identity of the models, settings, counts, licences, SHA-256 of the other files
-clips.arrow          one row a clip (Arrow IPC, memory-mapped)
-vectors.safetensors  clap_vectors (clips, clap_dim) and knowledge_vectors (clips, hidden_size), float16, memory-mapped
+clips.arrow          one row per clip (Arrow IPC, memory-mapped)
+vectors.safetensors  float16, memory-mapped: clap_vectors (clips, clap_dim), knowledge_vectors (clips, hidden_size) and,
+                     if the bank has them, name_vectors (distinct names, text_dim)
 rejected.jsonl       what the source offered and the bank does not hold, with the reason
 index.faiss          only in large banks: the approximate index over the CLAP vectors
 """
@@ -13,18 +14,19 @@ import hashlib
 import json
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
-from audiobert.artefacts import provenance, read_json, sha256_of, write_json
+from audiobert.artefacts import finish_write, provenance, read_json, sha256_of, write_json
 from audiobert.bank.batches import batched
 from audiobert.bank.clips import SCHEMA
 from audiobert.bank.licences import terms_of
+from audiobert.bank.names import clip_names
 from audiobert.errors import ArtefactError
 
 FORMAT = "audiobert-bank"
@@ -36,49 +38,76 @@ MANIFEST, CLIPS, VECTORS, REJECTED, INDEX = (
     "rejected.jsonl",
     "index.faiss",
 )
+BANK_FILES = {MANIFEST, CLIPS, VECTORS, REJECTED, INDEX}
+CLAP_VECTORS, KNOWLEDGE_VECTORS, NAME_VECTORS = "clap_vectors", "knowledge_vectors", "name_vectors"
 _ROWS_PER_BATCH = 4096
+_HEADER_BYTES = 1024  # of a file of vectors; written last, when the number of names is known
+
+NameVectors = Callable[[list[str]], np.ndarray]
+"""Given names, return their vectors, `(names, text_dim)` of unit norm."""
 
 
 def is_bank(folder: Path) -> bool:
-    """Whether the folder holds a bank's manifest."""
+    """Tell whether the folder holds a bank's manifest."""
     return (folder / MANIFEST).is_file()
+
+
+def bank_files(folder: Path) -> set[str]:
+    """Return the names of the files that make up the bank in a folder, of any format version; none if it is no bank."""
+    try:
+        manifest = read_json(folder / MANIFEST)
+    except ArtefactError:
+        return set()
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        return set()
+    return {MANIFEST, *manifest.get("files", {})} & BANK_FILES
 
 
 # ----------------------------------------------------------------------------------------------------------- vectors
 
 
+class _VectorsWriter:
+    """Writes float16 matrices into one safetensors file, each block by block."""
+
+    def __init__(self, file: BinaryIO, shapes: dict[str, tuple[int, int]]) -> None:
+        self._file, self._widths = file, {name: width for name, (_, width) in shapes.items()}
+        self._rows = dict.fromkeys(shapes, 0)
+        self._starts: dict[str, int] = {}
+        start = 0
+        for name, (rows, width) in shapes.items():
+            self._starts[name] = start
+            start += 2 * rows * width
+
+    def append(self, name: str, block: np.ndarray) -> None:
+        """Write the next rows of a matrix."""
+        width = self._widths[name]
+        self._file.seek(_HEADER_BYTES + self._starts[name] + 2 * self._rows[name] * width)
+        self._file.write(np.ascontiguousarray(block, "<f2").tobytes())
+        self._rows[name] += len(block)
+
+    def write_header(self) -> None:
+        """Write what the matrices are, in front of them."""
+        header = {}
+        for name, rows in self._rows.items():
+            start, width = self._starts[name], self._widths[name]
+            end = start + 2 * rows * width
+            header[name] = {"dtype": "F16", "shape": [rows, width], "data_offsets": [start, end]}
+        text = json.dumps(header).encode().ljust(_HEADER_BYTES - 8)
+        self._file.seek(0)
+        self._file.write(struct.pack("<Q", len(text)) + text)
+
+
 @contextmanager
-def vectors_writer(path: Path, shapes: dict[str, tuple[int, int]]) -> Iterator[dict[str, np.memmap]]:
-    """Lay out a safetensors file of float16 matrices and yield them memory-mapped, to be filled row by row."""
-    header: dict[str, Any] = {}
-    offset = 0
-    for name, shape in shapes.items():
-        end = offset + 2 * shape[0] * shape[1]
-        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+def vectors_writer(path: Path, shapes: dict[str, tuple[int, int]]) -> Iterator[_VectorsWriter]:
+    """Open a safetensors file to write float16 matrices to; the last one may get more rows than its shape says."""
     with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        file.truncate(8 + len(text) + offset)
-    maps = _mapped(path, header, 8 + len(text), "r+")
-    try:
-        yield maps
-    finally:
-        for one in maps.values():
-            one.flush()
+        writer = _VectorsWriter(file, shapes)
+        yield writer
+        writer.write_header()
 
 
-def _mapped(path: Path, header: dict[str, Any], start: int, mode: Any) -> dict[str, np.memmap]:
-    return {
-        name: np.memmap(path, np.float16, mode, start + entry["data_offsets"][0], tuple(entry["shape"]))
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }
-
-
-def open_vectors(path: Path) -> dict[str, np.memmap]:
-    """Map the matrices of a safetensors file; nothing is read until it is used.
+def open_vectors(path: Path) -> dict[str, np.ndarray]:
+    """Map the matrices of a safetensors file into memory; nothing is read until it is used.
 
     Raises
     ------
@@ -100,26 +129,25 @@ def open_vectors(path: Path) -> dict[str, np.memmap]:
                 raise ValueError(f"{name} is no float16 matrix")
             if 8 + length + end > size:
                 raise ValueError(f"it has {size} bytes and should have {8 + length + end}")
-        # Copy-on-write: the file is never changed, and libraries that want writable arrays take it.
-        return _mapped(path, tensors, 8 + length, "c")
+        return {name: _mapped(path, 8 + length, entry) for name, entry in tensors.items()}
     except FileNotFoundError:
         raise ArtefactError(f"{path} does not exist; restore it or build the bank again") from None
     except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
         raise ArtefactError(f"{path} is damaged ({error}); restore it or build the bank again") from None
 
 
+def _mapped(path: Path, start: int, entry: dict[str, Any]) -> np.ndarray:
+    if 0 in entry["shape"]:
+        return np.zeros(entry["shape"], np.float16)  # an empty part of a file cannot be mapped
+    # Copy-on-write: the file is never changed, and libraries that want writable arrays take it.
+    return np.memmap(path, np.float16, "c", start + entry["data_offsets"][0], tuple(entry["shape"]))
+
+
 # ------------------------------------------------------------------------------------------------------------- clips
 
 
-def write_clips(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write the clip table in batches, so that memory does not grow with the bank."""
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-        for batch in batched(rows, _ROWS_PER_BATCH):
-            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=SCHEMA))
-
-
 class ClipTable:
-    """The clip table of a bank, memory-mapped; a row is read when it is asked for."""
+    """The clip table of a bank, memory-mapped; a row is read when it is used."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -141,25 +169,30 @@ class ClipTable:
         return self._length
 
     def row(self, index: int) -> dict[str, Any]:
-        """One row as a dictionary."""
+        """Return one row as a dictionary."""
         batch = self._reader.get_batch(index // self._rows_per_batch)
         return batch.slice(index % self._rows_per_batch, 1).to_pylist()[0]
 
     def table(self) -> pa.Table:
-        """The whole table, still memory-mapped."""
+        """Return the whole table, still memory-mapped."""
         return self._reader.read_all()
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """All rows in order, a batch in memory at a time."""
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in order, in batches."""
         for number in range(self._batches):
-            yield from self._reader.get_batch(number).to_pylist()
+            yield self._reader.get_batch(number)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield all rows in order, with one batch in memory at a time."""
+        for batch in self.batches():
+            yield from batch.to_pylist()
 
 
 # ---------------------------------------------------------------------------------------------------------- the whole
 
 
 def write_rejected(path: Path, rejected: Iterable[dict[str, Any]]) -> Counter[str]:
-    """Write what was rejected, a JSON object a line, and count it by reason."""
+    """Write what was rejected, one JSON object per line, and count it by reason."""
     reasons: Counter[str] = Counter()
     with path.open("w", encoding="utf-8") as file:
         for one in rejected:
@@ -177,6 +210,8 @@ def write_bank(
     clap_dim: int,
     hidden_size: int,
     manifest: dict[str, Any],
+    text_dim: int = 0,
+    name_vectors: NameVectors | None = None,
 ) -> dict[str, Any]:
     """Write a bank's files into the folder `part` and return its manifest.
 
@@ -185,31 +220,33 @@ def write_bank(
     part
         An empty folder.
     clips
-        How many rows there will be.
+        Number of rows that follow.
     rows
         Table row, CLAP vector and knowledge vector of each clip.
     rejected
         What the source offered and the bank does not hold.
-    clap_dim, hidden_size
+    clap_dim, hidden_size, text_dim
         Widths of the vectors.
     manifest
-        What else the manifest says: identity, settings, source.
+        The rest of the manifest: identity, settings, source.
+    name_vectors
+        Makes the vectors of the names; without it none are stored.
     """
     licenses: Counter[str] = Counter()
     seconds = 0.0
-    shapes = {"clap_vectors": (clips, clap_dim), "knowledge_vectors": (clips, hidden_size)}
+    shapes = {CLAP_VECTORS: (clips, clap_dim), KNOWLEDGE_VECTORS: (clips, hidden_size)}
+    if name_vectors:
+        shapes[NAME_VECTORS] = (0, text_dim)
     with vectors_writer(part / VECTORS, shapes) as vectors:
-
-        def table_rows() -> Iterator[dict[str, Any]]:
-            nonlocal seconds
-            for index, (row, clap_vector, knowledge_vector) in enumerate(rows):
-                vectors["clap_vectors"][index] = clap_vector
-                vectors["knowledge_vectors"][index] = knowledge_vector
-                licenses[row.get("license") or ""] += 1
-                seconds += row.get("duration_s") or 0.0
-                yield row
-
-        write_clips(part / CLIPS, table_rows())
+        with pa.OSFile(str(part / CLIPS), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as table:
+            for batch in batched(rows, _ROWS_PER_BATCH):
+                some, clap, knowledge = zip(*batch, strict=True)
+                table.write_batch(pa.RecordBatch.from_pylist(list(some), schema=SCHEMA))
+                vectors.append(CLAP_VECTORS, np.stack(clap))
+                vectors.append(KNOWLEDGE_VECTORS, np.stack(knowledge))
+                licenses.update(row.get("license") or "" for row in some)
+                seconds += sum(row.get("duration_s") or 0.0 for row in some)
+        names = _write_names(part, vectors, name_vectors) if name_vectors else None
     reasons = write_rejected(part / REJECTED, rejected)
     content = {
         "format": FORMAT,
@@ -218,6 +255,7 @@ def write_bank(
         "seconds": round(seconds, 3),
         "clap_dim": clap_dim,
         "hidden_size": hidden_size,
+        **({} if names is None else {"text_dim": text_dim, "names": names}),
         **manifest,
         "licenses": license_summary(licenses),
         "rejected": dict(sorted(reasons.items())),
@@ -228,8 +266,16 @@ def write_bank(
     return content
 
 
+def _write_names(part: Path, vectors: _VectorsWriter, name_vectors: NameVectors) -> int:
+    """Write the vectors of the names that occur in the clip table; return their number."""
+    texts = clip_names(ClipTable(part / CLIPS).batches()).texts
+    for start in range(0, len(texts), _ROWS_PER_BATCH):
+        vectors.append(NAME_VECTORS, name_vectors(texts.slice(start, _ROWS_PER_BATCH).to_pylist()))
+    return len(texts)
+
+
 def manifest_checksum(manifest: dict[str, Any]) -> str:
-    """SHA-256 of a manifest's content without the checksum that it carries itself."""
+    """Compute the SHA-256 of a manifest's content without the checksum that it carries itself."""
     rest = {name: value for name, value in manifest.items() if name != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -241,12 +287,12 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def file_entry(path: Path) -> dict[str, Any]:
-    """Size and checksum of a file, as the manifest keeps it."""
+    """Return size and checksum of a file, as the manifest keeps it."""
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def license_summary(licenses: Counter[str]) -> dict[str, Any]:
-    """Clips by licence, and whether all of them may be redistributed (None: some licence does not say)."""
+    """Count clips by licence; tell whether all of them may be redistributed (None: some licence does not say)."""
     by_name: dict[str, dict[str, Any]] = {}
     for given, count in sorted(licenses.items(), key=lambda item: (-item[1], item[0])):
         terms = terms_of(given)
@@ -268,13 +314,14 @@ def _all(answers: Sequence[bool | None]) -> bool | None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a bank.
+    """Read the manifest of a bank.
 
     Raises
     ------
     ArtefactError
         When the folder is missing, holds no bank, or one of a format that this version does not read.
     """
+    finish_write(folder)
     if not folder.is_dir():
         raise ArtefactError(f"{folder} is no folder; give a bank made by 'audiobert bank build'")
     if not is_bank(folder):

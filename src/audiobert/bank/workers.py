@@ -1,12 +1,14 @@
-"""Hearing many clips: in worker processes, in order, a bounded number in flight, whatever a clip does to a worker."""
+"""Decoding many clips in worker processes, in order, with a bounded number in flight, whatever a clip does to them."""
 
 from __future__ import annotations
 
+import inspect
+import logging
 import multiprocessing
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -15,41 +17,52 @@ from audiobert.bank.decode import Heard, Hearing, hear
 from audiobert.bank.sources import Entry
 from audiobert.errors import InputError
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Task:
-    """An entry to be heard, its size and time of change, and what an earlier build knows of it."""
+    """An entry to be decoded, and the outcome of an earlier build: its content hash, and whether it was accepted."""
 
     entry: Entry
-    stamp: str | None
     known_sha256: str | None = None
     accepted: bool = False
 
 
 Block = list[Task]
 
-# Blocks that are heard while one is encoded: enough that neither waits, few enough that memory stays flat.
+# Blocks that are decoded while one is encoded: enough that neither waits, few enough that memory stays flat.
 _BLOCKS_AHEAD = 3
 
 
 def available_cores() -> int:
-    """Cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def hear_blocks(blocks: Iterable[Block], hearing: Hearing, workers: int) -> Iterator[tuple[Block, list[Heard]]]:
-    """Hear blocks of clips and yield them in order.
+def hear_task(task: Task, hearing: Hearing) -> Heard:
+    """Decode, measure and extract the features of one clip; no clip ends a build, whatever is wrong with it."""
+    try:
+        return hear(task.entry, hearing, task.known_sha256)
+    except Exception as error:
+        return Heard(problem=("failed", f"decoding it ended in {type(error).__name__}: {error}"))
+
+
+def hear_blocks(
+    blocks: Iterable[Block], hearing: Hearing, workers: int
+) -> Generator[tuple[Block, list[Heard]], None, None]:
+    """Decode blocks of clips and yield them in order.
 
     Parameters
     ----------
     blocks
-        Entries to be heard.
+        Entries to be decoded.
     hearing
-        How they are heard.
+        Settings of decoding.
     workers
-        Worker processes; 0 hears in this one.
+        Worker processes; 0 decodes in this one, as does a system without the shared memory that processes need.
 
     Raises
     ------
@@ -58,15 +71,15 @@ def hear_blocks(blocks: Iterable[Block], hearing: Hearing, workers: int) -> Iter
 
     Notes
     -----
-    A clip that kills its worker is found by hearing the blocks in flight again one clip at a time, and is rejected with
-    the reason `crashed`.
+    A clip that kills its worker is found by decoding the blocks in flight again one clip at a time, and is rejected
+    with the reason `crashed`.
     """
-    if workers < 1:
+    pool = _pool(workers) if workers > 0 else None
+    if pool is None:
         for block in blocks:
-            yield block, [hear(task.entry, hearing, task.known_sha256) for task in block]
+            yield block, [hear_task(task, hearing) for task in block]
         return
     waiting: deque[tuple[Block, list[Future[Heard]] | None]] = deque()
-    pool = _pool(workers)
     try:
         _check_that_workers_start(pool)
         upcoming = iter(blocks)
@@ -86,16 +99,24 @@ def hear_blocks(blocks: Iterable[Block], hearing: Hearing, workers: int) -> Iter
                     raise BrokenProcessPool
                 heard = [future.result() for future in futures]
             except BrokenProcessPool:
-                pool.shutdown(wait=False, cancel_futures=True)
-                heard = _hear_one_by_one(block, hearing)
-                pool = _pool(workers)
+                pool.shutdown(cancel_futures=True)
+                heard = [_hear_alone(task, hearing) for task in block]
+                pool = _new_pool(workers)
                 waiting = deque((one, _submit(pool, one, hearing)) for one, _ in waiting)
             yield block, heard
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
+def _pool(workers: int) -> ProcessPoolExecutor | None:
+    try:
+        return _new_pool(workers)
+    except (OSError, ImportError, NotImplementedError) as error:
+        log.warning("no worker processes, because this system has no shared memory (%s); decoding takes longer", error)
+        return None
+
+
+def _new_pool(workers: int) -> ProcessPoolExecutor:
     # Not forked: a fork of a process that runs torch's threads can hang.
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     context.set_forkserver_preload(["audiobert.bank.decode", "swift_f0"])  # imported once for all workers
@@ -103,11 +124,14 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 def leave_if_imported_by_a_worker() -> None:
-    """End a worker process that, on starting, runs its parent's script down to the build that the worker is for.
+    """Exit if this is a worker process that imports a script without `if __name__ == "__main__":`.
 
-    That is a script without `if __name__ == "__main__":`; its parent says so (`hear_blocks`), the worker is quiet.
+    Such a script would build its bank again in every worker. Its parent says so (`hear_blocks`), the worker is quiet.
     """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):  # what multiprocessing itself looks at
+    if any(
+        one.function == "<module>" and one.frame.f_globals.get("__name__") == "__mp_main__"  # as multiprocessing has it
+        for one in inspect.stack(0)
+    ):
         raise SystemExit(1)
 
 
@@ -123,20 +147,15 @@ def _check_that_workers_start(pool: ProcessPoolExecutor) -> None:
 
 def _submit(pool: ProcessPoolExecutor, block: Block, hearing: Hearing) -> list[Future[Heard]] | None:
     try:
-        return [pool.submit(hear, task.entry, hearing, task.known_sha256) for task in block]
+        return [pool.submit(hear_task, task, hearing) for task in block]
     except BrokenProcessPool:
         return None
 
 
-def _hear_one_by_one(block: Block, hearing: Hearing) -> list[Heard]:
-    heard: list[Heard] = []
-    pool = _pool(1)
-    for task in block:
+def _hear_alone(task: Task, hearing: Hearing) -> Heard:
+    """Decode one clip in a process of its own."""
+    with _new_pool(1) as pool:
         try:
-            heard.append(pool.submit(hear, task.entry, hearing, task.known_sha256).result())
+            return pool.submit(hear_task, task, hearing).result()
         except BrokenProcessPool:
-            pool.shutdown(wait=False)
-            pool = _pool(1)
-            heard.append(Heard(problem=("crashed", "decoding it ended the process")))
-    pool.shutdown()
-    return heard
+            return Heard(problem=("crashed", "decoding it ended the process"))

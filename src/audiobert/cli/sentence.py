@@ -14,12 +14,18 @@ from audiobert.errors import InputError
 if TYPE_CHECKING:
     from rich.text import Text as RichText
 
-    from audiobert.answers import FillMask, Prediction
-    from audiobert.spans import Span
+    from audiobert.answers import AuditorySpan, FillMask, Prediction
+    from audiobert.sentence import Span
+
+# Sentences that are answered together: enough for full batches, few enough that answers appear and memory stays flat.
+BLOCK = 64
 
 Texts = Annotated[list[str] | None, typer.Argument(metavar="[TEXT ...]", help="Sentences; lines of stdin when none.")]
 Model = Annotated[str, typer.Option("--model", help="'mini' or a model's folder.")]
-Bank = Annotated[Path | None, typer.Option("--bank", help="Search this bank instead of the model's own.")]
+Banks = Annotated[
+    list[Path] | None, typer.Option("--bank", help="A bank to search beside the model's own; more than once if wanted.")
+]
+OnlyBank = Annotated[bool, typer.Option("--only-bank", help="Leave the model's own bank out.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a sentence on stdout.")]
 
 
@@ -46,26 +52,57 @@ def read_texts(texts: list[str] | None) -> list[str]:
 def fill_mask(
     texts: Texts = None,
     model: Model = "mini",
-    top_k: Annotated[int, typer.Option("--top-k", help="Predictions a mask.")] = 5,
+    top_k: Annotated[int, typer.Option("--top-k", help="Predictions per mask.")] = 5,
     no_audio: Annotated[bool, typer.Option("--no-audio", help="The plain language model alone.")] = False,
-    clips: Annotated[int | None, typer.Option("--clips", help="Clips that speak for a span.")] = None,
-    bank: Bank = None,
+    no_base: Annotated[bool, typer.Option("--no-base", help="Leave out the plain model's predictions.")] = False,
+    clips: Annotated[int | None, typer.Option("--clips", help="Clips to retrieve per span.")] = None,
+    bank: Banks = None,
+    only_bank: OnlyBank = False,
+    sound: Annotated[
+        list[str] | None, typer.Option("--sound", metavar="SPAN=FILE", help="A recording for words of the sentence.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Predict the [MASK] of sentences, having heard what they speak of.
+    """Predict the [MASK] of sentences with the sounds that they speak of.
 
     Example: audiobert fill-mask "Meow is the sound a [MASK] makes."
     """
+    recordings = parse_sounds(sound or [])
     sentences = read_texts(texts)
     from audiobert.pipeline import AudioBert
 
-    audiobert = AudioBert.from_pretrained(model, bank=bank)
-    answers = audiobert.fill_mask(sentences, top_k=top_k, audio=not no_audio, clips_per_span=clips)
-    for answer in answers:
-        if as_json:
-            print(json.dumps(answer.to_json(), ensure_ascii=False))
-        else:
-            _print_answer(answer)
+    audiobert = AudioBert.from_pretrained(model, bank=bank, only_bank=only_bank)
+    for start in range(0, len(sentences), BLOCK):
+        answers = audiobert.fill_mask(
+            sentences[start : start + BLOCK],
+            top_k=top_k,
+            audio=not no_audio,
+            base=not no_base,
+            clips_per_span=clips,
+            sounds=recordings,
+        )
+        for answer in answers:
+            if as_json:
+                print(json.dumps(answer.to_json(), ensure_ascii=False), flush=True)
+            else:
+                _print_answer(answer)
+
+
+def parse_sounds(given: list[str]) -> dict[str, str]:
+    """Return recordings by the words that they are for, from `SPAN=FILE`.
+
+    Raises
+    ------
+    InputError
+        One of them has another form.
+    """
+    found = {}
+    for one in given:
+        words, equals, file = one.partition("=")
+        if not (equals and words.strip() and file.strip()):
+            raise InputError(f'--sound is {one!r}; give SPAN=FILE, such as "This=clip.wav"')
+        found[words.strip()] = file.strip()
+    return found
 
 
 def spans(texts: Texts = None, model: Model = "mini", as_json: Json = False) -> None:
@@ -76,9 +113,10 @@ def spans(texts: Texts = None, model: Model = "mini", as_json: Json = False) -> 
     from rich.console import Console
 
     sentences = read_texts(texts)
-    from audiobert.parts import load_parts, model_folder
+    from audiobert.model_folder import model_folder
+    from audiobert.parts import load_detector
 
-    found = load_parts(model_folder(model)).detector.detect(sentences)
+    found = load_detector(model_folder(model))[0].detect(sentences)
     console = Console(highlight=False, soft_wrap=True)
     for text, row in zip(sentences, found, strict=True):
         if as_json:
@@ -107,18 +145,26 @@ def _print_answer(answer: FillMask) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(marked(answer.text, answer.spans))
     for span in answer.spans:
-        heard = ", ".join(
-            f"{hit.clip.caption or hit.clip.label or hit.clip.id} ({hit.score:.2f})" for hit in span.clips
-        )
-        console.print(f'  hears "{span.text}" as: {heard}', markup=False, style="cyan")
+        console.print(f'  "{span.text}" sounds like: {clips_of(span)}', markup=False, style="cyan")
     for number, mask in enumerate(answer.masks, start=1):
         which = f" {number}" if len(answer.masks) > 1 else ""
         if answer.auditory:
-            console.print(f"  with sound{which}     {_list(mask.predictions)}", markup=False)
-            console.print(f"  without sound{which}  {_list(mask.base_predictions)}", markup=False, style="dim")
+            console.print(f"  with sound{which}    {_list(mask.predictions)}", markup=False)
+            if mask.base_predictions:
+                console.print(f"  switched off{which}  {_list(mask.base_predictions)}", markup=False, style="dim")
         else:
             console.print(f"  no sound in it{which}  {_list(mask.predictions)}", markup=False)
     console.print()
+
+
+def clips_of(span: AuditorySpan, most: int = 4) -> str:
+    """Return the clips of a span in words, equal captions once, the best first, with their scores."""
+    best: dict[str, float] = {}
+    for hit in span.clips:
+        name = hit.clip.caption or hit.clip.title or (Path(hit.clip.path).name if hit.clip.path else None)
+        best.setdefault(name or hit.clip.label or hit.clip.id, hit.score)
+    shown = [f"{name} ({score:.2f})" for name, score in list(best.items())[:most]]
+    return ", ".join(shown) or "nothing in the bank"
 
 
 def _list(predictions: tuple[Prediction, ...]) -> str:

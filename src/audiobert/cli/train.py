@@ -1,47 +1,73 @@
-"""`audiobert train masked-lm | detector | clap | audiobert`."""
+"""`audiobert train masked-lm | detector | clap | audiobert` and `audiobert ablate`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from audiobert.errors import InputError, InterruptedRunError
+
 Data = Annotated[Path, typer.Option("--data", help="Folder with text/, auditorybench/ and audio/.")]
-Out = Annotated[Path, typer.Option("--out", help="Checkpoints, log and the trained part go here.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for checkpoints, the log and the trained part.")]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings other than the defaults.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as epochs=3; repeatable."),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Another seed than the config's.")]
 Seeds = Annotated[
     str | None,
-    typer.Option("--seeds", help="Train once with each of these, commas between, into --out/seed-N; then sum up."),
+    typer.Option("--seeds", help="Train once per seed, 0,1,2 or 0-4, into --out/seed-N; then summarize."),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out, if there is one.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what another training left in --out.")]
 
 train = typer.Typer(no_args_is_help=True, help="Train a part of the model; each writes its weights and their record.")
 
 
 def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
     app.add_typer(train, name="train")
     app.command("ablate")(ablate)
 
 
 @train.command("masked-lm")
-def masked_lm(data: Data, out: Out, config: Config = None, seed: Seed = None, resume: Resume = False) -> None:
+def masked_lm(
+    data: Data,
+    out: Out,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
     """Train the plain language model of mini: a LoRA on the backbone and a masked-LM head.
 
     Example: audiobert train masked-lm --data ../shared --out runs/mini/masked-lm
     """
     from audiobert.training.masked_lm import MaskedLmConfig, train_masked_lm
 
-    train_masked_lm(data, out, MaskedLmConfig.load(config, seed=seed), resume=resume)
+    settings = MaskedLmConfig.load(config, {"seed": seed}, set_ or ())
+    with _resumable(out, resume, overwrite):
+        train_masked_lm(data, out, settings, resume=resume, overwrite=overwrite)
 
 
 @train.command()
 def detector(
-    data: Data, out: Out, config: Config = None, seed: Seed = None, seeds: Seeds = None, resume: Resume = False
+    data: Data,
+    out: Out,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    seeds: Seeds = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Train the span detector on both tasks and on plain text.
+    """Train the span detector on the benchmark's train rows, sentences made of captions, and plain text.
 
     Example: audiobert train detector --data ../shared --out runs/mini/detector
     """
@@ -49,20 +75,32 @@ def detector(
     from audiobert.training.seeds import detector_figures
 
     def train_one(seed: int | None, folder: Path) -> Mapping[str, Any]:
-        return train_detector(data, folder, DetectorConfig.load(config, seed=seed), resume=resume)
+        settings = DetectorConfig.load(config, {"seed": seed}, set_ or ())
+        return train_detector(data, folder, settings, resume=resume, overwrite=overwrite)
 
-    _once_or_by_seed("detector", out, seed, seeds, train_one, detector_figures)
+    with _resumable(out, resume, overwrite):
+        _once_or_by_seed("detector", out, seed, seeds, train_one, detector_figures)
 
 
 @train.command()
-def clap(data: Data, out: Out, config: Config = None, seed: Seed = None, resume: Resume = False) -> None:
+def clap(
+    data: Data,
+    out: Out,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
     """Train CLAP: the audio tower and the projections of both towers.
 
     Example: audiobert train clap --data ../shared --out runs/mini/clap
     """
     from audiobert.training.clap import ClapConfig, train_clap
 
-    train_clap(data, out, ClapConfig.load(config, seed=seed), resume=resume)
+    settings = ClapConfig.load(config, {"seed": seed}, set_ or ())
+    with _resumable(out, resume, overwrite):
+        train_clap(data, out, settings, resume=resume, overwrite=overwrite)
 
 
 @train.command()
@@ -73,9 +111,11 @@ def audiobert(
         Path | None, typer.Option("--parts", help="Folder with the trained parts; --out's parent by default.")
     ] = None,
     config: Config = None,
+    set_: Set = None,
     seed: Seed = None,
     seeds: Seeds = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train AudioBERT on its trained parts; --out/model is then a whole model, with a bank of the clips.
 
@@ -86,10 +126,26 @@ def audiobert(
     from audiobert.training.seeds import audiobert_figures
 
     def train_one(seed: int | None, folder: Path) -> Mapping[str, Any]:
-        settings = AudioBertConfig.load(config, seed=seed)
-        return train_audiobert(data, folder, settings, parts_from=parts or out.parent, resume=resume)
+        settings = AudioBertConfig.load(config, {"seed": seed}, set_ or ())
+        return train_audiobert(
+            data, folder, settings, parts_from=parts or out.parent, resume=resume, overwrite=overwrite
+        )
 
-    _once_or_by_seed("audiobert", out, seed, seeds, train_one, audiobert_figures)
+    with _resumable(out, resume, overwrite):
+        _once_or_by_seed("audiobert", out, seed, seeds, train_one, audiobert_figures)
+
+
+@contextmanager
+def _resumable(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Refuse both options at once, and say after Ctrl+C how to continue."""
+    if resume and overwrite:
+        raise InputError("give --resume to continue the training in --out or --overwrite to replace it, not both")
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"interrupted; to continue from the last checkpoint in {out}, give the same command with --resume"
+        ) from None
 
 
 def _once_or_by_seed(
@@ -103,9 +159,9 @@ def _once_or_by_seed(
     if seeds is None:
         train_one(seed, out)
         return
-    from audiobert.errors import InputError
+    from audiobert.auditorybench.evaluate import parse_seeds
     from audiobert.progress import stderr
-    from audiobert.training.seeds import as_table, parse_seeds, train_seeds
+    from audiobert.training.seeds import as_table, train_seeds
 
     if seed is not None:
         raise InputError("give --seed or --seeds, not both")
@@ -118,21 +174,26 @@ def ablate(
     data: Data,
     out: Out,
     parts: Annotated[Path, typer.Option("--parts", help="Folder with the trained parts.")],
-    only: Annotated[str | None, typer.Option("--only", help="Some ablations, by name, with commas between.")] = None,
-    seeds: Annotated[str, typer.Option("--seeds", help="Seeds, with commas between.")] = "0,1,2,3,4",
+    only: Annotated[str | None, typer.Option("--only", help="Some ablations by name, separated by commas.")] = None,
+    seeds: Annotated[str, typer.Option("--seeds", help="Seeds: 0,1,2 or 0-4.")] = "0-4",
     config: Config = None,
+    set_: Set = None,
     table: Annotated[Path | None, typer.Option("--table", help="Write the Markdown table to this file.")] = None,
 ) -> None:
-    """Train AudioBERT with and without hearing, over several seeds, and say what hearing adds.
+    """Train AudioBERT with and without audio over several seeds, and compare.
 
     Example: audiobert ablate --data ../shared --parts runs/mini --out runs/ablations --only audio,no-audio
     """
+    from audiobert.auditorybench.evaluate import parse_seeds
     from audiobert.training.ablations import ABLATIONS, as_markdown, run_ablations, write_table
     from audiobert.training.audiobert_config import AudioBertConfig
-    from audiobert.training.seeds import parse_seeds
 
     names = [name.strip() for name in only.split(",")] if only else list(ABLATIONS)
-    summaries = run_ablations(data, out, parts, AudioBertConfig.load(config), names, parse_seeds(seeds))
+    settings = AudioBertConfig.load(config, set=set_ or ())
+    try:
+        summaries = run_ablations(data, out, parts, settings, names, parse_seeds(seeds))
+    except KeyboardInterrupt:
+        raise InterruptedRunError(f"interrupted; the same command continues from what is in {out}") from None
     print(as_markdown(summaries), end="")
     if table:
         write_table(summaries, table)

@@ -1,34 +1,35 @@
-"""What hearing adds: the same training with other clips, other spans, or no clips at all, over several seeds."""
+"""What hearing adds: the same training with other clips, other spans, or no recording at all, over several seeds."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from audiobert.artefacts import read_json, whole_file, write_text
+from audiobert.artefacts import read_json, write_text
+from audiobert.auditorybench.stats import two_level_difference
 from audiobert.errors import InputError
 from audiobert.progress import stderr
 from audiobert.training.audiobert import train_audiobert
-from audiobert.training.audiobert_config import AFTER_TRAINING, AudioBertConfig
+from audiobert.training.audiobert_config import AudioBertConfig
 from audiobert.training.seeds import over_seeds
 
 REFERENCE = "audio"
-CONTROL = "no-audio"
-MORE_LORA = "no-audio-more-lora"  # twice the rank, and alpha with it
+# What each ablation changes of the settings, nested as they are.
+NO_GROUNDING: dict[str, Any] = {"comparisons": 0, "names": 0, "captions": 0}
 ABLATIONS: dict[str, dict[str, Any]] = {
     REFERENCE: {},
-    CONTROL: {"audio": "none"},
-    "random-clip": {"audio": "random"},
+    "no-recordings": {"audio": "none", "grounding": NO_GROUNDING, "rows": {"unread_share": 0.0}},
+    "no-grounding": {"grounding": NO_GROUNDING},
+    "no-unread": {"rows": {"unread_share": 0.0}, "grounding": {"unread_share": 0.0}},
+    "random-clips": {"audio": "random"},
     "shuffled-clips": {"audio": "shuffled"},
-    "oracle-class": {"audio": "oracle"},
-    "gold-spans": {"asked_spans": "gold"},
-    MORE_LORA: {"audio": "none"},
+    "by-caption": {"model": {"retrieval": {"by": "caption"}}},
+    "by-sound": {"model": {"retrieval": {"by": "sound"}}},
+    "one-clip": {"model": {"retrieval": {"clips": 1}}},
 }
 MEASURES = (
     "animal.dev", "pitch.dev", "combined.dev", "pitch.dev.both_ways", "animal.wiki", "pitch.wiki", "combined.wiki"
@@ -40,14 +41,11 @@ def run_ablations(
 ) -> list[dict[str, Any]]:
     """Train each named ablation with each seed, seed by seed; what is there already is kept.
 
-    An ablation that only asks otherwise takes the reference's trained weights where they are there.
-
     Returns
     -------
     list of dict
-        An entry an ablation: `name`, `seeds`, and for each measure its mean, standard deviation and 95% interval of
-        the mean over seeds (Student's t); against the reference, the difference on the dev rows with each row's
-        correctness averaged over the seeds that both have (`paired_difference`).
+        One entry per ablation: `name`, `seeds`, and for each measure its mean, standard deviation and 95% interval of
+        the mean over seeds (Student's t); and `reference_minus_this` per split, by a bootstrap over seeds and rows.
 
     Raises
     ------
@@ -61,32 +59,31 @@ def run_ablations(
             folder = out / name / f"seed-{seed}"
             if (folder / "audiobert.json").exists():
                 continue
-            changed = config.model_copy(update={**changes(name, config), "seed": seed})
             stderr.print(f"ablation {name}, seed {seed}")
-            if name != REFERENCE and ABLATIONS[name].keys() <= AFTER_TRAINING:
-                take_over(out / REFERENCE / folder.name, folder)
-            train_audiobert(data, folder, changed, parts_from=parts_from, cache=out / "cache", resume=True, bank=False)
+            train_audiobert(
+                data,
+                folder,
+                changed(config, {**ABLATIONS[name], "seed": seed}),
+                parts_from=parts_from,
+                cache=out / "cache",
+                resume=True,
+            )
     return [summary for name in ABLATIONS if (summary := summarise(out, name))]
 
 
-def changes(name: str, config: AudioBertConfig) -> dict[str, Any]:
-    """The settings that an ablation changes."""
-    more = {"lora_rank": 2 * config.lora_rank, "lora_alpha": 2 * config.lora_alpha} if name == MORE_LORA else {}
-    return ABLATIONS[name] | more
+def changed(config: AudioBertConfig, changes: Mapping[str, Any]) -> AudioBertConfig:
+    """Return settings with nested changes, checked as when they are read."""
 
+    def merged(values: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+        for key, value in new.items():
+            values[key] = merged(dict(values[key]), value) if isinstance(value, Mapping) else value
+        return values
 
-def take_over(trained: Path, folder: Path) -> None:
-    """Put the end of another run where training would go on from it; nothing where that run has not ended."""
-    if not (trained / "audiobert.json").exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("settings.json", "log.jsonl", "checkpoint.safetensors"):
-        with whole_file(folder / name) as part:
-            shutil.copyfile(trained / name, part)
+    return AudioBertConfig.model_validate(merged(config.model_dump(), changes))
 
 
 def summarise(out: Path, name: str) -> dict[str, Any] | None:
-    """Figures of one ablation over the seeds that are there; None when there is none."""
+    """Return the figures of one ablation over the seeds that are there; None when there is none."""
     records = {
         int(path.parent.name.removeprefix("seed-")): read_json(path)["accuracy"]
         for path in sorted(out.glob(f"{name}/seed-*/audiobert.json"))
@@ -98,46 +95,28 @@ def summarise(out: Path, name: str) -> dict[str, Any] | None:
         values = [accuracy[measure] for accuracy in records.values() if measure in accuracy]
         if values:
             summary[measure] = over_seeds(values)
-    if name != REFERENCE and (common := _common_rows(out, name)):
-        summary["reference_minus_this"] = paired_difference(*common)
+    if name != REFERENCE:
+        common = [seed for seed in sorted(records) if (out / REFERENCE / f"seed-{seed}" / "audiobert.json").exists()]
+        for split in ("dev", "wiki") if common else ():
+            first, second = (correctness(out / which, common, split) for which in (REFERENCE, name))
+            if first.size:
+                summary[f"reference_minus_this.{split}"] = two_level_difference(first, second).__dict__
     return summary
 
 
-def paired_difference(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
-    """Mean difference of two paired samples, its 95% interval by bootstrap over the pairs, and a sign-flip p-value."""
-    difference = first - second
-    mean = float(difference.mean())
-    if not difference.any():
-        return {"difference": 0.0, "interval": [0.0, 0.0], "p_value": 1.0}
-    interval = stats.bootstrap((difference,), np.mean, method="percentile", rng=0).confidence_interval
-    test = stats.permutation_test((difference,), np.mean, permutation_type="samples", n_resamples=9999, rng=0)
-    return {"difference": mean, "interval": [float(interval.low), float(interval.high)], "p_value": float(test.pvalue)}
-
-
-def _common_rows(out: Path, name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Correctness of every dev row, averaged over the seeds that both the reference and the ablation have."""
-    seeds = [
-        folder.name
-        for folder in sorted((out / name).glob("seed-*"))
-        if (folder / "audiobert.json").exists() and (out / REFERENCE / folder.name / "audiobert.json").exists()
-    ]
-    if not seeds:
-        return None
-    shares = []
-    for which in (REFERENCE, name):
-        hits: dict[tuple[str, int], list[bool]] = {}
-        for seed in seeds:
-            for line in (out / which / seed / "predictions.jsonl").read_text(encoding="utf-8").splitlines():
-                row = json.loads(line)
-                if row["split"] == "dev":
-                    hits.setdefault((row["task"], row["row"]), []).append(row["correct"])
-        shares.append(np.array([np.mean(hits[key]) for key in sorted(hits)]))
-    return shares[0], shares[1]
+def correctness(folder: Path, seeds: Sequence[int], split: str) -> np.ndarray:
+    """Return 0 or 1 per seed and row of a split, `(seeds, rows)`, all tasks together."""
+    rows = []
+    for seed in seeds:
+        lines = (folder / f"seed-{seed}" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+        found = [json.loads(line) for line in lines]
+        rows.append([float(row["correct"]) for row in found if row["split"] == split])
+    return np.array(rows)
 
 
 def as_markdown(summaries: Sequence[dict[str, Any]]) -> str:
-    """The table of `docs/ablations.md`: percent, mean ± half of the 95% interval over seeds."""
-    header = ["training", "seeds", *MEASURES, "audio minus this, combined dev"]
+    """Return the table of `docs/ablations.md`: percent, mean ± half of the 95% interval over seeds."""
+    header = ["training", "seeds", *MEASURES, "audio minus this, dev", "audio minus this, wiki"]
     lines = ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|"]
     for summary in summaries:
         cells = [summary["name"], str(len(summary["seeds"]))]
@@ -145,13 +124,10 @@ def as_markdown(summaries: Sequence[dict[str, Any]]) -> str:
             value = summary.get(measure)
             half = f" ± {100 * value['half_width']:.1f}" if value and value["half_width"] is not None else ""
             cells.append(f"{100 * value['mean']:.1f}{half}" if value else "")
-        against = summary.get("reference_minus_this")
-        cells.append(
-            f"{100 * against['difference']:+.1f} [{100 * against['interval'][0]:+.1f}, "
-            f"{100 * against['interval'][1]:+.1f}], p = {against['p_value']:.3g}"
-            if against
-            else ""
-        )
+        for split in ("dev", "wiki"):
+            found = summary.get(f"reference_minus_this.{split}")
+            points = [f"{100 * found[key]:+.1f}" for key in ("mean", "low", "high")] if found else []
+            cells.append(f"{points[0]} [{points[1]}, {points[2]}], p = {found['p_value']:.3g}" if found else "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

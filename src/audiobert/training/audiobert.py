@@ -1,108 +1,82 @@
-"""`train audiobert`: LoRA, knowledge encoder and injection on both tasks (section II-B3)."""
+"""`train audiobert`: LoRA, audio encoder, projection and injection, jointly on all tasks (section II-B3)."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
-from audiobert.adapters import AUDIO, LANGUAGE
+from audiobert.adapters import add_lora, copy_sharing_embeddings, lora_state
 from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
-from audiobert.bank import build_bank
-from audiobert.bank.sources import open_source
-from audiobert.clip_encoder import ModelClipEncoder
-from audiobert.missing_word import Lexicon, blank_sentence
-from audiobert.modeling import AudioBertForMaskedLM, KnowledgeEncoder
-from audiobert.parts import (
-    BANK_FOLDER,
-    Parts,
-    encoder_identity,
-    load_parts,
-    new_audio_encoder,
-    new_knowledge_encoder,
-    trained_knowledge,
-    write_model_folder,
-)
-from audiobert.progress import stderr, track
-from audiobert.text_features import ScoredTexts, sentence_vectors
-from audiobert.training.audiobert_config import AFTER_TRAINING, EVALUATED, MODEL_FOLDER, AudioBertConfig
-from audiobert.training.clips import Spectrograms, encode_clips, kept_array, measured_attributes, read_clips
+from audiobert.auditorybench.kinds import names_withheld, withheld_clips
+from audiobert.features import AUDIO_ENCODER, CLAP
+from audiobert.injection import new_injection
+from audiobert.knowledge import KnowledgeEncoder
+from audiobert.model_folder import BANK_FOLDER, PartRecord, encoder_identity, write_model_folder
+from audiobert.modeling import AudioBertForMaskedLM
+from audiobert.parts import Parts, load_parts, new_audio_encoder, saved_half
+from audiobert.progress import stderr
+from audiobert.retrieve import Calibration, Retriever
+from audiobert.training.audiobert_config import MODEL_FOLDER, AudioBertConfig
+from audiobert.training.batches import BatchMaker
+from audiobert.training.captions import Captions, ClipCaptions
+from audiobert.training.clips import TrainingClips, in_batches, kept_array, load_clips
 from audiobert.training.epochs import Epochs
+from audiobert.training.grounding import Grounding
+from audiobert.training.live import Live, write_training_bank
+from audiobert.training.lookup import Lookup, OtherClips
 from audiobert.training.loop import Recipe, checkpoint_gradients, fit
-from audiobert.training.material import Material, read_rows
-from audiobert.training.missing_words import MissingWords, answers_of, plain_texts
-from audiobert.training.objective import AudioBertObjective, BatchMaker
+from audiobert.training.objective import AudioBertObjective
 from audiobert.training.processes import is_main_process, processes
-from audiobert.training.questions import OPPOSITE, Question
-from audiobert.training.retrieval import Oracle, detected_spans, digest, digest_of_weights, retrieve
-from audiobert.training.scores import Asker, accuracies, both_ways, score_questions
+from audiobert.training.rows import Spelling, TrainRows
+from audiobert.training.step import ParameterGroup
+from audiobert.training.text_files import CAPTIONS, read_captions
 
 
 def set_hidden_dropout(language_model: nn.Module, hidden: float) -> None:
-    """Dropout of the hidden states; none of the attention weights, which on a CPU costs a quarter of a step."""
+    """Set the dropout of the hidden states, and none of the attention weights, which is slow on a CPU."""
     for name, module in language_model.named_modules():
         if isinstance(module, nn.Dropout) and "lora_" not in name:
             module.p = 0.0 if name.endswith(".self.dropout") else hidden
 
 
-def text_features(parts: Parts, texts: Iterable[str], cache: Path) -> ScoredTexts:
-    """What every text is scored by; the sentence vectors are worked out once and kept in a file."""
-    names = sorted({text.lower() for text in texts})
-    encoder = parts.language_model.base_model.eval()
+class Trained:
+    """The modules that training moves, on the plain language model's copy and the audio encoder's."""
 
-    def vectors() -> np.ndarray:
-        chunks = [names[start : start + 2048] for start in range(0, len(names), 2048)]
-        with parts.adapters.on():
-            found = [sentence_vectors(encoder, parts.tokenizer, c) for c in track(chunks, "sentence vectors")]
-        return torch.cat(found).numpy()
+    def __init__(self, parts: Parts, config: AudioBertConfig, attention: str | None) -> None:
+        torch.manual_seed(config.seed)
+        settings = config.model
+        language_model = copy_sharing_embeddings(parts.language_model)
+        self.lora = add_lora(language_model, settings.lora)
+        set_hidden_dropout(language_model, config.dropout)
+        self.model = AudioBertForMaskedLM(language_model, new_injection(settings.injection))
+        for parameter in self.lora.values():
+            parameter.requires_grad_(True)
+        tower = new_audio_encoder(parts, settings.knowledge, attention=attention)
+        tower.requires_grad_(settings.knowledge.trained_encoder)
+        if config.gradient_checkpointing:
+            checkpoint_gradients(tower)
+        self.encoder = KnowledgeEncoder(tower, language_model.config.hidden_size, settings.knowledge)
 
-    key = digest([*parts.identity.sha256.values(), *names])
-    return ScoredTexts(names, torch.from_numpy(kept_array(cache / f"sentences-{key}.npy", vectors)))
-
-
-def freeze_unused(model: AudioBertForMaskedLM, config: AudioBertConfig) -> None:
-    """Take the parameters that these settings leave out of the sum out of the training, too."""
-    unused = {
-        "score_sharpness": config.clips_per_span == 1,
-        "gate_": not config.gate,
-    }
-    for name, parameter in model.own_parameters().items():
-        if any(name.startswith(prefix) and left_out for prefix, left_out in unused.items()):
-            parameter.requires_grad_(False)
-
-
-def new_model(parts: Parts, config: AudioBertConfig, lexicon: Lexicon) -> AudioBertForMaskedLM:
-    """The language model with a new LoRA and what injects, compares and joins beside it."""
-    parts.language_model.requires_grad_(False)
-    parts.adapters.fold(LANGUAGE)
-    parts.adapters.add(AUDIO, config.lora())
-    parts.adapters.set(AUDIO, train=AUDIO)
-    set_hidden_dropout(parts.language_model, config.dropout)
-    model = AudioBertForMaskedLM(parts.language_model, replace(config.settings(), lexicon=lexicon.words))
-    freeze_unused(model, config)
-    return model
-
-
-def prepare_scorers(
-    model: AudioBertForMaskedLM, parts: Parts, config: AudioBertConfig, spans: Tensor, sentences: Tensor
-) -> None:
-    """Standardise the span scorer and the word scorer over the sentence vectors `(texts, hidden_size)` of the spans and
-    sentences that they learn from, and point the comparison at its two words."""
-    if model.span_scorer is not None:
-        higher, lower = (int(parts.tokenizer.convert_tokens_to_ids(word)) for word in OPPOSITE)  # type: ignore[arg-type]
-        model.point(higher, lower)
-        model.span_scorer.set_dropout(config.scorer_dropout)
-        model.span_scorer.standardise(spans)
-    if model.word_scorer is not None:
-        model.word_scorer.set_dropout(config.scorer_dropout)
-        model.word_scorer.standardise(sentences)
+    def groups(self, config: AudioBertConfig) -> list[ParameterGroup]:
+        """Return the parameters with their learning rates, as multiples of the LoRA's."""
+        assert self.model.injection is not None
+        tower = list(self.encoder.tower.parameters())
+        of_tower = {id(parameter) for parameter in tower}
+        projection = [parameter for parameter in self.encoder.parameters() if id(parameter) not in of_tower]
+        return [
+            ParameterGroup(tower, config.audio_encoder_rate),
+            ParameterGroup(projection, config.knowledge_rate),
+            ParameterGroup(list(self.model.injection.parameters()), config.injection_rate),
+        ]
 
 
 def train_audiobert(
@@ -113,9 +87,10 @@ def train_audiobert(
     parts_from: Path,
     cache: Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     bank: bool = True,
 ) -> dict[str, Any]:
-    """Train AudioBERT; write `audiobert.safetensors` and its JSON.
+    """Train AudioBERT; write `audiobert.safetensors`, its JSON, and the whole model with its bank.
 
     Parameters
     ----------
@@ -124,7 +99,7 @@ def train_audiobert(
     parts_from : Path
         A folder with the trained language model, detector and CLAP, each in it or in a folder of its own below it.
     cache : Path, optional
-        Spectrograms and what was looked up; by default a folder beside `out`.
+        Features of the clips; by default a folder beside `out`.
     bank : bool
         Put a whole model with a bank together, too.
 
@@ -134,141 +109,134 @@ def train_audiobert(
         The record beside the weights (in the main process). `out/model` is the whole model with a bank of the clips in
         `data/audio`.
     """
-    models = config.models()
-    attention = None if models else "eager"  # mini is small: eager attention is faster in bfloat16 on a CPU
-    device = processes().device
-    parts = load_parts(parts_from, models=models, detector=config.detector, attention=attention, device=device)
-    torch.manual_seed(config.seed)
-    tower = new_audio_encoder(parts, pooling=config.pooling, attention=attention)
-    clips = read_clips(data / "audio")
-    cache = cache or out.parent / "cache"
-    spectrograms = Spectrograms(data / "audio", clips, cache, tower.features)
-    attributes = torch.from_numpy(measured_attributes(data / "audio", clips, cache))
+    attention = None if config.models() else "eager"  # mini is small: eager attention is faster in bfloat16 on a CPU
+    parts = load_parts(
+        parts_from, models=config.models(), detector=config.detector, attention=attention, device=processes().device
+    )
+    trained = Trained(parts, config, attention)
+    makers = {CLAP: parts.clap.features, AUDIO_ENCODER: trained.encoder.tower.features}
+    clips = load_clips(data / "audio", makers, cache or out.parent / "cache")
+    vectors = torch.from_numpy(tower_vectors(trained.encoder, clips, cache or out.parent / "cache"))
+    training_bank = write_training_bank(out / "training-bank", parts, clips)
+    config = calibrated(config, parts)
+    retriever = Retriever(parts.clap, [training_bank], config.model.retrieval)
+    in_bank = np.array([config.evaluated_clips == "keep" or clip.split in ("", "train") for clip in clips.clips])
+    kept_apart = withheld_clips(clips.labels) if config.withhold else np.zeros(len(clips), dtype=bool)
+    allowed = in_bank & ~kept_apart & ~clips.held_out
+    lookup = Lookup(retriever, training_bank, allowed)
 
-    material = {
-        split: Material(rows, parts, detected_spans(parts, rows, cache))
-        for split in ("train", "dev", "wiki")
-        for rows in [read_rows(data / "auditorybench", config.tasks, split)]
-    }
-    span_texts = set[str]().union(*(part.span_texts() for part in material.values()))
-    allowed = np.array([config.retrieval == "all-splits" or clip.split not in EVALUATED for clip in clips])
-    retrieved = retrieve(parts, spectrograms, span_texts, config.query, config.clips_per_span, cache, allowed)
-    if config.audio == "random":
-        retrieved = retrieved.random(config.seed, len(clips))
-    elif config.audio == "shuffled":
-        retrieved = retrieved.shuffled(config.seed)
-    elif config.audio == "oracle":
-        rows = [row for part in material.values() for row in part.rows]
-        retrieved = Oracle(retrieved, rows, clips, allowed, config.seed)
-
-    train = material["train"]
-    lexicon = Lexicon(answers_of(train.rows) if config.missing_words else (), parts.tokenizer)
-    plain = plain_texts(data / "text") if lexicon.words and config.other_sentences else []
-    missing = MissingWords(train.rows, lexicon, plain, config.other_sentences) if lexicon.words else None
-    dev, wiki = (material[split].asked(config.asked_spans) for split in ("dev", "wiki"))
-    dev_turned = material["dev"].swapped()
-    scored_texts = span_texts
-    if missing is not None:
-        scored_texts = (
-            scored_texts | missing.sentences() | blanked([*dev, *wiki, *dev_turned], parts.tokenizer.mask_token)
+    spelling = Spelling(parts.tokenizer)
+    withheld = names_withheld(clips.labels) if config.withhold else None
+    rows = [
+        TrainRows(
+            data / "auditorybench", task, spelling, parts.detector, lambda q: withheld is None or not withheld(q.spans)
         )
-    texts = text_features(parts, scored_texts, cache) if config.comparison or missing is not None else None
+        for task in config.tasks
+    ]
+    grounding = Grounding(clips, allowed, spelling, config.grounding, seed=config.seed)
+    read = read_captions(data / "text" / CAPTIONS) if config.grounding.captions else []
+    captions = Captions(read, parts.detector, spelling)
+    clip_captions = ClipCaptions(clips, allowed, spelling)
+    lookup.prepare(set[str]().union(*(some.span_texts() for some in (grounding, captions, clip_captions, *rows))))
+    find = lookup
+    if config.audio in ("random", "shuffled"):
+        texts = set[str]().union(*(task.span_texts() for task in rows))
+        find = OtherClips(lookup, texts, allowed, config.audio, config.seed)  # type: ignore[assignment,arg-type]
 
-    model = new_model(parts, config, lexicon)
-    encoder = new_knowledge_encoder(parts, tower, config.model_dump())
-    tower.requires_grad_(config.train_audio_encoder)
-    if config.gradient_checkpointing:
-        checkpoint_gradients(tower)
-    hears = config.audio != "none"
-    features = torch.zeros(len(clips), 1)
-    if hears:
-        heard_by = digest_of_weights(tower)
-        kept = cache / f"features-{digest([heard_by, spectrograms.frames_path.name, config.pooling])}.npy"
-        encoded = kept_array(kept, lambda: encode_clips(tower.to(device), spectrograms).float().numpy())
-        features = torch.from_numpy(encoded)
-    if texts is not None:
-        spans = texts.vectors(sorted(train.span_texts()))
-        sentences = texts.vectors([one.sentence for one in missing.asked] if missing is not None else [])
-        prepare_scorers(model, parts, config, spans, sentences)
-    objective = AudioBertObjective(model, encoder, spectrograms, attributes, features, config)
-    make_batch = BatchMaker(parts.tokenizer, retrieved, config.clips_per_span, texts)
-    ask = Asker(objective, parts, make_batch, lexicon)
-
-    def figures(epoch: int) -> dict[str, float]:
-        if (epoch + 1) % config.dev_every and epoch + 1 < config.epochs:
-            return {}
-        if hears and processes().num_processes > 1:  # this one has heard its own share of the clips alone
-            features.copy_(encode_clips(tower, spectrograms))
-        found = accuracies(score_questions(dev, ask, parts.tokenizer))
-        return {name: round(value, 4) for name, value in found.items()}
-
+    make_batch = BatchMaker(parts.tokenizer, config.model.retrieval.clips)
+    objective_clips = None if config.audio == "none" else clips
+    objective = AudioBertObjective(trained.model, trained.encoder, objective_clips, vectors, config)
+    live = Live(parts, trained.model, trained.encoder, training_bank, clips, vectors, config, data / "auditorybench")
     log = fit(
         objective,
-        Epochs(train, missing, make_batch, config),
+        Epochs(rows, grounding, captions, clip_captions, find, lookup, make_batch, config),
         config.epochs,
         Recipe.of(config, best_by="combined.dev"),
         out,
-        settings=config.model_dump(mode="json", exclude=AFTER_TRAINING),
+        settings=config,
         resume=resume,
+        overwrite=overwrite,
         description=f"audiobert (audio {config.audio}, seed {config.seed})",
-        groups={
-            "knowledge_encoder.tower.": config.audio_encoder_rate,
-            "knowledge_encoder.": config.knowledge_rate,
-            "model.span_scorer.wide.": config.wide_rate,
-            "model.word_scorer.wide": config.wide_words_rate,
-        },
-        after_epoch=figures,
-        buffers={"features": features},
+        groups=trained.groups(config),
+        after_epoch=lambda epoch: live.dev_figures(epoch, config),
+        buffers={"vectors": vectors},
     )
     if not is_main_process():
         return {}
-    if hears and config.train_audio_encoder:
-        features.copy_(encode_clips(tower, spectrograms))
-    results = score_questions(dev, ask, parts.tokenizer) + score_questions(wiki, ask, parts.tokenizer)
-    turned = score_questions(dev_turned, ask, parts.tokenizer)
-    final = accuracies(results) | {"pitch.dev.both_ways": both_ways(results, turned)}
+    live.encode_again()
+    figures, lines = live.figures()
     with whole_file(out / "predictions.jsonl") as part:
-        part.write_text("".join(json.dumps(result) + "\n" for result in results))
-    sources = [*sorted((data / "auditorybench").glob("*train*")), *plain, data / "audio" / "clips.csv"]
-    record = write_weights(out, parts, model, encoder, config, sources, {"accuracy": final, "log": log})
+        part.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    sources = [*sorted((data / "auditorybench").glob("*train*")), data / "audio" / "clips.csv"]
+    left_out = {task.task.name: task.left_out for task in rows}
+    record = write_weights(
+        out, parts, trained, config, sources, {"accuracy": figures, "rows_withheld": left_out, "log": log}
+    )
     if bank:
-        kept_clips = {data / "audio" / clip.path for clip, is_allowed in zip(clips, allowed, strict=True) if is_allowed}
-        write_model(out, parts, encoder, record, data / "audio" / "clips.csv", kept_clips)
-    stderr.print(f"audiobert: {final}; wrote {out}")
+        parts.records["audiobert"] = PartRecord.model_validate(record)
+        write_model_folder(out / MODEL_FOLDER, parts.folders | {"audiobert": out}, parts.models)
+        write_training_bank(
+            out / MODEL_FOLDER / BANK_FOLDER,
+            parts,
+            clips,
+            knowledge=live.knowledge,
+            identity=encoder_identity(parts.records),
+            chosen=in_bank,
+        )
+    stderr.print(f"audiobert: {figures}; wrote {out}")
     return record
 
 
-def blanked(questions: Sequence[Question], mask: str) -> set[str]:
-    """What the word scorer reads of questions."""
-    sentences = (blank_sentence(question.text, mask) for question in questions)
-    return {sentence for sentence in sentences if sentence is not None}
+def calibrated(config: AudioBertConfig, parts: Parts) -> AudioBertConfig:
+    """Return the settings with the calibration that came with CLAP, where there is one."""
+    found = (parts.records["clap"].model_extra or {}).get("calibration")
+    if not found:
+        return config
+    retrieval = config.model.retrieval.model_copy(update={"calibration": Calibration.model_validate(found)})
+    return config.model_copy(update={"model": config.model.model_copy(update={"retrieval": retrieval})})
+
+
+@torch.no_grad()
+def tower_vectors(encoder: KnowledgeEncoder, clips: TrainingClips, cache: Path) -> np.ndarray:
+    """Return the untrained audio encoder's vectors `(clips, width)` of all clips; kept in a file for the next run."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoder.tower.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+    features = clips.features[AUDIO_ENCODER]
+    path = cache / f"vectors-{features.path.stem}-{digest.hexdigest()[:16]}.npy"
+    tower = encoder.tower.to(processes().device).eval()
+
+    def vectors() -> np.ndarray:
+        batches = [tower.encode([features[i] for i in some]).cpu().numpy() for some in in_batches(len(features), 64)]
+        return np.concatenate(batches)
+
+    return kept_array(path, vectors)
 
 
 def write_weights(
     out: Path,
     parts: Parts,
-    model: AudioBertForMaskedLM,
-    encoder: KnowledgeEncoder,
+    trained: Trained,
     config: AudioBertConfig,
     sources: Sequence[Path],
     figures: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write `audiobert.safetensors` and the record beside it, with the sources' checksums; returns the record."""
-    weights = {f"lora.{key}": value for key, value in parts.adapters.state(AUDIO).items()}
-    weights |= {f"model.{key}": value.detach().half().contiguous() for key, value in model.own_parameters().items()}
-    knowledge = trained_knowledge(encoder, config.model_dump())
-    weights |= {f"knowledge.{key}": value.detach().half().contiguous() for key, value in knowledge.items()}
+    """Write `audiobert.safetensors` and the record beside it, with the sources' checksums; return the record."""
+    injection = trained.model.injection
+    assert injection is not None
+    weights = {f"lora.{name}": value for name, value in lora_state(trained.model.language_model).items()}
+    weights |= saved_half(dict(injection.named_parameters()), "injection.")
+    weights |= saved_half(trained.encoder.saved_state(), "knowledge.")
     with whole_file(out / "audiobert.safetensors") as part:
         save_file(weights, part)
     record = dict(
         provenance(
             part="audiobert",
-            made_with={name: record["sha256"] for name, record in parts.records.items()},
+            made_with={name: record.sha256 for name, record in parts.records.items()},
             backbone=parts.identity.to_json(),
             models={role: asdict(published) for role, published in parts.models.items()},
+            model=config.model.model_dump(mode="json"),
             settings=config.model_dump(mode="json"),
-            lora=config.lora().to_json(),
-            injection=model.settings.to_json(),
             data={path.name: sha256_of(path) for path in sources},
             **figures,
             sha256=sha256_of(out / "audiobert.safetensors"),
@@ -276,14 +244,3 @@ def write_weights(
     )
     write_json(out / "audiobert.json", record)
     return record
-
-
-def write_model(
-    out: Path, parts: Parts, encoder: KnowledgeEncoder, record: dict[str, Any], manifest: Path, clips: set[Path]
-) -> None:
-    """Put the whole model together in `out/model`, with a bank of those clips of a manifest."""
-    write_model_folder(out / MODEL_FOLDER, parts.folders | {"audiobert": out}, parts.models)
-    identity = encoder_identity(parts.records | {"audiobert": record})
-    encoder_of_clips = ModelClipEncoder(parts.clap, encoder, identity)
-    source = open_source(manifest).only(clips)
-    build_bank(source, out / MODEL_FOLDER / BANK_FOLDER, encoder_of_clips, keep_audio_root=False)

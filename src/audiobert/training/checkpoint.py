@@ -1,81 +1,192 @@
-"""What a training run leaves on disk while it goes: the state to go on from, and the best epoch's weights."""
+"""Files of a training run: the state that a resumed run continues from, the best epoch's weights, the log."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from audiobert.artefacts import read_json, whole_file, write_json
-from audiobert.errors import ArtefactError
+from audiobert.artefacts import read_json, whole_file, write_json, write_text
+from audiobert.errors import ArtefactError, InputError
 
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
+STATE = "checkpoint.safetensors"
+BEST = "best.safetensors"
+SETTINGS = "settings.json"
+LOG = "log.jsonl"
+
+
+@dataclass
+class Progress:
+    """Place of a run: steps taken, sums over the steps of the current epoch, and the log of the finished epochs."""
+
+    step: int = 0
+    loss: float = 0.0
+    terms: float = 0.0
+    log: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Checkpoint:
-    """Weights, optimizer moments and averages of one run, in one safetensors file that appears whole.
+    """State of one run in one safetensors file that appears whole: weights, optimizer moments, averages, progress.
 
-    `best_path` holds the weights of the best epoch so far.
+    Parameters
+    ----------
+    folder
+        The run's output folder.
+    settings
+        Of the run; a checkpoint of other settings is refused.
+    not_compared
+        Keys of settings that do not change how the weights are trained.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self.weights_path = folder / "checkpoint.safetensors"
-        self.best_path = folder / "best.safetensors"
-        self.settings_path = folder / "settings.json"
-        self.settings = json.loads(json.dumps(settings))
+    def __init__(self, folder: Path, settings: BaseModel, not_compared: Collection[str] = ()) -> None:
+        self.folder, self.settings, self.not_compared = folder, settings, set(not_compared)
+        self.best_path = folder / BEST
 
-    def begin(self, resume: bool) -> bool:
-        """Whether there is a checkpoint of the same settings to go on from."""
-        if resume and self.weights_path.exists():
-            # What is kept is chosen after training; a setting that an older version did not have was at its default.
-            before, now = read_json(self.settings_path), self.settings
-            if other := [key for key in before if key in now and key != "keep" and before[key] != now[key]]:
-                raise ArtefactError(
-                    f"{self.settings_path} was written with other settings ({other[0]}: {before[other[0]]}, now"
-                    f" {now[other[0]]}); resume with those, or give another --out"
-                )
+    def begin(self, *, resume: bool, overwrite: bool) -> bool:
+        """Return whether there is a state to continue from.
+
+        Raises
+        ------
+        InputError
+            The folder holds trained weights, and neither `resume` nor `overwrite` is given.
+        ArtefactError
+            The state was written with other settings.
+        """
+        there = (self.folder / STATE).exists()
+        if resume and there:
+            self._compare_settings()
             return True
+        others = sorted(path.name for path in self.folder.glob("*.safetensors") if path.name != BEST or not resume)
+        if others and not overwrite:
+            advice = "give --resume to continue it, --overwrite to replace it" if there else "give --overwrite to do so"
+            raise InputError(
+                f"{self.folder} holds {', '.join(others)}, which a new training would replace; {advice}, or another"
+                " --out"
+            )
         return False
 
     def clear(self) -> None:
-        """Forget an earlier run in the same folder."""
-        self.weights_path.unlink(missing_ok=True)
-        self.best_path.unlink(missing_ok=True)
-        write_json(self.settings_path, self.settings)
+        """Remove the state of an earlier run and write the settings of this one."""
+        for name in (STATE, BEST, LOG):
+            (self.folder / name).unlink(missing_ok=True)
+        write_json(self.folder / SETTINGS, self.settings.model_dump(mode="json"))
 
-    def save_best(self, parameters: dict[str, nn.Parameter], epoch: int, value: float) -> None:
+    def save_best(self, parameters: Mapping[str, nn.Parameter], epoch: int, value: float) -> None:
         """Keep the weights of this epoch if its figure is higher than that of the best so far."""
-        if self.best_path.exists() and value <= self.best()["value"]:
+        if self.best_path.exists() and value <= float(_header(self.best_path)["value"]):
             return
         weights = {name: parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}
-        with whole_file(self.best_path) as part:
-            save_file(weights, part, {"epoch": str(epoch), "value": repr(value)})
+        _save(self.best_path, weights, {"epoch": epoch, "value": value})
 
-    def best(self) -> dict[str, float]:
-        """Epoch and figure of the best weights."""
-        with safe_open(str(self.best_path), "pt") as file:
-            said = file.metadata()
-        return {"epoch": int(said["epoch"]), "value": float(said["value"])}
+    def best(self) -> dict[str, Tensor]:
+        """Return the weights of the best epoch by name."""
+        if not self.best_path.exists():
+            raise ArtefactError(f"{self.best_path} is missing; set keep to average or last, or train again")
+        return load_file(self.best_path)
 
-    def save(self, tensors: dict[str, Tensor], step: int) -> None:
-        with whole_file(self.weights_path) as part:
-            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, {"step": str(step)})
+    def save(self, tensors: Mapping[str, Tensor], progress: Progress) -> None:
+        """Write the state; it holds the log, too."""
+        kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        _save(self.folder / STATE, kept, asdict(progress))
 
-    def load(self) -> tuple[dict[str, Tensor], int]:
-        with safe_open(str(self.weights_path), "pt") as file:
-            step = int(file.metadata()["step"])
-        return load_file(self.weights_path), step
+    def write_log(self, progress: Progress) -> None:
+        """Write the log of the finished epochs, one line of JSON per epoch."""
+        write_text(self.folder / LOG, "".join(json.dumps(entry) + "\n" for entry in progress.log))
+
+    def load(self) -> tuple[dict[str, Tensor], Progress]:
+        """Return the tensors and the place of the saved state."""
+        path = self.folder / STATE
+        progress = Progress(**_header(path))
+        return load_file(path), progress
+
+    def _compare_settings(self) -> None:
+        """Refuse settings that differ; one that the file lacks was at its default, one that is gone is passed over."""
+        path = self.folder / SETTINGS
+        before = _flat(_read_settings(path, type(self.settings)).model_dump(mode="json"))
+        now = _flat(self.settings.model_dump(mode="json"))
+        for key in sorted(before.keys() | now.keys()):
+            was, is_ = before.get(key), now.get(key)
+            if was != is_ and key.partition(".")[0] not in self.not_compared:
+                raise ArtefactError(
+                    f"{path} was written with other settings ({key}: {was}, now {is_}); resume with those, or give"
+                    " another --out"
+                )
+
+
+def take_over(trained: Path, folder: Path) -> None:
+    """Copy the state of one run to the folder of another, which continues from it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (SETTINGS, LOG, BEST, STATE):  # the state last: it makes the copy one that can be resumed
+        if (trained / name).exists():
+            with whole_file(folder / name) as part:
+                shutil.copyfile(trained / name, part)
+
+
+def _save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """Write tensors; the header is one entry, since safetensors writes several in random order."""
+    with whole_file(path) as part:
+        save_file(tensors, part, {"header": json.dumps(header)})
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(str(path), "pt") as file:
+            return json.loads(file.metadata()["header"])
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ArtefactError(
+            f"{path} is damaged or of another version ({error}); train again with --overwrite"
+        ) from None
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+    return flat
+
+
+def _read_settings(path: Path, kind: type[BaseModel]) -> BaseModel:
+    """Read the settings of an earlier run, without those that the code no longer has."""
+    values = read_json(path)
+    while True:
+        try:
+            return kind.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            if first["type"] != "extra_forbidden" or not _remove(values, first["loc"]):
+                key = ".".join(map(str, first["loc"]))
+                raise ArtefactError(
+                    f"{path} was written with settings that do not fit this version ({key}: {first['msg']}); give"
+                    " another --out"
+                ) from None
+
+
+def _remove(values: Any, path: tuple[int | str, ...]) -> bool:
+    """Remove a key from nested settings; return whether it was there."""
+    for key in path[:-1]:
+        if not isinstance(values, Mapping) or key not in values:
+            return False
+        values = values[key]
+    return isinstance(values, dict) and values.pop(path[-1], None) is not None
 
 
 def state(
-    parameters: dict[str, nn.Parameter], optimizer: Any, averages: dict[str, Tensor], buffers: dict[str, Tensor]
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer | None,
+    averages: Mapping[str, Tensor],
+    buffers: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Everything that a run goes on from, by name; without an optimizer, what remains of a finished one."""
+    """Return everything that a resumed run needs, by name; a finished run needs no optimizer."""
     tensors: dict[str, Tensor] = {f"weight:{name}": parameter for name, parameter in parameters.items()}
     tensors |= {f"buffer:{name}": tensor for name, tensor in buffers.items()}
     tensors |= {f"average:{name}": tensor for name, tensor in averages.items()}
@@ -86,24 +197,20 @@ def state(
 
 
 def restore(
-    checkpoint: Checkpoint,
-    parameters: dict[str, nn.Parameter],
-    optimizer: Any,
-    averages: dict[str, Tensor],
-    buffers: dict[str, Tensor],
-) -> int:
-    """Put a saved state back; the number of steps that it has behind it."""
-    tensors, step = checkpoint.load()
+    tensors: Mapping[str, Tensor],
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    averages: Mapping[str, Tensor],
+    buffers: Mapping[str, Tensor],
+) -> None:
+    """Copy a saved state back."""
+    kinds: dict[str, Mapping[str, Tensor]] = {"weight": parameters, "buffer": buffers, "average": averages}
     with torch.no_grad():
-        for name, tensor in buffers.items():
-            tensor.copy_(tensors[f"buffer:{name}"])
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[f"weight:{name}"])
-            if name in averages:
-                averages[name].copy_(tensors[f"average:{name}"])
-            moments = {m: tensors[f"{m}:{name}"] for m in _MOMENTS if f"{m}:{name}" in tensors}
-            if moments:
-                optimizer.state[parameter] = {
-                    m: v.to(parameter.device) if m != "step" else v for m, v in moments.items()
-                }
-    return step
+        for full_name, tensor in tensors.items():
+            kind, _, name = full_name.partition(":")
+            if kind in kinds:
+                kinds[kind][name].copy_(tensor)
+            else:  # a moment of AdamW; its number of steps stays on the CPU
+                parameter = parameters[name]
+                moment = tensor if kind == "step" else tensor.to(parameter.device)
+                optimizer.state[parameter][kind] = moment

@@ -14,15 +14,20 @@ from torch import Tensor, nn
 
 from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
 from audiobert.auditorybench.data import load_split, split_path
+from audiobert.auditorybench.kinds import withheld_clips
 from audiobert.backbone import load_backbone
-from audiobert.clap import AudioTowerConfig, ClapProjections, normalise
+from audiobert.bank.names import plain_name
+from audiobert.clap import ClapProjections, mean_pooled
+from audiobert.encoders import AudioTowerConfig
+from audiobert.encoders.tower import normalise
+from audiobert.features import CLAP
 from audiobert.progress import stderr
-from audiobert.text_features import sentence_vectors as sentence_vectors_of
+from audiobert.training.calibration import fit_calibration
 from audiobert.training.clap_spans import SpanAlignment, align_spans, span_hits, spans_by_label
-from audiobert.training.clips import Spectrograms, TrainingClip, encode_clips, held_out, read_clips
+from audiobert.training.clips import TrainingClips, in_batches, load_clips
 from audiobert.training.config import TrainingConfig
 from audiobert.training.loop import Batches, Recipe, fit
-from audiobert.training.processes import is_main_process
+from audiobert.training.processes import is_main_process, processes
 from audiobert.training.text_files import CAPTIONS, read_captions
 
 SPLITS = ("train", "dev", "wiki")  # of the animal rows: the first is learnt from, the others are measured on
@@ -84,17 +89,16 @@ class Pairs:
 
     def __init__(
         self,
-        clips: list[TrainingClip],
-        spectrograms: Spectrograms,
+        clips: TrainingClips,
         chosen: np.ndarray,
         sentence_vectors: dict[str, Tensor],
         config: ClapConfig,
     ) -> None:
-        self.clips, self.spectrograms, self.config = clips, spectrograms, config
+        self.clips, self.spectrograms, self.config = clips.clips, clips.features[CLAP], config
         self.sentence_vectors = sentence_vectors
         self.by_label: dict[str, list[int]] = {}
         for index in np.flatnonzero(chosen):
-            self.by_label.setdefault(clips[index].label, []).append(int(index))
+            self.by_label.setdefault(self.clips[index].label, []).append(int(index))
         self.labels = sorted(self.by_label)
         # Between one vote a class and one a clip: rare classes are heard more often than they occur, but not as often
         # as the common ones, of which there is more to learn.
@@ -116,7 +120,7 @@ class Pairs:
                 window = np.logaddexp(window, other - random.uniform(0.5, 3.0))
             windows.append(self._augment(window, random))
             template = TEMPLATES[random.integers(len(TEMPLATES))]
-            vectors.append(self.sentence_vectors[template.format(caption=clip.caption, label=clip.label)])
+            vectors.append(self.sentence_vectors[template.format(caption=clip.name, label=clip.label)])
         return torch.from_numpy(np.stack(windows)).float(), torch.stack(vectors)
 
     def _window(self, index: int, random: np.random.Generator) -> np.ndarray:
@@ -189,80 +193,102 @@ def ranking_metrics(
     }
 
 
+def sentence_vectors_of(encoder: Any, tokenizer: Any, texts: list[str], *, batch_size: int = 256) -> dict[str, Tensor]:
+    """Compute the backbone's sentence vectors of texts, by text, each `(text_size,)` on the CPU."""
+    ordered = sorted(set(texts), key=len)
+    found: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for some in in_batches(len(ordered), batch_size):
+            batch = ordered[some.start : some.stop]
+            found |= dict(zip(batch, mean_pooled(encoder, tokenizer, batch).float().cpu(), strict=True))
+    return found
+
+
 @torch.no_grad()
-def hear_clips(projections: ClapProjections, spectrograms: Spectrograms) -> Tensor:
-    """CLAP vectors `(clips, clap_dim)` of all clips, in the host's memory."""
+def clap_vectors(projections: ClapProjections, clips: TrainingClips) -> Tensor:
+    """Compute CLAP vectors `(clips, clap_dim)` of all clips, in the host's memory."""
     projections.eval()
-    features = encode_clips(projections.audio_tower, spectrograms)
-    return projections.audio_vectors(features.to(projections.text_projection.weight.device)).float().cpu()
+    features, device = clips.features[CLAP], projections.text_projection.weight.device
+    tower = projections.audio_tower
+    return torch.cat(
+        [
+            projections.audio_vectors(tower.encode([features[i] for i in some]).to(device)).float().cpu()
+            for some in in_batches(len(clips), 64)
+        ]
+    )
 
 
 @torch.no_grad()
 def measure_clap(
     projections: ClapProjections,
-    clips: list[TrainingClip],
-    spectrograms: Spectrograms,
-    chosen: np.ndarray,
+    audio_vectors: Tensor,
+    clips: TrainingClips,
+    groups: dict[str, np.ndarray],
     sentence_vectors: dict[str, Tensor],
 ) -> dict[str, dict[str, float]]:
-    """`ranking_metrics` on the chosen clips: all of them, and ESC-10's alone."""
-    projections.eval()
-    indices = np.flatnonzero(chosen)
+    """Compute `ranking_metrics` per group of clips, `(clips,)` bool each; groups without clips are left out."""
     device = projections.text_projection.weight.device
-    features = projections.audio_tower.encode([spectrograms[int(index)] for index in indices]).to(device)
-    audio = projections.audio_vectors(features).cpu().numpy()
-    captions = {
-        clip.label: projections.text_vectors(sentence_vectors[clip.caption][None].to(device))[0].cpu().numpy()
-        for clip in clips
+    names = {clip.label: sentence_vectors[clip.name][None].to(device) for clip in clips.clips}
+    captions = {label: projections.text_vectors(vector)[0].cpu().numpy() for label, vector in names.items()}
+    return {
+        name: ranking_metrics(audio_vectors[members].numpy(), [clips.labels[i] for i in members], captions)
+        for name, chosen in groups.items()
+        if len(members := np.flatnonzero(chosen))
     }
-    labels = [clips[index].label for index in indices]
-    esc_10 = [row for row, index in enumerate(indices) if clips[index].source == "ESC-10"]
-    measured = {"all": ranking_metrics(audio, labels, captions)}
-    if esc_10:
-        measured["ESC-10"] = ranking_metrics(audio[esc_10], [labels[row] for row in esc_10], captions)
-    return measured
 
 
 def other_captions(folder: Path, count: int) -> list[str]:
-    """So many captions of AudioCaps' train part, the same ones in every run."""
+    """Return that many captions of AudioCaps' train part, the same ones in every run."""
     if not count:
         return []
     found = sorted(set(read_captions(folder / CAPTIONS)))
     return [found[i] for i in np.random.default_rng(0).permutation(len(found))[:count]]
 
 
-def train_clap(data: Path, out: Path, config: ClapConfig, *, resume: bool = False) -> dict[str, Any]:
+def train_clap(
+    data: Path, out: Path, config: ClapConfig, *, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
     """Train CLAP on `data/audio`, then its text side on the spans of `data/auditorybench`, too; write
     `clap.safetensors` with its JSON.
+
+    Clips of withheld kinds are never trained on.
 
     Returns
     -------
     dict
-        The record beside the weights, with retrieval and zero-shot figures on held-out recordings.
+        The record beside the weights, with retrieval and zero-shot figures on held-out recordings and withheld kinds.
     """
-    clips = read_clips(data / "audio")
-    rows = {split: load_split(data / "auditorybench", "animal", split) for split in SPLITS if config.span_steps}
-    spectrograms = Spectrograms(data / "audio", clips, out / "cache")
-    test = held_out(clips)
-    labels = [clip.label for clip in clips]
-    spans = {split: spans_by_label(rows[split], labels) for split in rows}
-    captions = sorted({t.format(caption=c.caption, label=c.label) for c in clips for t in TEMPLATES})
-    backbone = load_backbone("mini", attention="eager")
-    others = other_captions(data / "text", config.anchor_captions) if config.span_steps else []
-    texts = sorted({*captions, *others, *(text for split in spans.values() for own in split.values() for text in own)})
-    pooled = sentence_vectors_of(backbone.model.eval().base_model, backbone.tokenizer, texts)
-    sentence_vectors = dict(zip(texts, pooled, strict=True))
     torch.manual_seed(config.seed)
-    projections = ClapProjections(config.tower(), pooled.shape[1], config.clap_dim, config.dropout)
-    pairs = Pairs(clips, spectrograms, ~test, sentence_vectors, config)
+    backbone = load_backbone("mini", attention="eager")
+    encoder = backbone.model.eval().base_model.to(processes().device)
+    projections = ClapProjections(config.tower(), encoder.config.hidden_size, config.clap_dim, config.dropout)
+    clips = load_clips(data / "audio", {CLAP: projections.audio_tower.features}, out.parent / "cache")
+    labels = clips.labels
+    rows = {split: load_split(data / "auditorybench", "animal", split) for split in SPLITS if config.span_steps}
+    spans = {split: spans_by_label(rows[split], set(labels)) for split in rows}
+    captions = sorted({t.format(caption=c.name, label=c.label) for c in clips.clips for t in TEMPLATES})
+    others = other_captions(data / "text", config.anchor_captions) if config.span_steps else []
+    texts = [*captions, *others, *(plain_name(label) for label in labels if label)]
+    texts += [name for clip in clips.clips for name in (clip.name, plain_name(clip.name))]
+    texts += [text for split in spans.values() for own in split.values() for text in own]
+    sentence_vectors = sentence_vectors_of(encoder, backbone.tokenizer, texts)
+    withheld, kept = withheld_clips(labels), clips.held_out
+    test = kept & ~withheld
+    pairs = Pairs(clips, ~kept & ~withheld, sentence_vectors, config)
+    groups = {
+        "all": test,
+        "ESC-10": test & np.array([(clip.row.get("source") == "ESC-10") for clip in clips.clips]),
+        "withheld": withheld,
+    }
     epochs = max(1, config.steps // config.test_every)
 
     def batches(epoch: int) -> Batches:
         return Batches(config.test_every, lambda index: pairs.batch(epoch * config.test_every + index))
 
     def figures(_: int) -> dict[str, float]:
-        measured = measure_clap(projections, clips, spectrograms, test, sentence_vectors)["all"]
-        return {key: round(measured[key], 4) for key in ("R@1", "R@5", "mAP", "zero_shot")}
+        measured = measure_clap(projections, clap_vectors(projections, clips), clips, groups, sentence_vectors)
+        chosen = {key: round(measured["all"][key], 4) for key in ("R@1", "R@5", "mAP", "zero_shot")}
+        return chosen | {"withheld_R@1": round(measured.get("withheld", {}).get("R@1", 0.0), 4)}
 
     log = fit(
         ClapObjective(projections),
@@ -270,15 +296,16 @@ def train_clap(data: Path, out: Path, config: ClapConfig, *, resume: bool = Fals
         epochs,
         Recipe.of(config, best_by="mAP"),
         out,
-        settings=config.model_dump(),
+        settings=config,
         resume=resume,
+        overwrite=overwrite,
         description="clap",
         after_epoch=figures,
     )
     if not is_main_process():
         return {}
-    audio_vectors = hear_clips(projections, spectrograms)
-    heard = np.flatnonzero(~test).tolist()
+    audio_vectors = clap_vectors(projections, clips)
+    heard = np.flatnonzero(~kept & ~withheld).tolist()
     align_spans(
         projections.cpu(),
         spans.get(SPLITS[0], {}),
@@ -305,12 +332,13 @@ def train_clap(data: Path, out: Path, config: ClapConfig, *, resume: bool = Fals
             backbone=backbone.identity.to_json(),
             settings=config.model_dump(),
             tower=asdict(config.tower()),
-            text_size=pooled.shape[1],
+            text_size=encoder.config.hidden_size,
             clap_dim=config.clap_dim,
             data={path.name: sha256_of(path) for path in sources},
-            clips_heard=int((~test).sum()),
+            clips_trained_on=len(heard),
             spans=hits,
-            held_out=measure_clap(projections, clips, spectrograms, test, sentence_vectors),
+            held_out=measure_clap(projections, audio_vectors, clips, groups, sentence_vectors),
+            calibration=fit_calibration(projections, audio_vectors, clips, sentence_vectors, kept | withheld),
             log=log,
             sha256=sha256_of(out / "clap.safetensors"),
         )

@@ -1,80 +1,215 @@
-"""The clips that training hears: manifest, spectrograms cached on disk, a split that keeps recordings apart."""
+"""The clips that training learns from: decoded and measured as a bank does it, their features cached on disk."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from audiobert.artefacts import sha256_of, whole_file
-from audiobert.audio import load_audio, measure
-from audiobert.audio_encoder import AudioEncoder
+from audiobert.audio import Attributes
+from audiobert.auditorybench.kinds import Recorded, held_out, words_of
+from audiobert.bank.batches import batched
+from audiobert.bank.decode import DecodeSettings
+from audiobert.bank.sources import open_source
+from audiobert.bank.workers import Task, available_cores, decode_blocks
 from audiobert.errors import InputError
-from audiobert.features import FeatureMaker, LogMel
-from audiobert.modeling import attribute_features
-from audiobert.progress import track
+from audiobert.features import Makers
+from audiobert.knowledge import attribute_features
+from audiobert.progress import stderr, track
 from audiobert.training.processes import main_process_first
 
-MAX_SECONDS = 10.3
+_BLOCK = 32
 
 
 @dataclass(frozen=True)
 class TrainingClip:
     """A clip of the manifest.
 
-    `recording` is the same for clips that were cut from one recording; `split` is that of the benchmark whose rows the
-    clip was used for, where the manifest says so.
+    Attributes
+    ----------
+    split
+        The benchmark's split whose rows the clip was used for, where the manifest says so.
+    row
+        Its row of a bank's table: what was given and what was measured.
     """
 
-    path: str
+    id: str
     label: str
-    caption: str
-    source: str
-    fold: int
-    recording: str
-    split: str = ""
+    name: str
+    split: str
+    row: dict[str, Any]
+    attributes: Attributes
 
 
-def read_clips(folder: Path) -> list[TrainingClip]:
-    """The rows of `clips.csv` in a folder of audio.
+class TrainingClips:
+    """Clips with what each audio model reads of them.
+
+    Attributes
+    ----------
+    clips
+        Those that could be decoded, in the order of the manifest.
+    attributes
+        `(clips, 7)` float32, `attribute_features`.
+    features
+        By role of the model (`clap`, `audio_encoder`).
+    """
+
+    def __init__(self, clips: list[TrainingClip], features: dict[str, Features]) -> None:
+        self.clips, self.features = clips, features
+        self.attributes = attribute_features([clip.attributes for clip in clips])
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """The clips that training leaves out, `(clips,)` bool."""
+        return held_out([Recorded.of(clip.row) for clip in self.clips])
+
+    @property
+    def labels(self) -> list[str]:
+        return [clip.label for clip in self.clips]
+
+
+class Features:
+    """The features of all clips in one memory-mapped float16 file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.frames = np.load(path, mmap_mode="r")
+        self.lengths = np.load(path.with_suffix(".lengths.npy"))
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return the features of one clip, `(time, ...)` float32."""
+        start = self.starts[index]
+        return np.asarray(self.frames[start : start + self.lengths[index]], dtype=np.float32)
+
+
+def load_clips(folder: Path, makers: Makers, cache: Path) -> TrainingClips:
+    """Decode, measure and transform the clips of `clips.csv` in a folder of audio; cached for the next run.
+
+    Parameters
+    ----------
+    makers
+        What makes the features of each model, by role.
 
     Raises
     ------
     InputError
-        The manifest is missing or lacks a column.
+        The manifest is missing, lacks a column, or no clip of it can be decoded.
     """
     manifest = folder / "clips.csv"
     if not manifest.is_file():
         raise InputError(f"{manifest} does not exist; --data wants a folder with audio/clips.csv")
-    with manifest.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
-    wanted = {"path", "label", "caption", "source", "fold"}
-    if not rows or not wanted <= set(rows[0]):
-        raise InputError(f"{manifest} needs the columns {', '.join(sorted(wanted))} and at least one row")
-    return [
-        TrainingClip(
-            row["path"],
-            row["label"].replace("_", " "),
-            row["caption"],
-            row["source"],
-            int(row["fold"] or 0),
-            row.get("freesound_id") or row["path"],
-            row.get("split") or "",
-        )
-        for row in rows
-    ]
+    settings = DecodeSettings(makers)
+    what = json.dumps([settings.settings(), sha256_of(manifest)], sort_keys=True)
+    stem = cache / f"clips-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
+    paths = _paths(stem, makers)
+    table = stem.with_suffix(".jsonl")
+    with main_process_first():
+        if not table.exists():
+            _decode(manifest, settings, table, paths)
+    records = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
+    return TrainingClips([_clip(record) for record in records], {role: Features(path) for role, path in paths.items()})
 
 
-def label_of(answer: str, labels: Container[str]) -> str | None:
-    """The label of clips that an answer names, be it in the plural; None where there are no such clips.
+def _paths(stem: Path, makers: Makers) -> dict[str, Path]:
+    """Return the features file of each role; roles whose makers are equal share one."""
+    first = {maker: role for role, maker in reversed(list(makers.items()))}
+    return {role: stem.with_name(f"{stem.name}-{first[maker]}.npy") for role, maker in makers.items()}
+
+
+def _decode(manifest: Path, settings: DecodeSettings, table: Path, paths: dict[str, Path]) -> None:
+    """Write the features of each model and then the table, clip by clip: memory does not grow with their number."""
+    source = open_source(manifest)
+    blocks = ([Task(entry, None) for entry in some] for some in batched(source, _BLOCK))
+    workers = available_cores() if (source.total or 0) > _BLOCK else 0
+    records: list[dict[str, Any]] = []
+    rejected = 0
+    roles = {path: role for role, path in paths.items()}
+    with ExitStack() as stack:
+        writers = {role: stack.enter_context(FeatureWriter(path)) for path, role in roles.items()}
+        for block, decoded in track(
+            decode_blocks(blocks, settings, workers), "clips", total=-(-(source.total or 0) // _BLOCK)
+        ):
+            for task, clip in zip(block, decoded, strict=True):
+                if clip.features is None or clip.attributes is None:
+                    rejected += 1
+                    continue
+                for role, writer in writers.items():
+                    writer.write(clip.features[role])
+                row = {"id": task.entry.id, **task.entry.given, **(clip.measured or {})}
+                records.append({"row": row, "attributes": clip.attributes.__dict__})
+    if not records:
+        raise InputError(f"{manifest} names no clip that can be decoded")
+    if rejected:
+        stderr.print(f"{rejected} clips of {manifest} cannot be decoded and are left out")
+    with whole_file(table) as part:
+        part.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+class FeatureWriter:
+    """Writes the features of clips one after the other into a file that appears whole when the context ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lengths: list[int] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> FeatureWriter:
+        self._file: BinaryIO = self._stack.enter_context(self._stack.enter_context(whole_file(self._path)).open("wb"))
+        return self
+
+    def write(self, features: np.ndarray) -> None:
+        """Append the features of one clip, `(time, ...)`."""
+        values = np.ascontiguousarray(features, dtype=np.float16)
+        if not self._lengths:
+            _write_header(self._file, values, 0)
+        self._lengths.append(len(values))
+        self._shape = values
+        self._file.write(values.data)
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is None and self._lengths:
+            _write_header(self._file, self._shape, sum(self._lengths))
+            with whole_file(self._path.with_suffix(".lengths.npy")) as part, part.open("wb") as file:
+                np.save(file, np.array(self._lengths))
+        self._stack.__exit__(*error)
+
+
+def _write_header(file: BinaryIO, features: np.ndarray, frames: int) -> None:
+    """Write the header of an array of that many frames at the file's beginning; its length does not depend on them."""
+    file.seek(0)
+    header = {"descr": np.lib.format.dtype_to_descr(features.dtype), "fortran_order": False}
+    np.lib.format.write_array_header_1_0(file, {**header, "shape": (frames, *features.shape[1:])})
+
+
+def _clip(record: dict[str, Any]) -> TrainingClip:
+    row = record["row"]
+    extra = json.loads(row.get("extra") or "{}")
+    return TrainingClip(
+        id=row["id"],
+        label=words_of(row.get("label") or ""),
+        name=(row.get("caption") or row.get("label") or row.get("title") or row["id"]).strip(),
+        split=str(extra.get("split") or ""),
+        row=row,
+        attributes=Attributes(**record["attributes"]),
+    )
+
+
+def label_of(answer: str, labels: set[str]) -> str | None:
+    """Return the label of clips that an answer names, be it in the plural; None where there are no such clips.
 
     >>> label_of("Dogs", {"dog", "cat"})
     'dog'
@@ -83,25 +218,8 @@ def label_of(answer: str, labels: Container[str]) -> str | None:
     return next((label for label in (name, name.removesuffix("s")) if label in labels), None)
 
 
-def held_out(clips: list[TrainingClip], share: int = 5) -> np.ndarray:
-    """Which clips training does not hear, `(clips,)` bool: one recording in `share` of each class, chosen by its name.
-
-    ESC-10 keeps its published fold 4 apart. All clips of one recording stand on one side.
-    """
-    by_label: dict[str, list[str]] = {}
-    for clip in clips:
-        if not clip.source.startswith("ESC-10") and clip.recording not in by_label.setdefault(clip.label, []):
-            by_label[clip.label].append(clip.recording)
-    chosen: set[str] = set()
-    for recordings in by_label.values():
-        ranked = sorted(recordings, key=lambda name: hashlib.sha256(name.encode()).digest())
-        chosen.update(ranked[: round(len(ranked) / share)])
-    fold_4 = {clip.recording for clip in clips if clip.source == "ESC-10" and clip.fold == 4}
-    return np.array([clip.recording in chosen or clip.recording in fold_4 for clip in clips])
-
-
 def kept_array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array of a file; where there is none yet, the main process makes it and the others wait."""
+    """Return the array of a file; where there is none yet, the main process makes it and the others wait."""
     with main_process_first():
         if not path.exists():
             with whole_file(path) as part, part.open("wb") as file:
@@ -109,89 +227,7 @@ def kept_array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     return np.load(path)
 
 
-class Spectrograms:
-    """What a model hears of all clips, in one memory-mapped float16 file, made on first use.
-
-    Parameters
-    ----------
-    maker
-        The model's; mini's towers hear log-mel spectrograms.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        clips: list[TrainingClip],
-        cache: Path,
-        maker: FeatureMaker = LogMel(),  # noqa: B008
-    ) -> None:
-        self.folder, self.clips, self.maker = folder, clips, maker
-        what = [*(clip.path for clip in clips), json.dumps(maker.settings(), sort_keys=True)]
-        key = hashlib.sha256("\n".join(what).encode() + sha256_of(folder / "clips.csv").encode())
-        self.frames_path = cache / f"spectrograms-{key.hexdigest()[:16]}.npy"
-        self.lengths_path = self.frames_path.with_suffix(".lengths.npy")
-        with main_process_first():
-            if not (self.frames_path.exists() and self.lengths_path.exists()):
-                self._make(folder, clips)
-        self.frames = np.load(self.frames_path, mmap_mode="r")
-        self.lengths = np.load(self.lengths_path)
-        self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
-
-    def _make(self, folder: Path, clips: list[TrainingClip]) -> None:
-        """Decode and write clip by clip: the memory that this takes does not grow with the number of clips."""
-        lengths: list[int] = []
-        with whole_file(self.frames_path) as part, part.open("wb") as file:
-            for clip in track(clips, "features of the clips"):
-                waveform = load_audio(
-                    folder / clip.path, sample_rate_hz=self.maker.rate_hz, max_seconds=self.maker.seconds
-                )
-                features = self.maker(waveform).astype(np.float16)
-                if not lengths:
-                    _write_header(file, features, 0)
-                lengths.append(len(features))
-                file.write(np.ascontiguousarray(features).data)
-            _write_header(file, features, sum(lengths))
-        with whole_file(self.lengths_path) as part, part.open("wb") as file:
-            np.save(file, np.array(lengths))
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def heard_by(self, maker: FeatureMaker, indices: Iterable[int]) -> list[np.ndarray]:
-        """Features of clips as another model wants them, made anew unless they are these; nothing is kept."""
-        if maker == self.maker:
-            return [self[index] for index in indices]
-        paths = [self.folder / self.clips[index].path for index in indices]
-        return [maker(load_audio(path, sample_rate_hz=maker.rate_hz, max_seconds=maker.seconds)) for path in paths]
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """Features of a clip, `(time, ...)` float32; of `LogMel` `(frames, 128)`."""
-        start = self.starts[index]
-        return np.asarray(self.frames[start : start + self.lengths[index]], dtype=np.float32)
-
-
-def measured_attributes(folder: Path, clips: list[TrainingClip], cache: Path) -> np.ndarray:
-    """Attribute features `(clips, 7)` of all clips, measured once and kept in a file."""
-
-    def measured() -> np.ndarray:
-        waveforms = (load_audio(folder / clip.path, max_seconds=MAX_SECONDS) for clip in clips)
-        return attribute_features([measure(w, 16_000) for w in track(waveforms, "attributes", total=len(clips))])
-
-    return kept_array(cache / f"attributes-{sha256_of(folder / 'clips.csv')[:16]}.npy", measured)
-
-
-def encode_clips(tower: AudioEncoder, spectrograms: Spectrograms, *, batch_size: int = 64) -> Tensor:
-    """The audio encoder's features `(clips, width)` of all clips, without gradients, in the host's memory."""
-    tower.eval()
-    starts = range(0, len(spectrograms), batch_size)
-    members = (range(start, min(start + batch_size, len(spectrograms))) for start in starts)
-    return torch.cat([tower.encode([spectrograms[i] for i in indices]).cpu() for indices in members])
-
-
-def _write_header(file: BinaryIO, features: np.ndarray, length: int) -> None:
-    """The header of an `.npy` file of so many rows, at its start; numpy leaves room in it for the rows to grow."""
-    file.seek(0)
-    described = {"descr": "<f2", "fortran_order": False, "shape": (length, *features.shape[1:])}
-    np.lib.format.write_array_header_1_0(file, described)
-    if length:
-        file.seek(0, 2)
+def in_batches(count: int, size: int) -> Iterator[range]:
+    """Yield the ranges of at most `size` numbers that cover `count`."""
+    for start in range(0, count, size):
+        yield range(start, min(start + size, count))

@@ -1,57 +1,45 @@
-"""What is asked when: the batches of each epoch of AudioBERT's training, and questions as a batch of their own."""
+"""Which sentences come when: the batches of each epoch of AudioBERT's training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
 from audiobert.training.audiobert_config import AudioBertConfig
-from audiobert.training.comparisons import Comparison
+from audiobert.training.batches import BatchMaker
+from audiobert.training.captions import Captions, ClipCaptions
 from audiobert.training.draws import by_length
+from audiobert.training.grounding import Grounding
 from audiobert.training.loop import RowBatches
-from audiobert.training.material import Material
-from audiobert.training.missing_words import MissingWord, MissingWords
-from audiobert.training.objective import Batch, BatchMaker
-from audiobert.training.questions import Question
-
-# A question with the comparisons and the sentences without a word that it brings along.
-Asked = tuple[Question, tuple[Comparison, ...], tuple[MissingWord, ...]]
+from audiobert.training.rows import Find, TrainRows
 
 
 @dataclass(frozen=True)
 class Epochs:
-    """The rows of train, asked anew in each epoch."""
+    """All rows and as many grounding sentences as the settings say, drawn anew in each epoch.
 
-    material: Material
-    missing: MissingWords | None
+    `find` gives the clips of the rows' spans (a control gives others); `lookup` those of grounding's.
+    """
+
+    rows: Sequence[TrainRows]
+    grounding: Grounding
+    captions: Captions
+    clip_captions: ClipCaptions
+    find: Find
+    lookup: Find
     make_batch: BatchMaker
     config: AudioBertConfig
 
     def __call__(self, epoch: int) -> RowBatches:
-        """The batches of an epoch; the same for the same seed."""
+        """Return the batches of an epoch; the same for the same seed."""
         config = self.config
         random = np.random.default_rng((config.seed, epoch))
-        questions = self.material.questions(random, config)
-        groups = by_length(questions, [len(q.text) for q in questions], config.batch_size, random, jitter=0.15)
-        each = config.comparisons if config.comparison else 0
-        comparisons = iter(self.material.comparisons(random, config, each * len(questions)))
-        lacking = config.missing_words * len(questions)
-        sentences = iter(self.missing.draw(random, lacking, config.other_share) if self.missing is not None else [])
-        rows = [
-            [(q, tuple(islice(comparisons, each)), tuple(islice(sentences, config.missing_words))) for q in group]
-            for group in groups
-        ]
-        seed = epoch * 1_000_003
-
-        def make(index: int, members: Sequence[Asked]) -> Batch:
-            return self.make_batch(
-                [question for question, _, _ in members],
-                seed + index,
-                comparisons=[comparison for _, own, _ in members for comparison in own],
-                missing=[word for _, _, own in members for word in own],
-            )
-
-        return RowBatches(rows, make)
+        examples = [one for task in self.rows for one in task.examples(random, config.rows, self.find)]
+        examples += self.grounding.examples(random, self.lookup)
+        examples += self.captions.examples(config.grounding.captions, random, self.lookup)
+        examples += self.clip_captions.examples(config.grounding.clip_captions, random, self.lookup)
+        groups = by_length(examples, [len(one.text) for one in examples], config.batch_size, random, jitter=0.15)
+        first = (config.seed << 32) + epoch * 1_000_003
+        return RowBatches(groups, lambda index, members: self.make_batch(members, first + index))

@@ -1,4 +1,4 @@
-"""The same training with several seeds: a folder a seed, and what the figures come to over all of them."""
+"""Train with several seeds, one folder per seed, and summarize the figures."""
 
 from __future__ import annotations
 
@@ -18,25 +18,8 @@ from audiobert.training.processes import is_main_process
 SUMMARY = "seeds.json"
 
 
-def parse_seeds(text: str) -> list[int]:
-    """Whole numbers with commas between.
-
-    >>> parse_seeds("0, 1,2")
-    [0, 1, 2]
-
-    Raises
-    ------
-    InputError
-        It is something else, or names a seed twice.
-    """
-    pieces = [piece.strip() for piece in text.split(",")]
-    if not all(piece.isdecimal() for piece in pieces) or len(set(pieces)) < len(pieces):
-        raise InputError(f"--seeds is {text!r}; give different whole numbers with commas between, such as 0,1,2,3,4")
-    return [int(piece) for piece in pieces]
-
-
 def over_seeds(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean, standard deviation, and half of the 95% interval of the mean (Student's t); None for a single value."""
+    """Return mean, standard deviation, and half the 95% interval of the mean (Student's t); None for a single value."""
     mean, deviation = mean_and_sd(list(values))
     half = None
     if deviation is not None:
@@ -45,12 +28,12 @@ def over_seeds(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def detector_figures(record: Mapping[str, Any]) -> dict[str, float]:
-    """Token F1 by task and split, as in Table II, of a detector's record."""
+    """Return token F1 by task and split, as in Table II, from a detector's record."""
     return {name: scores["token_f1"] for name, scores in record["scores"].items()}
 
 
 def audiobert_figures(record: Mapping[str, Any]) -> dict[str, float]:
-    """Accuracy by task and split, as in Table III, of an AudioBERT's record."""
+    """Return accuracy by task and split, as in Table III, from an AudioBERT's record."""
     return dict(record["accuracy"])
 
 
@@ -61,16 +44,16 @@ def train_seeds(
     train: Callable[[int, Path], Mapping[str, Any]],
     figures: Callable[[Mapping[str, Any]], dict[str, float]],
 ) -> dict[str, Any]:
-    """Train once with each seed, into `out/seed-N`; what is there already is kept.
+    """Train once per seed, into `out/seed-N`; a seed that has its record is not trained again.
 
     Parameters
     ----------
     part
-        Name of the record that a training leaves: `out/seed-N/PART.json`.
+        Name of the record that a training writes: `out/seed-N/PART.json`.
     train
         Called with a seed and its folder.
     figures
-        From a record to the figures that are summed up.
+        From a record to the figures that are summarized.
 
     Returns
     -------
@@ -78,6 +61,8 @@ def train_seeds(
         Also in `out/seeds.json`: the seeds, and for each figure its values, mean, standard deviation and half of its
         95% interval.
     """
+    if not seeds:
+        raise InputError("no seed is given; 0,1,2 or 0-4 is wanted")
     folders = [out / f"seed-{seed}" for seed in seeds]
     for seed, folder in zip(seeds, folders, strict=True):
         if not (folder / f"{part}.json").exists():
@@ -96,7 +81,7 @@ def train_seeds(
 
 
 def as_table(result: Mapping[str, Any]) -> Table:
-    """Percent, mean and 95% interval over the seeds, for the terminal."""
+    """Return the figures in percent, with mean and 95% interval over the seeds, for the terminal."""
     seeds = result["seeds"]
     table = Table("figure", "mean", "95% interval", "seeds", title=f"{result['part']}, {len(seeds)} seeds, percent")
     for name, figure in result["figures"].items():

@@ -44,6 +44,6 @@ def load(task: str = "pitch", protocol: str = "candidates", limit: int | None = 
 
 def said_the_answer(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Accuracy of a completion, by the same normalisation as `audiobert evaluate`."""
-    from audiobert.auditorybench.questions import normalise
+    from audiobert.auditorybench.questions import normalise_reply
 
-    return {"acc": float(normalise(results[0]) == normalise(doc["answer"]))}
+    return {"acc": float(normalise_reply(results[0]) == normalise_reply(doc["answer"]))}

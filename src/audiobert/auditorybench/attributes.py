@@ -1,0 +1,62 @@
+"""Measured attributes that sounds are compared by: their words, and how the comparison is put; each a YAML file."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from audiobert.errors import InputError
+from audiobert.settings import Settings
+
+
+class Attribute(Settings):
+    """One attribute.
+
+    Attributes
+    ----------
+    measure
+        Column of a bank's table.
+    words
+        What is said of a sound that measures more, and of one that measures less.
+    min_ratio
+        A smaller ratio of the two measurements is not asked about.
+    weight
+        How often it is asked about in training, relative to the other attributes.
+    templates
+        Sentences with `{x}`, `{y}` and one `[MASK]`.
+    """
+
+    name: str
+    measure: str
+    words: tuple[str, str]
+    min_ratio: float = Field(default=1.1, gt=1.0)
+    weight: float = Field(default=1.0, ge=0.0)
+    templates: tuple[str, ...] = Field(min_length=1)
+
+
+def read_attribute(path: Path) -> Attribute:
+    """Read an attribute from its YAML file.
+
+    Raises
+    ------
+    InputError
+        The file is missing, is no YAML, or lacks a field.
+    """
+    try:
+        values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Attribute.model_validate(values)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"cannot read the attribute file {path}: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{path} is no attribute: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def builtin_attributes() -> list[Attribute]:
+    """Return the attributes that ship with the package, by name."""
+    folder = Path(str(files("audiobert.auditorybench.tasks"))) / "attributes"
+    return [read_attribute(path) for path in sorted(folder.glob("*.yaml"))]

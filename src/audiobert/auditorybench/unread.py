@@ -1,0 +1,250 @@
+"""Sounds never read about: what a model makes of kinds that are withheld from all training, once a bank holds them.
+
+Everything is asked of the model's own bank, which holds clips of the withheld kinds (`kinds.is_withheld`): comparisons
+of withheld kinds with each other and with known ones, under their own names and under made-up names, with their clips
+in the bank and without; and the names of recordings that are handed over.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from audiobert.answers import Hit
+from audiobert.auditorybench.attributes import Attribute, builtin_attributes
+from audiobert.auditorybench.kinds import Recorded, held_out, is_withheld, noun_phrase, words_of
+from audiobert.auditorybench.made_up import made_up_names
+from audiobert.auditorybench.metrics import Answered
+from audiobert.auditorybench.models.audiobert import AudioBertModel
+from audiobert.auditorybench.protocol import Prediction
+from audiobert.auditorybench.questions import Question
+from audiobert.bank import AudioBank
+from audiobert.bank.names import ClipNames, known_as, plain_name
+from audiobert.errors import InputError
+from audiobert.sentence import fill_mask
+
+if TYPE_CHECKING:
+    from audiobert.pipeline import AudioBert
+
+TASK = "unread"
+ATTRIBUTE = "pitch"
+PAIRS = 400  # of withheld kinds with each other
+KNOWN_PER_KIND = 8
+TEMPLATES = (
+    "The sound of {x} has a [MASK] pitch than the sound of {y}.",
+    "The sound of {x} is [MASK] than the sound of {y}.",
+)
+NAMING = "This is the sound of {a}[MASK]."
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of the bank: its name in a sentence, its rows, and its median measurement as a binary logarithm."""
+
+    label: str
+    phrase: str
+    rows: tuple[int, ...]
+    measured: float | None
+
+    @property
+    def withheld(self) -> bool:
+        return is_withheld(self.label)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One set of questions under one condition: `task` says what is asked, `split` what the model has."""
+
+    task: str
+    split: str
+    answered: list[Answered]
+
+
+def kinds_of(bank: AudioBank, attribute: Attribute) -> list[Kind]:
+    """Return the kinds of a bank by label, with their medians of an attribute; None where half of the clips lack it."""
+    columns = bank.table.select(["label", "caption", attribute.measure]).to_pylist()
+    by_label: dict[str, list[int]] = {}
+    for row, values in enumerate(columns):
+        if values["label"]:
+            by_label.setdefault(words_of(values["label"]), []).append(row)
+    kinds = []
+    for label, rows in sorted(by_label.items()):
+        values = [math.log2(value) for row in rows if (value := columns[row][attribute.measure])]
+        measured = float(np.median(values)) if len(values) >= len(rows) / 2 else None
+        kinds.append(Kind(label, noun_phrase(label, columns[rows[0]]["caption"] or ""), tuple(rows), measured))
+    return kinds
+
+
+def evaluate_unread(model: AudioBert, *, name: str = "") -> Iterator[Condition]:
+    """Ask a model everything about sounds never read about; yields one condition after the other.
+
+    Raises
+    ------
+    InputError
+        The model's bank has no labels, or too few withheld kinds with a pitch.
+    """
+    attribute = next(a for a in builtin_attributes() if a.name == ATTRIBUTE)
+    kinds = kinds_of(model.bank, attribute)
+    unread = [kind for kind in kinds if kind.withheld and kind.measured is not None]
+    known = [kind for kind in kinds if not kind.withheld and kind.measured is not None]
+    if len(unread) < 2 or not known:
+        raise InputError(
+            f"the task {TASK} wants a bank with labels and at least two withheld kinds with a pitch; this one has"
+            f" {len(unread)} of {len(kinds)} kinds; ask the model with its own bank"
+        )
+    names = made_up_names(kind.label for kind in kinds if kind.withheld)
+    renamed = model.with_bank(rename(model, names), only=True)
+    withheld = [model.bank.clip(row).id for kind in kinds if kind.withheld for row in kind.rows]
+    random = np.random.default_rng(3)
+    pairs = different_pairs(unread, unread, PAIRS, attribute, random)
+    with_known = different_pairs(unread, known, KNOWN_PER_KIND * len(unread), attribute, random)
+    own = {kind.label: kind.phrase for kind in kinds}
+    made_up = own | {label: f"{'an' if one[0] in 'aeiou' else 'a'} {one}" for label, one in names.items()}
+    for task, asked, called, pipeline in (
+        ("made-up", pairs, made_up, renamed),
+        ("made-up-known", with_known, made_up, renamed),
+        ("own", pairs, own, model),
+        ("own-known", with_known, own, model),
+    ):
+        questions = [comparison(f"{TASK}-{task}", i, *pair, called, attribute) for i, pair in enumerate(asked)]
+        for split, options in (
+            ("bank-added", {}),
+            ("bank-not-added", {"exclude": withheld}),
+            ("unheard", {"sound": "unheard"}),
+        ):
+            adapter = AudioBertModel(pipeline, name or model.name, **options)  # type: ignore[arg-type]
+            found = dict(adapter.answer(questions, "paper"))
+            yield Condition(
+                f"{TASK}-{task}", split, [Answered(question, found[i]) for i, question in enumerate(questions)]
+            )
+    yield from _namings(model, kinds)
+
+
+def rename(model: AudioBert, names: dict[str, str]) -> AudioBank:
+    """Return the model's bank with the names of some kinds replaced in what their clips are known by."""
+    bank = model.bank
+    rows = bank.table.select(["caption", "label", "title", "path"]).to_pylist()
+    texts: list[list[str]] = []
+    for row in rows:
+        label = words_of(row["label"] or "")
+        known = known_as(row)
+        if label in names:
+            pattern = rf"\b{re.escape(plain_name(label))}(?:s|es)?\b"
+            known = tuple(re.sub(pattern, names[label], text) for text in known)
+            known = tuple(text if names[label] in text else names[label] for text in known)
+        texts.append(list(known))
+    distinct = list(dict.fromkeys(text for known in texts for text in known))
+    index = {text: place for place, text in enumerate(distinct)}
+    width = bank.name_rows.shape[1]
+    name_rows = np.full((len(bank), width), -1, dtype=np.int32)
+    for row, known in enumerate(texts):
+        name_rows[row, : len(known)] = [index[text] for text in known]
+    vectors = model.clip_encoder().embed_names(distinct)
+    return bank.with_names(ClipNames(pa.array(distinct, pa.large_string()), name_rows), vectors)
+
+
+def different_pairs(
+    first: Sequence[Kind], second: Sequence[Kind], count: int, attribute: Attribute, random: np.random.Generator
+) -> list[tuple[Kind, Kind]]:
+    """Draw pairs whose measurements differ by more than the attribute's ratio, in either order."""
+    least = math.log2(attribute.min_ratio)
+    pairs = [
+        (one, other)
+        for one in first
+        for other in second
+        if (first is not second or one.label < other.label)
+        and one.measured is not None
+        and other.measured is not None
+        and abs(one.measured - other.measured) > least
+    ]
+    chosen = [pairs[i] for i in random.permutation(len(pairs))[:count]]
+    return [
+        pair if turned else pair[::-1] for pair, turned in zip(chosen, random.random(len(chosen)) < 0.5, strict=True)
+    ]
+
+
+def comparison(task: str, row: int, x: Kind, y: Kind, called: dict[str, str], attribute: Attribute) -> Question:
+    """Return the comparison of two kinds as a question."""
+    names = called[x.label], called[y.label]
+    text = TEMPLATES[row % len(TEMPLATES)].format(x=names[0], y=names[1])
+    starts = text.index(names[0]), text.rindex(names[1])
+    assert x.measured is not None and y.measured is not None
+    return Question(
+        task=task,
+        kind="comparison",
+        split="",
+        row=row,
+        text=text,
+        answer=attribute.words[0] if x.measured > y.measured else attribute.words[1],
+        spans=names,
+        span_offsets=tuple((at, at + len(one)) for at, one in zip(starts, names, strict=True)),
+        candidates=attribute.words,
+        prompt=text,
+        chat=text,
+        where=f"{task}, question {row}",
+    )
+
+
+def _namings(model: AudioBert, kinds: Sequence[Kind]) -> Iterator[Condition]:
+    """Ask what recordings are that are handed over: held-out ones of known kinds, and those of withheld kinds."""
+    clips = [Recorded.of(row) for row in model.bank.rows()]
+    apart = held_out(clips)
+    known = [(kind, row) for kind in kinds if not kind.withheld for row in kind.rows if apart[row]]
+    unread = [(kind, row) for kind in kinds if kind.withheld for row in kind.rows]
+    for split, asked in (("held-out", known), ("withheld-kinds", unread)):
+        if asked:
+            yield Condition(f"{TASK}-naming", split, name_recordings(model, asked))
+
+
+def name_recordings(model: AudioBert, asked: Sequence[tuple[Kind, int]], *, batch_size: int = 64) -> list[Answered]:
+    """Ask what clips of the bank are, each given as a recording; right when every wordpiece is the first choice."""
+    adapter = AudioBertModel(model, model.name)
+    answered = []
+    for start in range(0, len(asked), batch_size):
+        some = asked[start : start + batch_size]
+        questions, texts, hits, pieces = [], [], [], []
+        for number, (kind, row) in enumerate(some, start=start):
+            article = kind.phrase.removesuffix(kind.label)
+            text = NAMING.format(a=article if article.strip() in ("a", "an", "the", "some") else "")
+            question = _naming(number, text, kind.label)
+            word = adapter.pieces(question, kind.label)
+            texts.append(fill_mask(text, (), " ".join([model.mask_token] * len(word)))[0])
+            hits.append([(Hit(model.bank.clip(row), 0.99, row, model.bank.knowledge_vectors[row]),)])
+            questions.append(question)
+            pieces.append(word)
+        scored = model.score_masks(texts, spans=[[(0, 4)]] * len(texts), hits=hits)
+        for question, word, scores in zip(questions, pieces, scored, strict=True):
+            wanted = scores.log_probs.gather(1, _column(word))
+            rank = int((scores.log_probs > wanted).sum(dim=1).max()) + 1
+            said = adapter.decode(scores.log_probs.argmax(dim=1).tolist())
+            answered.append(Answered(question, Prediction(said, rank == 1, rank, auditory=scores.auditory)))
+    return answered
+
+
+def _column(pieces: Sequence[int]) -> Any:
+    import torch
+
+    return torch.tensor(pieces).unsqueeze(1)
+
+
+def _naming(row: int, text: str, answer: str) -> Question:
+    return Question(
+        task=f"{TASK}-naming",
+        kind="cloze",
+        split="",
+        row=row,
+        text=text,
+        answer=answer,
+        spans=(text[:4],),
+        span_offsets=((0, 4),),
+        candidates=None,
+        prompt=text,
+        chat=text,
+        where=f"{TASK}-naming, recording {row}",
+    )

@@ -1,0 +1,89 @@
+"""From the features of clips to their vectors, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from audiobert.audio import Attributes
+from audiobert.bank.decode import Heard
+from audiobert.bank.journal import Record
+from audiobert.bank.workers import Block
+from audiobert.features import Features, Makers
+
+
+class ClipEncoder(Protocol):
+    """Encodes clips and their names into vectors; `AudioBert.clip_encoder()` gives one.
+
+    Attributes
+    ----------
+    clap_dim, hidden_size
+        Widths of the CLAP vectors and of the knowledge vectors.
+    text_dim
+        Width of the name vectors; 0: the bank stores none.
+    makers
+        Makes the input features of each model, by role; runs where clips are decoded.
+    precision
+        Number format that the models compute in; a bank records it when it is another than `fp32`.
+    """
+
+    clap_dim: int
+    hidden_size: int
+    text_dim: int
+    makers: Makers
+
+    @property
+    def precision(self) -> str: ...
+
+    def identity(self) -> dict[str, Any]:
+        """Return ids and SHA-256 of the models by role: `clap`, `audio_encoder`, `text_encoder` if there is one."""
+        ...
+
+    def encode(self, features: list[Features], attributes: list[Attributes]) -> tuple[np.ndarray, np.ndarray]:
+        """Return CLAP vectors `(clips, clap_dim)` of unit norm and knowledge vectors `(clips, hidden_size)`."""
+        ...
+
+    def embed_names(self, names: Sequence[str]) -> np.ndarray:
+        """Return the vectors of names, `(names, text_dim)` float32 of unit norm."""
+        ...
+
+
+def encode_block(block: Block, heard: list[Heard], encoder: ClipEncoder) -> list[Record]:
+    """Encode the usable clips of a block as one batch; return one record per clip of the block."""
+    usable = [one for one in heard if one.features is not None]
+    records = [
+        Record(task.entry.id, one.sha256, task.entry.given, one.problem, one.measured, one.unchanged)
+        for task, one in zip(block, heard, strict=True)
+    ]
+    if not usable:
+        return records
+    features = [one.features for one in usable if one.features is not None]
+    clap, knowledge = encoder.encode(features, [one.attributes for one in usable if one.attributes is not None])
+    expected = ((len(usable), encoder.clap_dim), (len(usable), encoder.hidden_size))
+    if (clap.shape, knowledge.shape) != expected:
+        raise ValueError(f"the encoder gave vectors of shapes {clap.shape} and {knowledge.shape}, not {expected}")
+    vectors = zip(clap.astype(np.float16), knowledge.astype(np.float16), strict=True)
+    for record, one in zip(records, heard, strict=True):
+        if one.features is None:
+            continue
+        clap_vector, knowledge_vector = next(vectors)
+        if np.isfinite(clap_vector).all() and np.isfinite(knowledge_vector).all():
+            record.clap_vector, record.knowledge_vector = clap_vector, knowledge_vector
+        else:
+            record.problem = ("not-finite", "the encoder gave vectors that are no numbers")
+            record.measured = None
+    return records
+
+
+def embed(names: Sequence[str], encoder: ClipEncoder) -> np.ndarray:
+    """Return the vectors of names, `(names, text_dim)` float16, checked."""
+    vectors = encoder.embed_names(names)
+    if vectors.shape != (len(names), encoder.text_dim):
+        expected = (len(names), encoder.text_dim)
+        raise ValueError(f"the encoder gave name vectors of shape {vectors.shape}, not {expected}")
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"the encoder gave a vector that is no numbers for {names[int(finite.argmin())]!r}")
+    return vectors.astype(np.float16)

@@ -1,0 +1,85 @@
+"""The texts that a bank's clips are known by, and which clip has which."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+NAME_COLUMNS = ("caption", "label", "title", "path")
+"""Columns that `known_as` reads."""
+NAMES_PER_CLIP = 2
+
+# What says no more than that a sound is meant: "the sound of a", "a loud noise made by the".
+_LEAD = re.compile(
+    r"^(?:(?:the|a|an|some|its|their|your|this|that)\s+)?(?:(?:typical|loud|soft|distinct|distinctive)\s+)?"
+    r"(?:sounds?|noises?)\s+(?:of|from|made by|produced by)\s+"
+)
+_ARTICLE = re.compile(r"^(?:the|a|an|some)\s+")
+
+
+def plain_name(text: str) -> str:
+    """Return a name or a query without case, punctuation, leading article and "the sound of".
+
+    >>> plain_name("The sound of a church_bell!"), plain_name("a piccolo playing a note")
+    ('church bell', 'piccolo playing a note')
+    """
+    plain = " ".join(re.sub(r"[^\w\s'-]", " ", text.lower().replace("_", " ")).split())
+    for _ in range(2):
+        plain = _ARTICLE.sub("", _LEAD.sub("", plain))
+    return plain or " ".join(text.lower().split())
+
+
+def known_as(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the texts that a clip is known by: caption and label; else title, else the stem of its file name.
+
+    A stem has underscores and dashes as spaces and does not count where it holds digits only.
+
+    >>> known_as({"label": "dog", "caption": "a dog barking", "path": "dog/0001.wav"})
+    ('dog barking', 'dog')
+    >>> known_as({"path": "field/low_piano-note.wav"}), known_as({"path": "0001_2.wav"})
+    (('low piano note',), ())
+    """
+    given = [plain_name(text) for column in ("caption", "label") if (text := (row.get(column) or "").strip())]
+    if not given and (title := (row.get("title") or "").strip()):
+        given = [plain_name(title)]
+    if not given:
+        stem = PurePosixPath(row.get("path") or "").stem.replace("_", " ").replace("-", " ")
+        given = [plain_name(stem)] if any(character.isalpha() for character in stem) else []
+    return tuple(dict.fromkeys(given))[:NAMES_PER_CLIP]
+
+
+@dataclass(frozen=True)
+class ClipNames:
+    """The distinct texts that clips are known by.
+
+    Attributes
+    ----------
+    texts
+        Distinct texts, in order of first occurrence.
+    rows
+        `(clips, 2)` int32, index of each clip's texts in `texts`; -1 where a clip has fewer.
+    """
+
+    texts: pa.LargeStringArray
+    rows: np.ndarray
+
+
+def clip_names(table: Iterable[pa.RecordBatch]) -> ClipNames:
+    """Collect the texts that the clips of a table are known by; see `known_as`.
+
+    The texts stay in Arrow's compact memory, because a bank may have several hundred thousand.
+    """
+    chunks = []
+    for batch in table:
+        columns = batch.select([name for name in NAME_COLUMNS if name in batch.schema.names])
+        found = [(*known_as(row), *[None] * NAMES_PER_CLIP)[:NAMES_PER_CLIP] for row in columns.to_pylist()]
+        chunks.append(pa.array([text for texts in found for text in texts], pa.large_string()))
+    encoded = pa.chunked_array(chunks, pa.large_string()).dictionary_encode().combine_chunks()
+    rows = encoded.indices.fill_null(-1).to_numpy().astype(np.int32).reshape(-1, NAMES_PER_CLIP)
+    return ClipNames(encoded.dictionary, rows)

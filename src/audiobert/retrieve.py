@@ -1,0 +1,244 @@
+"""`Retriever`: from the text of a span to clips. The only place that decides which clips a span gets."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from audiobert.answers import Hit
+from audiobert.bank import AudioBank
+from audiobert.bank.names import plain_name
+from audiobert.bank.search import exact_search
+from audiobert.clap_hub import Clap
+from audiobert.errors import InputError
+from audiobert.settings import Settings
+
+# Up to so many clips of a bank are scored by name and by sound for every query; of a larger bank only candidates are.
+_DENSE_CLIPS = 65_536
+_CANDIDATE_CLIPS, _CANDIDATE_NAMES, _CLIPS_PER_NAME = 512, 64, 64
+_REMEMBERED_QUERIES = 4_096
+_BLOCK_QUERIES = 512
+
+
+class Calibration(Settings):
+    """From two cosines to the probability that a clip is of the kind that a query names: a logistic function each.
+
+    Fitted by `train clap` on kinds and clips that were held out. By name or by sound is enough: the odds of both are
+    added.
+
+    Attributes
+    ----------
+    name, sound
+        Slope and offset of the log-odds for the cosine of the query with a clip's name, and with its sound.
+    same_name
+        Added to the log-odds per unit of the name's cosine above 0.9, where query and name say the same.
+    """
+
+    name: tuple[float, float] = (13.06, -11.35)
+    sound: tuple[float, float] = (9.92, -8.53)
+    same_name: float = 25.0
+
+    def by_name(self, cosines: np.ndarray) -> np.ndarray:
+        """Return log-odds of the cosines of query and names."""
+        return _line(self.name, cosines) + self.same_name * np.maximum(cosines - 0.9, 0.0)
+
+    def by_sound(self, cosines: np.ndarray) -> np.ndarray:
+        """Return log-odds of the cosines of query and clips."""
+        return _line(self.sound, cosines)
+
+
+class RetrievalSettings(Settings):
+    """Which clips a span gets.
+
+    Attributes
+    ----------
+    by
+        `sound`: cosine of CLAP vectors (the paper). `caption`: cosine of the query's sentence vector with that of what
+        a clip is known by (caption, label, title or file name). `both`: the two joined.
+    clips
+        Clips per span.
+    query
+        What is looked up, with `{span}` for the words of the span.
+    calibration
+        Turns cosines into probabilities for `caption` and `both`; `sound` keeps the cosine.
+    """
+
+    by: Literal["sound", "caption", "both"] = "sound"
+    clips: int = 1
+    query: str = "{span}"
+    calibration: Calibration = Calibration()
+
+
+class Retriever:
+    """Finds clips for texts in one bank or several.
+
+    Parameters
+    ----------
+    clap
+        Encodes queries.
+    banks : sequence of AudioBank
+        Searched together; the best clips of all of them are found.
+    """
+
+    def __init__(self, clap: Clap, banks: Sequence[AudioBank], settings: RetrievalSettings) -> None:
+        self.clap, self.banks, self.settings = clap, tuple(banks), settings
+        self._remembered: dict[tuple[str, int], tuple[Hit, ...]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return sum(map(len, self.banks))
+
+    def find(
+        self, texts: Sequence[str], clips: int | None = None, *, exclude: Iterable[str] | None = None, **filters: Any
+    ) -> list[tuple[Hit, ...]]:
+        """Return the clips of each text of a span, the best first; none where the filters leave none.
+
+        Parameters
+        ----------
+        clips : int, optional
+            Clips per text; by default as many as in training.
+        exclude, **filters
+            As for `AudioBank.search`.
+        """
+        count = clips or self.settings.clips
+        queries = [self.settings.query.format(span=text) for text in texts]
+        if exclude is not None or filters:
+            return self.search(queries, count, exclude=exclude, **filters)
+        with self._lock:
+            known = {query: self._remembered[query, count] for query in queries if (query, count) in self._remembered}
+        new = list(dict.fromkeys(query for query in queries if query not in known))
+        if new:
+            known |= dict(zip(new, self.search(new, count), strict=True))
+            with self._lock:
+                if len(self._remembered) + len(new) > _REMEMBERED_QUERIES:
+                    self._remembered.clear()
+                self._remembered |= {(query, count): known[query] for query in new[:_REMEMBERED_QUERIES]}
+        return [known[query] for query in queries]
+
+    def search(self, queries: Sequence[str], top_k: int, **filters: Any) -> list[tuple[Hit, ...]]:
+        """Return the clips that fit each query best, as `find` does, for queries as they are.
+
+        Raises
+        ------
+        InputError
+            A query is empty, or `top_k` is less than 1.
+        """
+        if top_k < 1:
+            raise InputError(f"top_k is {top_k}; it must be at least 1")
+        hits: list[list[Hit]] = [[] for _ in queries]
+        for bank in self.banks:
+            scores, rows = self.rows(bank, queries, top_k, **filters)
+            for own, own_scores, own_rows in zip(hits, scores, rows, strict=True):
+                kept = own_rows[own_rows >= 0]
+                knowledge = bank.knowledge_vectors[kept]
+                own += [
+                    Hit(bank.clip(row), float(score), int(row), vector)
+                    for row, score, vector in zip(kept, own_scores, knowledge, strict=False)
+                ]
+        if len(self.banks) > 1:
+            hits = [sorted(own, key=lambda hit: -hit.score)[:top_k] for own in hits]
+        return [tuple(own) for own in hits]
+
+    def rows(
+        self, bank: AudioBank, queries: Sequence[str], top_k: int, *, mask: np.ndarray | None = None, **filters: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return scores and row numbers of one bank's best clips, both `(queries, top_k)`; -1 where there are fewer.
+
+        Parameters
+        ----------
+        mask : np.ndarray, optional
+            `(clips,)` bool, True where a clip may be found.
+        """
+        scores, rows = [], []
+        for start in range(0, len(queries), _BLOCK_QUERIES):
+            block = queries[start : start + _BLOCK_QUERIES]
+            if self.settings.by != "sound":
+                block = [plain_name(query) for query in block]
+            vectors = self.clap.embed_query(block)
+            if self.settings.by == "sound" or bank.name_vectors is None:
+                found = bank.search(vectors.clap, top_k, mask=mask, **filters)
+                if self.settings.by != "sound":
+                    found = (_probability(self.settings.calibration.by_sound(found[0])), found[1])
+            else:
+                allowed = _joined(bank.select(**filters), mask)
+                found = self._by_name(bank, vectors.sentence, vectors.clap, top_k, allowed)
+            scores.append(_padded(found[0], top_k, -1.0))
+            rows.append(_padded(found[1], top_k, -1))
+        return np.concatenate(scores), np.concatenate(rows)
+
+    def _by_name(
+        self, bank: AudioBank, sentence: np.ndarray, clap: np.ndarray, top_k: int, allowed: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rank clips by name, or by name and sound; scores and rows `(queries, up to top_k)`."""
+        if len(bank) <= _DENSE_CLIPS:
+            rows = np.arange(len(bank)) if allowed is None else np.flatnonzero(allowed)
+            names = sentence @ bank.name_vectors.astype(np.float32).T  # (queries, distinct names)
+            return _best(self._scores(bank, names, clap, rows), rows, top_k)
+        found = [
+            self._among_candidates(bank, s[None], c[None], top_k, allowed) for s, c in zip(sentence, clap, strict=True)
+        ]
+        return (
+            np.concatenate([_padded(scores, top_k, -1.0) for scores, _ in found]),
+            np.concatenate([_padded(rows, top_k, -1) for _, rows in found]),
+        )
+
+    def _among_candidates(
+        self, bank: AudioBank, sentence: np.ndarray, clap: np.ndarray, top_k: int, allowed: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rank the clips that are near a query by sound or have a name that is near it."""
+        _, near = bank.search(clap, max(_CANDIDATE_CLIPS, top_k), mask=allowed)
+        _, nearest_names = exact_search(bank.name_vectors, sentence, min(_CANDIDATE_NAMES, len(bank.names)))
+        named = np.concatenate(
+            [bank.rows_of_name(int(name), allowed)[: max(_CLIPS_PER_NAME, top_k)] for name in nearest_names[0]]
+        )
+        rows = np.union1d(near[near >= 0], named).astype(np.int64)
+        distinct = np.unique(bank.name_rows[rows])
+        names = np.full((1, len(bank.names)), -1.0, dtype=np.float32)
+        chosen = distinct[distinct >= 0]
+        names[0, chosen] = sentence[0] @ bank.name_vectors[chosen].astype(np.float32).T
+        return _best(self._scores(bank, names, clap, rows), rows, top_k)
+
+    def _scores(self, bank: AudioBank, names: np.ndarray, clap: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Compute the probability `(queries, rows)` that a clip is of the kind that a query names.
+
+        Parameters
+        ----------
+        names
+            `(queries, distinct names)` cosines.
+        """
+        calibration = self.settings.calibration
+        name_rows = bank.name_rows[rows]  # (rows, names per clip)
+        by_name = np.full((len(names), len(rows)), -np.inf)
+        for column in name_rows.T:
+            known = column >= 0
+            cosines = names[:, np.where(known, column, 0)]
+            by_name = np.maximum(by_name, np.where(known, calibration.by_name(cosines), -np.inf))
+        sound = calibration.by_sound(clap @ bank.clap_vectors[rows].astype(np.float32).T)
+        if self.settings.by == "caption":
+            return _probability(np.where((name_rows >= 0).any(axis=1), by_name, sound))
+        return _probability(np.logaddexp(by_name, sound))
+
+
+def _probability(log_odds: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-log_odds))
+
+
+def _line(slope_and_offset: tuple[float, float], values: np.ndarray) -> np.ndarray:
+    return slope_and_offset[0] * values + slope_and_offset[1]
+
+
+def _joined(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
+    return one & other if one is not None and other is not None else (other if one is None else one)
+
+
+def _best(scores: np.ndarray, rows: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pick the highest scores of each query, descending; equal ones in the order of the bank."""
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
+    return np.take_along_axis(scores, order, axis=1), rows[order]
+
+
+def _padded(values: np.ndarray, width: int, filler: float) -> np.ndarray:
+    return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=filler)

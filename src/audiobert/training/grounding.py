@@ -1,0 +1,306 @@
+"""Grounding: training sentences made of the bank's own clips, whose answers can be known only by listening.
+
+Comparisons of a measured attribute between two kinds, or two clips, under their own names, made-up names, hidden names,
+or words without content; and naming what a clip is. The attributes with their words come from YAML files.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field
+
+from audiobert.auditorybench.attributes import Attribute, builtin_attributes
+from audiobert.auditorybench.kinds import noun_phrase, words_of
+from audiobert.auditorybench.made_up import made_up_name
+from audiobert.sentence import Offsets, fill_mask
+from audiobert.settings import Settings
+from audiobert.training.batches import NOTHING, Example, SpanClips
+from audiobert.training.clips import TrainingClips
+from audiobert.training.rows import Find, Spelling
+
+# A clip that is handed over is the thing itself: its score.
+GIVEN = 0.99
+ATTEMPTS = 50
+NAMING = (
+    ("This is the sound of {a}[MASK].", ("This", "sound")),
+    ("This sound is made by {a}[MASK].", ("This", "sound")),
+    ("Here you can hear {a}[MASK].", ("Here",)),
+    ("This recording is of {a}[MASK].", ("This", "recording")),
+    ("That sound comes from {a}[MASK].", ("That", "sound")),
+    ("Listen to this: it is {a}[MASK].", ("Listen", "this")),
+)
+WITHOUT_CONTENT = (
+    ("the first sound", "the second sound"),
+    ("sound A", "sound B"),
+    ("this sound", "that sound"),
+    ("the first recording", "the second recording"),
+    ("one", "the other"),
+    ("the former", "the latter"),
+    ("the sound here", "the sound there"),
+    ("this", "that"),
+    ("the first", "the second"),
+)
+
+
+class GroundingSettings(Settings):
+    """How many grounding sentences an epoch has, and of what form.
+
+    Attributes
+    ----------
+    comparisons, names, captions, clip_captions
+        Sentences per epoch: comparisons, namings, AudioCaps captions with a word masked, and captions of clips with the
+        thing or its doing masked.
+    clip_share
+        Share of the comparisons that are of two clips, not of two kinds.
+    read_share, unheard_share, mixed_share
+        Shares of the comparisons of kinds that have both names and clips; names without clips; one name and one unread
+        name. The rest has no names to read.
+    unread_kinds
+        Share of the kinds that never occur under their own names in comparisons.
+    """
+
+    comparisons: int = Field(default=0, ge=0)
+    names: int = Field(default=0, ge=0)
+    captions: int = Field(default=0, ge=0)
+    clip_captions: int = Field(default=0, ge=0)
+    clip_share: float = Field(default=0.25, ge=0.0, le=1.0)
+    read_share: float = Field(default=0.3, ge=0.0, le=1.0)
+    unheard_share: float = Field(default=0.2, ge=0.0, le=1.0)
+    mixed_share: float = Field(default=0.2, ge=0.0, le=1.0)
+    unread_kinds: float = Field(default=0.3, ge=0.0, le=1.0)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of sound with the clips that may be learnt from and their median measurements, as binary logarithms."""
+
+    label: str
+    phrase: str
+    clips: tuple[int, ...]
+    measured: dict[str, float]
+
+    @property
+    def article(self) -> str:
+        """Its article with a space behind it, or nothing."""
+        article = self.phrase.removesuffix(words_of(self.label))
+        return article if article.strip() in ("a", "an", "the", "some") else ""
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A piece of a sentence about one sound, the place in it where its span begins, and its clips."""
+
+    text: str
+    start: int
+    clips: SpanClips
+
+
+class Grounding:
+    """Makes grounding sentences of training clips.
+
+    Parameters
+    ----------
+    allowed : np.ndarray
+        `(clips,)` bool, which clips may be learnt from.
+    spelling : Spelling
+        From words to the tokens of an answer.
+    """
+
+    def __init__(
+        self,
+        clips: TrainingClips,
+        allowed: np.ndarray,
+        spelling: Spelling,
+        settings: GroundingSettings,
+        attributes: Sequence[Attribute] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.spelling, self.settings = spelling, settings
+        self.attributes = list(builtin_attributes() if attributes is None else attributes)
+        self.values = {a.name: _logarithms([clip.row.get(a.measure) for clip in clips.clips]) for a in self.attributes}
+        by_label: dict[str, list[int]] = {}
+        for index in np.flatnonzero(allowed):
+            if label := clips.labels[index]:
+                by_label.setdefault(label, []).append(int(index))
+        self.kinds = [self._kind(label, members, clips) for label, members in sorted(by_label.items())]
+        self.kind_of = {index: kind for kind in self.kinds for index in kind.clips}
+        drawn = np.random.default_rng((seed, 17)).random(len(self.kinds))
+        self.unread = {
+            kind.label for kind, chance in zip(self.kinds, drawn, strict=True) if chance < settings.unread_kinds
+        }
+
+    def _kind(self, label: str, members: list[int], clips: TrainingClips) -> Kind:
+        measured = {}
+        for name, values in self.values.items():
+            own = values[members]
+            if np.isfinite(own).mean() >= 0.5:  # a kind has a pitch when half of its clips have one
+                measured[name] = float(np.nanmedian(own))
+        captions = [clips.clips[index].row.get("caption") or "" for index in members]
+        return Kind(label, noun_phrase(label, captions[0]), tuple(members), measured)
+
+    def span_texts(self) -> set[str]:
+        """Return the names that clips are looked up by."""
+        return {kind.phrase for kind in self.kinds}
+
+    def examples(self, random: np.random.Generator, find: Find) -> list[Example]:
+        """Return the comparisons and namings of one epoch."""
+        if not self.kinds:
+            return []
+        made = [self.comparison(random, find) for _ in range(self.settings.comparisons)]
+        made += [self.naming(random, find) for _ in range(self.settings.names)]
+        return [example for example in made if example is not None]
+
+    # --- comparisons --------------------------------------------------------------------------------------------------
+
+    def comparison(self, random: np.random.Generator, find: Find) -> Example | None:
+        """Return a comparison of one attribute; None where no two sounds differ enough."""
+        weights = np.array([attribute.weight for attribute in self.attributes])
+        attribute = self.attributes[random.choice(len(weights), p=weights / weights.sum())]
+        of_clips = random.random() < self.settings.clip_share
+        pair = self._two_clips(attribute, random) if of_clips else self._two_kinds(attribute, random)
+        if pair is None:
+            return None
+        (first, one), (second, other) = pair
+        if of_clips:
+            phrases = self._unread_phrases(random, [given_clip(first), given_clip(second)])
+        else:
+            phrases = self._phrases(random, find, self.kinds[first], self.kinds[second])
+        template = attribute.templates[random.integers(len(attribute.templates))]
+        return self._example(template, phrases, attribute.words[0] if one > other else attribute.words[1])
+
+    def _two_kinds(self, attribute: Attribute, random: np.random.Generator) -> list[tuple[int, float]] | None:
+        having = [index for index, kind in enumerate(self.kinds) if attribute.name in kind.measured]
+        return _different(having, lambda index: self.kinds[index].measured[attribute.name], attribute, random)
+
+    def _two_clips(self, attribute: Attribute, random: np.random.Generator) -> list[tuple[int, float]] | None:
+        values = self.values[attribute.name]
+        having = [index for index in self.kind_of if np.isfinite(values[index])]
+        return _different(having, lambda index: float(values[index]), attribute, random)
+
+    def _phrases(self, random: np.random.Generator, find: Find, *kinds: Kind) -> list[Phrase]:
+        """Return phrases for two kinds: which are read, and which have clips, is drawn."""
+        chance, settings = random.random(), self.settings
+        found = find([kind.phrase for kind in kinds])
+        read, heard = [False, False], [True, True]
+        if chance < settings.read_share:
+            read = [True, True]
+        elif chance < settings.read_share + settings.unheard_share:
+            read, heard = [True, True], [False, False]
+        elif chance < settings.read_share + settings.unheard_share + settings.mixed_share:
+            read = [True, False] if random.random() < 0.5 else [False, True]
+            if random.random() < 0.3:
+                heard = [not one for one in read]
+        for place, kind in enumerate(kinds):
+            if kind.label in self.unread:
+                read[place], heard[place] = False, True
+        clips = [own if has else NOTHING for own, has in zip(found, heard, strict=True)]
+        if not any(read):
+            return self._unread_phrases(random, clips)
+        return [
+            self._named(random, kind.phrase, own) if is_read else self._made_up(random, own)
+            for kind, own, is_read in zip(kinds, clips, read, strict=True)
+        ]
+
+    def _unread_phrases(self, random: np.random.Generator, clips: Sequence[SpanClips]) -> list[Phrase]:
+        """Return two phrases that say nothing about their sounds."""
+        if random.random() < 0.25:
+            pair = WITHOUT_CONTENT[random.integers(len(WITHOUT_CONTENT))]
+            return [Phrase(text, _word_start(text, random), own) for text, own in zip(pair, clips, strict=True)]
+        return [self._made_up(random, own) for own in clips]
+
+    def _made_up(self, random: np.random.Generator, clips: SpanClips) -> Phrase:
+        """Return a phrase with a made-up name, or with a hidden one."""
+        name = (
+            made_up_name(random) if random.random() < 0.67 else " ".join([self.spelling.hidden] * random.integers(1, 3))
+        )
+        article = ("an " if name[0] in "aeiou" else "a ") if random.random() < 0.8 else ""
+        return self._named(random, article + name, clips)
+
+    def _named(self, random: np.random.Generator, phrase: str, clips: SpanClips) -> Phrase:
+        """Return a name in the form of a sentence's span: "the sound of a flute", "a flute", or "flute"."""
+        article = re.match(r"(?:an?|the|some) ", phrase)
+        bare = article.end() if article else 0
+        chance = random.random()
+        if chance < 0.6:
+            lead = "the sound of "
+            starts = (4, len(lead), len(lead) + bare)
+            return Phrase(lead + phrase, int(starts[random.choice(3, p=(0.4, 0.3, 0.3))]), clips)
+        if chance < 0.85:
+            return Phrase(phrase, int(random.choice((0, bare))), clips)
+        return Phrase(phrase[bare:], 0, clips)
+
+    def _example(self, template: str, phrases: Sequence[Phrase], answer: str) -> Example:
+        text, spans = compose(template, {"x": phrases[0], "y": phrases[1]})
+        tokens = self.spelling.tokens(text, answer)
+        text, moved = fill_mask(text, spans, self.spelling.masks(len(tokens)))
+        order = sorted(range(2), key=lambda place: moved[place])
+        return Example(text, tokens, tuple(moved[i] for i in order), tuple(phrases[i].clips for i in order))
+
+    # --- naming -------------------------------------------------------------------------------------------------------
+
+    def naming(self, random: np.random.Generator, find: Find) -> Example:
+        """Return a sentence that asks what a clip is, or what the clips of a kind are."""
+        weights = np.array([len(kind.clips) ** 0.5 for kind in self.kinds])
+        kind = self.kinds[random.choice(len(weights), p=weights / weights.sum())]
+        clips = given_clip(kind.clips[random.integers(len(kind.clips))])
+        if random.random() < 0.2:
+            clips = find([kind.phrase])[0]
+        template, words = NAMING[random.integers(len(NAMING))]
+        text = template.format(a=kind.article)
+        word = words[random.integers(len(words))]
+        at = text.index(word)
+        tokens = self.spelling.tokens(text, words_of(kind.label))
+        text, spans = fill_mask(text, [(at, at + len(word))], self.spelling.masks(len(tokens)))
+        return Example(text, tokens, tuple(spans), (clips,))
+
+
+def given_clip(index: int) -> SpanClips:
+    """Return one clip as it is given for a span, not looked up."""
+    return SpanClips(np.array([index]), np.array([GIVEN], dtype=np.float32))
+
+
+def compose(template: str, phrases: dict[str, Phrase]) -> tuple[str, list[Offsets]]:
+    """Put phrases into a template; spans go from each phrase's start to its end, in the order of `phrases`.
+
+    >>> compose("{y} is [MASK] than {x}.", {"x": Phrase("a flute", 2, NOTHING), "y": Phrase("the tuba", 0, NOTHING)})
+    ('The tuba is [MASK] than a flute.', [(26, 31), (0, 8)])
+    """
+    text, places = "", {}
+    for piece in re.split(r"(\{\w+\})", template):
+        name = piece[1:-1]
+        if piece.startswith("{") and name in phrases:
+            phrase = phrases[name]
+            places[name] = (len(text) + phrase.start, len(text) + len(phrase.text))
+            piece = phrase.text
+        text += piece
+    return text[:1].upper() + text[1:], [places[name] for name in phrases]
+
+
+def _different(
+    having: Sequence[int], value: Callable[[int], float], attribute: Attribute, random: np.random.Generator
+) -> list[tuple[int, float]] | None:
+    """Draw two that differ by more than the attribute's ratio, with their values; None where none is found soon."""
+    if len(having) < 2:
+        return None
+    for _ in range(ATTEMPTS):
+        first, second = (having[i] for i in random.choice(len(having), size=2, replace=False))
+        one, other = value(first), value(second)
+        if abs(one - other) > math.log2(attribute.min_ratio):
+            return [(first, one), (second, other)]
+    return None
+
+
+def _logarithms(values: Sequence[float | None]) -> np.ndarray:
+    """Return binary logarithms, NaN where nothing was measured."""
+    return np.array([math.log2(value) if value and value > 0 else math.nan for value in values])
+
+
+def _word_start(text: str, random: np.random.Generator) -> int:
+    """Return where one of the words of a text begins."""
+    starts = [match.start() for match in re.finditer(r"\S+", text)]
+    return int(starts[random.integers(len(starts))])

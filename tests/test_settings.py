@@ -1,0 +1,139 @@
+"""Settings from YAML files and from --set: which source wins, and what a wrong one says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+from audiobert.errors import InputError
+from audiobert.settings import Settings
+from audiobert.training.config import TrainingConfig
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+class Lora(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(default=8, ge=1)
+    targets: tuple[str, ...] = ("query",)
+
+
+class Training(Settings):
+    epochs: int = 3
+    learning_rate: float = 1e-3
+    lora: Lora = Lora()
+    second: Lora | None = None
+    shares: dict[str, float] = Field(default_factory=dict)
+
+
+def write(folder: Path, **files: str) -> Path:
+    """Write YAML files and return the last."""
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return folder / f"{list(files)[-1]}.yaml"
+
+
+def test_a_file_says_only_what_differs_from_the_one_that_it_extends(tmp_path):
+    (tmp_path / "base").mkdir()
+    write(tmp_path / "base", first="epochs: 1\nlora: {rank: 4, targets: [key]}\n", second="extends: first.yaml\n")
+    path = write(tmp_path, third="extends: base/second.yaml\nlora: {rank: 16}\n")
+    assert Training.load(path) == Training(epochs=1, lora=Lora(rank=16, targets=("key",)))
+
+
+def test_later_sources_win(tmp_path):
+    path = write(tmp_path, a="epochs: 1\nlearning_rate: 1e-2\nlora: {rank: 4}\n")
+    found = Training.load(
+        path, {"epochs": 5, "learning_rate": None}, ["epochs=4", "lora.rank=2", "lora.targets=[a, b]"]
+    )
+    assert found == Training(epochs=5, learning_rate=0.01, lora=Lora(rank=2, targets=("a", "b")))
+    assert Training.load() == Training()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("second.rank=2", Training(second=Lora(rank=2))),
+        ("second=null", Training()),
+        ("shares.pitch=0.5", Training(shares={"pitch": 0.5})),
+        ("learning_rate=2e-5", Training(learning_rate=2e-5)),
+        ("lora={rank: 3}", Training(lora=Lora(rank=3))),
+        (" epochs =7", Training(epochs=7)),
+    ],
+)
+def test_one_setting_is_changed_on_the_command_line(assignment, expected):
+    assert Training.load(set=[assignment]) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch: 3\n", "a.yaml: unknown key 'epoch'; did you mean epochs?"),
+        ("lora: {rnk: 3}\n", "a.yaml: unknown key 'lora.rnk'; did you mean lora.rank?"),
+        ("second: {rnk: 3}\n", "a.yaml: unknown key 'second.rnk'; did you mean second.rank?"),
+        ("rank: 3\n", "a.yaml: unknown key 'rank'; did you mean lora.rank?"),
+        ("zzz: 3\n", "a.yaml: unknown key 'zzz'; known are: epochs, learning_rate, lora, second, shares"),
+        ("epochs: many\n", "a.yaml: epochs is 'many': Input should be a valid integer"),
+        ("epochs: many\nlora: {rank: 0}\n", "(and 1 more)"),
+        ("lora: 3\n", "a.yaml: lora is 3: Input should be"),
+        ("learning_rate: .nan\n", "learning_rate is nan: Input should be a finite number"),
+        ("epochs: 1\nepochs: 2\n", "a.yaml is not YAML: the key 'epochs' stands twice"),
+        ("- 1\n- 2\n", "a.yaml holds no mapping of settings"),
+        ("3: 4\n", "a.yaml holds no mapping of settings"),
+        ("a: [\n", "a.yaml is not YAML"),
+        ("extends: [b.yaml]\n", "a.yaml: extends is ['b.yaml']; the name of one YAML file is wanted"),
+        ("extends: b.yaml\n", "b.yaml does not exist"),
+        ("extends: a.yaml\n", "end the circle"),
+    ],
+)
+def test_a_wrong_file_is_one_line_that_names_it(tmp_path, text, message):
+    with pytest.raises(InputError) as caught:
+        Training.load(write(tmp_path, a=text))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_is_blamed_on_the_file_that_it_stands_in(tmp_path):
+    path = write(tmp_path, base="lora: {rnk: 3}\n", more="extends: base.yaml\nlora: {rank: 3}\n")
+    with pytest.raises(InputError, match=r"base\.yaml: unknown key 'lora\.rnk'"):
+        Training.load(path)
+    with pytest.raises(InputError, match=r"^--set epochs=x: epochs is 'x'"):
+        Training.load(None, set=["epochs=x"])
+    with pytest.raises(InputError, match=r"^the command line: epochs is 'x'"):
+        Training.load(None, {"epochs": "x"})
+
+
+@pytest.mark.parametrize("assignment", ["epochs", "=3", "lora..rank=3", "epochs=[", ".=1"])
+def test_a_wrong_assignment_is_one_line(assignment):
+    with pytest.raises(InputError, match=r"^--set") as caught:
+        Training.load(set=[assignment])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"seed": -1},
+        {"warmup": 1.5},
+        {"micro_batches": 0},
+        {"average_from": -0.1},
+        {"max_grad_norm": 0},
+        {"keep": "all"},
+    ],
+)
+def test_values_out_of_range_are_refused(values: dict[str, Any]):
+    with pytest.raises(InputError, match=next(iter(values))):
+        TrainingConfig.load(overrides=values)
+
+
+def test_a_folder_and_a_file_of_another_encoding_are_one_line(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        Training.load(tmp_path)
+    (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="is not YAML"):
+        Training.load(tmp_path / "a.yaml")
+    (tmp_path / "mark.yaml").write_bytes(b"\xef\xbb\xbfepochs: 5\n")
+    assert Training.load(tmp_path / "mark.yaml").epochs == 5
