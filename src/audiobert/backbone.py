@@ -42,7 +42,7 @@ MINI_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MINI_FOLDER_VARIABLE = "AUDIOBERT_MINI_BACKBONE"
 
 # Files that are fetched of a model: weights as safetensors, tokenizer, settings; no code, no pickles.
-TOKENIZER_FILES = ("*.json", "*.txt", "*.model")
+TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 MODEL_FILES = ("*.safetensors", *TOKENIZER_FILES)
 
 # Weights that some checkpoints lack and nothing here reads.

@@ -66,8 +66,12 @@ def evaluate(
     retries: Annotated[int, typer.Option(min=0, help="Retries after a temporary fault of the server.")] = 4,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for a reply.")] = 60.0,
     key_variable: Annotated[
-        str, typer.Option(help="The environment variable that holds the server's key.")
-    ] = "OPENAI_API_KEY",
+        str | None,
+        typer.Option(
+            help="The environment variable that holds the server's key. Default: OPENAI_API_KEY, sent only over https "
+            "or to this machine."
+        ),
+    ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps the server's replies.")] = None,
     form: Annotated[str, _FORM] = "terminal",
     as_json: Annotated[bool, _JSON] = False,

@@ -10,12 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from audiobert.audio import load_audio
 from audiobert.construct.prompts import clean_text
-from audiobert.construct.records import SourceClip
+from audiobert.construct.records import Rejected, SourceClip, is_unicode
 from audiobert.errors import InputError
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
@@ -72,18 +70,22 @@ class CollectionSettings(BaseModel):
         return self.root or self.path.parent
 
 
-def read_collection(settings: CollectionSettings) -> list[SourceClip]:
-    """All clips of the collection with their texts, in a fixed order.
+def read_collection(settings: CollectionSettings) -> tuple[list[SourceClip], list[Rejected]]:
+    """Read all clips of the collection with their texts, in a fixed order, and those that cannot be used.
 
     Raises
     ------
     InputError
-        When the manifest or the folder is missing, unreadable or empty, or two clips have the same id.
+        If the manifest or the folder is missing, unreadable or empty, or two clips have the same id.
     """
     rows = _laion_rows(settings) if settings.kind == "laion" else _manifest_rows(settings)
     clips: list[SourceClip] = []
+    rejected: list[Rejected] = []
     seen: set[str] = set()
     for clip in rows:
+        if isinstance(clip, Rejected):
+            rejected.append(clip)
+            continue
         if clip.id in seen:
             raise InputError(f"{settings.path} has two clips with the id '{clip.id}'; give each its own")
         seen.add(clip.id)
@@ -92,27 +94,16 @@ def read_collection(settings: CollectionSettings) -> list[SourceClip]:
             break
     if not clips:
         raise InputError(f"no clips in {settings.path}" + (" that fit 'where'" if settings.where else ""))
-    return clips
-
-
-def load_clip(root: Path, clip: SourceClip, max_seconds: float | None = None) -> np.ndarray:
-    """The clip's waveform, from a file or from a member of a tar shard; `(samples,)` at 16 kHz.
-
-    Raises
-    ------
-    InputError
-        When there is no such file or member, or it cannot be decoded.
-    """
-    return load_audio(io.BytesIO(clip_bytes(root, clip)), max_seconds=max_seconds)
+    return clips, rejected
 
 
 def clip_bytes(root: Path, clip: SourceClip) -> bytes:
-    """The clip's file as it lies on disk or in its shard.
+    """Read the clip's file from disk or from its shard.
 
     Raises
     ------
     InputError
-        When there is no such file or member.
+        If there is no such file or member.
     """
     shard, _, member = clip.path.partition(MEMBER)
     path = root / shard
@@ -156,7 +147,10 @@ def _text(value: Any) -> str:
     return "" if value is None or value != value else clean_text(str(value), limit=4_000)
 
 
-def _clip(fields: Mapping[str, Any], path: str, identity: str) -> SourceClip:
+def _clip(fields: Mapping[str, Any], path: str, identity: str) -> SourceClip | Rejected:
+    if not is_unicode(path):
+        shown = path.encode("utf-8", "backslashreplace").decode()
+        return Rejected(step="collect", item=shown, reason="name-not-utf-8", detail="rename the file")
     return SourceClip(
         id=identity,
         path=path,
@@ -191,7 +185,7 @@ def _manifest_values(path: Path) -> Iterator[dict[str, Any]]:
         raise InputError(f"{path} cannot be read ({error}); give a CSV, JSONL or Parquet file in UTF-8") from None
 
 
-def _manifest_rows(settings: CollectionSettings) -> Iterator[SourceClip]:
+def _manifest_rows(settings: CollectionSettings) -> Iterator[SourceClip | Rejected]:
     if unknown := set(settings.columns) - set(COLUMNS):
         raise InputError(f"input.columns names {sorted(unknown)}; the fields are {', '.join(COLUMNS)}")
     names: dict[str, str] | None = None
@@ -221,7 +215,7 @@ def _found_columns(row: Mapping[str, Any], settings: CollectionSettings) -> dict
     return names
 
 
-def _laion_rows(settings: CollectionSettings) -> Iterator[SourceClip]:
+def _laion_rows(settings: CollectionSettings) -> Iterator[SourceClip | Rejected]:
     root = settings.path
     if not root.is_dir():
         raise InputError(f"no folder {root}: give the folder of a collection in the layout of LAION-Audio-630K")
@@ -235,7 +229,7 @@ def _laion_rows(settings: CollectionSettings) -> Iterator[SourceClip]:
                 yield clip
 
 
-def _shard_rows(path: Path, inside: str, settings: CollectionSettings) -> Iterator[SourceClip]:
+def _shard_rows(path: Path, inside: str, settings: CollectionSettings) -> Iterator[SourceClip | Rejected]:
     audio: dict[str, str] = {}
     texts: dict[str, bytes] = {}
     try:
@@ -255,7 +249,7 @@ def _shard_rows(path: Path, inside: str, settings: CollectionSettings) -> Iterat
                 yield clip
 
 
-def _laion_clip(text: bytes, path: str) -> SourceClip:
+def _laion_clip(text: bytes, path: str) -> SourceClip | Rejected:
     """One pair of LAION-Audio-630K: captions in `text`, tags in `tag`, what the site said in `original_data`."""
     try:
         value = json.loads(text)
@@ -275,7 +269,9 @@ def _first(values: Mapping[str, Any], names: Iterable[str]) -> Any:
     return next((values[name] for name in names if values.get(name)), None)
 
 
-def _fits(clip: SourceClip, settings: CollectionSettings) -> bool:
+def _fits(clip: SourceClip | Rejected, settings: CollectionSettings) -> bool:
+    if isinstance(clip, Rejected):
+        return True
     unknown = set(settings.where) - set(SourceClip.model_fields)
     if unknown:
         raise InputError(f"input.where names {sorted(unknown)}; a clip has {', '.join(SourceClip.model_fields)}")
