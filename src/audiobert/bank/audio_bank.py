@@ -194,7 +194,7 @@ class AudioBank:
             return None
         return ApproximateIndex(self.folder / INDEX, len(self))
 
-    def find(self, ids: Iterable[str]) -> np.ndarray:
+    def find(self, ids: str | Iterable[str]) -> np.ndarray:
         """Row numbers of clips by id.
 
         Raises
@@ -202,7 +202,7 @@ class AudioBank:
         InputError
             When an id is not in the bank.
         """
-        wanted = list(ids)
+        wanted = _listed(ids)
         rows = pc.index_in(pa.array(wanted, pa.string()), self.table["id"].combine_chunks())
         if rows.null_count:
             unknown = wanted[rows.is_null().index(True).as_py()]
@@ -212,15 +212,15 @@ class AudioBank:
     def select(
         self,
         *,
-        exclude: Iterable[str] | None = None,
-        licenses: Iterable[str] | None = None,
+        exclude: str | Iterable[str] | None = None,
+        licenses: str | Iterable[str] | None = None,
         redistributable: bool | None = None,
-        sources: Iterable[str] | None = None,
-        labels: Iterable[str] | None = None,
+        sources: str | Iterable[str] | None = None,
+        labels: str | Iterable[str] | None = None,
         min_duration_s: float | None = None,
         max_duration_s: float | None = None,
     ) -> np.ndarray | None:
-        """Which clips may be found, `(clips,)` bool; None when nothing is asked for.
+        """Which clips may be found, `(clips,)` bool; None when nothing is asked for. One text stands for a list of one.
 
         Parameters
         ----------
@@ -236,16 +236,16 @@ class AudioBank:
             Length of the clip in seconds.
         """
         masks: list[np.ndarray] = []
-        if exclude is not None and (excluded := list(exclude)):
+        if exclude is not None and (excluded := _listed(exclude)):
             masks.append(~_numpy(pc.is_in(self.table["id"], pa.array(excluded, pa.string()))))
         if licenses is not None:
-            wanted = {terms_of(one).name.lower() for one in licenses}
+            wanted = {terms_of(one).name.lower() for one in _listed(licenses)}
             masks.append(self._by_license(lambda given: terms_of(given).name.lower() in wanted))
         if redistributable is not None:
             masks.append(self._by_license(lambda given: terms_of(given).redistributable is redistributable))
         for column, values in (("source", sources), ("label", labels)):
             if values is not None:
-                lower = pa.array([value.lower() for value in values], pa.string())
+                lower = pa.array([value.lower() for value in _listed(values)], pa.string())
                 masks.append(_numpy(pc.is_in(pc.utf8_lower(self.table[column]), lower)))
         if min_duration_s is not None:
             masks.append(_numpy(pc.greater_equal(self.table["duration_s"], min_duration_s)))
@@ -263,7 +263,7 @@ class AudioBank:
         query_vectors: np.ndarray,
         top_k: int = 10,
         *,
-        exclude: Iterable[str] | None = None,
+        exclude: str | Iterable[str] | None = None,
         mask: np.ndarray | None = None,
         method: Method = "auto",
         **filters: Any,
@@ -426,6 +426,10 @@ def _flat(identity: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _short(value: Any) -> str:
     text = str(value)
     return f"{text[:12]}..." if len(text) == 64 else text
+
+
+def _listed(values: str | Iterable[str]) -> list[str]:
+    return [values] if isinstance(values, str) else list(values)
 
 
 def _numpy(mask: Any) -> np.ndarray:
