@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ import numpy as np
 import soundfile
 
 from audiobert.audio import MEL_BINS, SAMPLE_RATE_HZ, Attributes
-from audiobert.bank import AudioBank
+from audiobert.bank import AudioBank, build_bank
 from audiobert.bank.build import add_index
 from audiobert.bank.store import write_bank
 from audiobert.features import AUDIO_ENCODER, CLAP, Features, LogMel, Makers
@@ -51,6 +52,16 @@ class FakeEncoder:
         means = np.stack([one.mean(axis=0) for one in spectrograms])  # (clips, mel bins)
         clap = means @ to_clap
         return clap / np.linalg.norm(clap, axis=1, keepdims=True), means @ to_knowledge / 100
+
+
+def built(source: Any, out: Path) -> AudioBank:
+    build_bank(source, out, FakeEncoder(), workers=0)
+    return AudioBank.open(out)
+
+
+def rejections(bank: AudioBank) -> dict[str, tuple[str, str]]:
+    lines = (bank.folder / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    return {row["id"]: (row["reason"], row["detail"]) for row in map(json.loads, lines)}
 
 
 def write_tone(path: Path, frequency_hz: float, seconds: float = 0.4, rate: int = SAMPLE_RATE_HZ) -> None:
