@@ -182,10 +182,11 @@ def search(
     Example: audiobert search "a small dog barking" --top-k 5
     """
     from audiobert.bank.sources import read_ids
+    from audiobert.cli.sentence import read_texts
     from audiobert.errors import InputError
     from audiobert.pipeline import AudioBert
 
-    if not query.strip():
+    if not read_texts([query])[0].strip():
         raise InputError("the query is empty; give words for a sound")
     excluded = [identifier for path in exclude or [] for identifier in read_ids(path)]
     hits = AudioBert.from_pretrained(model, bank=bank).search(
