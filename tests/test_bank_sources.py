@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,9 @@ def test_a_bad_row_is_listed_by_its_number_and_the_others_are_taken(tmp_path: Pa
         b"audio/\0.wav,x,CC0",
         b",no path,CC0",
         b"voice.m4a,x,CC0",
+        b"pipe.wav,x,CC0",
     ]
+    os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "clips.csv").write_bytes(b"\n".join(lines))
 
     bank = built(tmp_path / "clips.csv", tmp_path / "bank")
@@ -66,11 +69,29 @@ def test_a_bad_row_is_listed_by_its_number_and_the_others_are_taken(tmp_path: Pa
     assert {name: reason for name, (reason, _) in rejected.items()} == {
         **{f"row {number}": "row" for number in (2, 3, 4, 5, 7)},
         "row 8": "missing",
+        "pipe.wav": "missing",
         "voice.m4a": "format",
     }
     assert "row 3 of clips.csv (line 4): it has 4 cells" in rejected["row 3"][1]
     assert "ffmpeg" in rejected["voice.m4a"][1]
-    assert open_source(tmp_path / "clips.csv").total == 9
+    assert "pipe, a socket" in rejected["pipe.wav"][1]
+    assert open_source(tmp_path / "clips.csv").total == 10
+
+
+def test_rows_between_two_stray_quotes_are_not_lost_in_silence(tmp_path: Path) -> None:
+    write_tones(tmp_path, 3)
+    lines = [
+        "id,path,caption,license",
+        '1,low/tone000.wav,"a drum,CC0',
+        "2,high/tone001.flac,a cymbal,CC0",
+        '3,high/tone002.ogg,a bell",CC0',
+        '4,high/tone002.ogg,"Recorded in Rome,\nsee drum.wav, too",CC0',
+    ]
+    (tmp_path / "clips.csv").write_text("\n".join(lines))
+    bank = built(tmp_path / "clips.csv", tmp_path / "bank")
+    assert [clip.id for clip in bank.clips()] == ["4"]
+    reason, detail = rejections(bank)["row 1"]
+    assert reason == "row" and "(line 2): the column 'caption' holds the row of high/tone001.flac" in detail
 
 
 def test_lists_and_missing_cells_as_other_tools_write_them(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A bank's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable on stdout.")]
 Exclude = Annotated[
-    list[Path] | None, typer.Option("--exclude", help="A file with an id a line: clips that must not be found.")
+    list[Path] | None,
+    typer.Option("--exclude", help="Clips that must not be found: ids, one per line, or a table with a column 'id'."),
 ]
 
 
@@ -66,9 +67,9 @@ def build(
 
     if pitch not in ESTIMATOR_NAMES:
         raise InputError(f"--pitch is {pitch!r}; give one of {', '.join(ESTIMATOR_NAMES)}")
-    open_source(source)  # a wrong path is told before the model is loaded
+    opened = open_source(source)  # a wrong path is refused before the model is loaded
     report = build_bank(
-        source,
+        opened,
         out,
         load_clip_encoder(model, device, precision),
         resume=resume,

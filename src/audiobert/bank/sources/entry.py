@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +56,9 @@ class Entry:
             return io.BytesIO(self.content)
         if self.file is None:
             raise FileNotFoundError(self.id)
+        mode = self.file.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for ever
+            raise OSError(errno.EINVAL, "it is a pipe, a socket or a device")
         file = self.file.open("rb")
         if self.span is None:
             return file

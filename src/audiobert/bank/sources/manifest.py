@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from audiobert.bank.clips import given_columns, text_of
 from audiobert.bank.sources.entry import Entry, Source
-from audiobert.bank.sources.formats import format_problem
+from audiobert.bank.sources.formats import format_problem, is_audio
 from audiobert.errors import InputError
 from audiobert.table_files import TABLE_EXTENSIONS, Row, read_lines, read_rows, read_values, table_shape
 
@@ -54,16 +55,23 @@ def _entries(path: Path) -> Iterator[Entry]:
 
 
 def _entry(path: Path, row: Row) -> Entry:
-    where = (
-        f"row {row.number} of {path.name} ({row.place})"
-        if row.place.startswith("line")
-        else f"{row.place} of {path.name}"
-    )
-    if row.fault:
-        return Entry(f"row {row.number}", problem=("row", f"{where}: {row.fault}"))
+    where = f"row {row.number} of {path.name}" + (f" ({row.place})" if row.place.startswith("line") else "")
+    if fault := row.fault or (_swallowed_row(row.values) if path.suffix.lower() in (".csv", ".tsv") else None):
+        return Entry(f"row {row.number}", problem=("row", f"{where}: {fault}"))
     name = text_of(row.values.get("path"))
     identifier = text_of(row.values.get("id")) or name or f"row {row.number}"
     given = given_columns(row.values)
     if not name:
         return Entry(identifier, given, problem=("missing", f"{where} has no path"))
     return Entry(identifier, given, path.parent / name, problem=format_problem(name))
+
+
+def _swallowed_row(values: Mapping[str, str]) -> str | None:
+    """Return why a row that holds another one is refused: two stray quotes make one cell of all between them."""
+    place = list(values).index("path")
+    for column, cell in values.items():
+        for line in cell.splitlines()[1:]:
+            cells = re.split("[,\t]", line)
+            if len(cells) > max(place, 1) and is_audio(name := cells[place].strip()):
+                return f"the column '{column}' holds the row of {name}; close the quote before it"
+    return None
