@@ -134,6 +134,7 @@ def test_links_in_a_shard(tmp_path: Path, extension: str) -> None:
         tar.addfile(link("b.wav", "sounds/a.wav", tarfile.LNKTYPE))
         tar.addfile(link("b.json", "a.json", tarfile.LNKTYPE))
         tar.addfile(link("more/c.wav", "../sounds/a.wav", tarfile.SYMTYPE))
+        tar.addfile(link("more/c.json", "gone.json", tarfile.SYMTYPE))
         tar.addfile(link("gone.wav", "nowhere.wav", tarfile.SYMTYPE))
         tar.addfile(link("loop.wav", "loop.wav", tarfile.LNKTYPE))
         tar.addfile(link("pipe.wav", "", tarfile.FIFOTYPE))
@@ -141,12 +142,12 @@ def test_links_in_a_shard(tmp_path: Path, extension: str) -> None:
     entries = list(open_source(shard))
 
     good = [entry for entry in entries if not entry.problem]
-    assert [entry.id.partition("/")[2] for entry in good] == ["sounds/a.wav", "b.wav", "more/c.wav"]
-    assert [entry.given.get("caption") for entry in good] == [None, "low", None]
+    assert [entry.id.partition("/")[2] for entry in good] == ["sounds/a.wav", "b.wav"]
+    assert [entry.given.get("caption") for entry in good] == [None, "low"]
     assert {entry.open().read() for entry in good} == {sound(tmp_path, 300)}
     problems = {entry.id.partition("/")[2]: entry.problem for entry in entries if entry.problem}
     assert {name: problem[0] for name, problem in problems.items() if problem} == {
-        "gone.wav": "link", "loop.wav": "link", "pipe.wav": "link", "a": "missing",
+        "more/c.wav": "metadata", "gone.wav": "link", "loop.wav": "link", "pipe.wav": "link", "a": "missing",
     }  # fmt: skip
     assert "nowhere.wav" in str(problems["gone.wav"])
 

@@ -51,35 +51,37 @@ class _Index:
     members
         Members by name; links included, folders not.
     texts
-        By name without the last extension.
+        By key, and there by name without the last extension. A key is a name up to its first dot, as WebDataset
+        defines it.
     sounds
-        Names of the sounds by key. A key is a name up to its first dot, as WebDataset defines it.
+        Names of the sounds by key.
     """
 
     members: dict[str, tarfile.TarInfo] = field(default_factory=dict)
-    texts: dict[str, _Text] = field(default_factory=dict)
+    texts: dict[str, dict[str, _Text]] = field(default_factory=dict)
     sounds: dict[str, list[str]] = field(default_factory=dict)
+
+    def text_named(self, name: str) -> _Text:
+        """Return the text of a name's stem, a new one where there is none."""
+        return self.texts.setdefault(_key(name), {}).setdefault(_stem(name), _Text())
 
     def text_of(self, sound: str) -> _Text:
         """Return the text with the name of the sound, completed by that of its key."""
-        key = _key(sound)
-        own = self.texts.get(_stem(sound), _Text()).with_defaults(self.texts.get(key, _Text()))
-        if len(self.sounds[key]) == 1:
-            for stem in [stem for stem in self.texts if _key(stem) == key]:
-                own = own.with_defaults(self.texts[stem])
-        return own
+        key, stem = _key(sound), _stem(sound)
+        texts = self.texts.get(key, {})
+        others = texts if len(self.sounds[key]) == 1 else ()
+        text = _Text()
+        for name in dict.fromkeys([stem, key, *others]):
+            text = text.with_defaults(texts.get(name, _Text()))
+        return text
 
     def without_sound(self) -> list[str]:
         """Return the keys, and the names of texts, that no sound belongs to."""
-        stems = {_stem(name) for names in self.sounds.values() for name in names}
-        lost: dict[str, None] = {}
-        for name in self.members:
-            key = _key(name)
-            sounds = len(self.sounds.get(key, ()))
-            if not sounds:
-                lost[key] = None
-            elif sounds > 1 and _stem(name) in self.texts and _stem(name) not in stems | {key}:
-                lost[_stem(name)] = None
+        lost = dict.fromkeys(key for key in map(_key, self.members) if key not in self.sounds)
+        for key, names in self.sounds.items():
+            if len(names) > 1:
+                stems = {key, *map(_stem, names)}
+                lost |= dict.fromkeys(stem for stem in self.texts.get(key, ()) if stem not in stems)
         return list(lost)
 
     def target(self, name: str) -> str | None:
@@ -167,8 +169,11 @@ def _read_index(path: Path) -> _Index:
         pass  # met again, and listed, when the sounds are taken
     for name in list(index.members):
         target = index.target(name)
-        if target not in (None, name) and PurePosixPath(name).suffix.lower() in _TEXT_EXTENSIONS:
-            index.texts[_stem(name)] = index.texts.get(_stem(target), _Text())
+        if target != name and PurePosixPath(name).suffix.lower() in _TEXT_EXTENSIONS:
+            text = index.texts.get(_key(target), {}).get(_stem(target)) if target else None
+            index.texts.setdefault(_key(name), {})[_stem(name)] = text or _Text(
+                fault=f"{name} links to no text; correct it"
+            )
     return index
 
 
@@ -176,7 +181,7 @@ def _add_text(index: _Index, name: str, tar: tarfile.TarFile, member: tarfile.Ta
     file = tar.extractfile(member)
     content = file.read() if file else b""
     suffix = PurePosixPath(name).suffix.lower()
-    text = index.texts.setdefault(_stem(name), _Text())
+    text = index.text_named(name)
     try:
         if suffix == ".json":
             record = json.loads(content)
