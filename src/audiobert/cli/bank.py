@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A bank's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 Exclude = Annotated[
-    list[Path] | None, typer.Option("--exclude", help="A file with one id per line: clips that must not be found.")
+    list[Path] | None,
+    typer.Option("--exclude", help="Clips that must not be found: ids, one per line, or a table with a column 'id'."),
 ]
 
 
@@ -66,9 +67,9 @@ def build(
 
     if pitch not in ESTIMATOR_NAMES:
         raise InputError(f"--pitch is {pitch!r}; give one of {', '.join(ESTIMATOR_NAMES)}")
-    open_source(source)  # report a wrong path before loading the model
+    opened = open_source(source)  # refuse a wrong path before loading the model
     report = build_bank(
-        source,
+        opened,
         out,
         load_clip_encoder(model, device, precision),
         resume=resume,
@@ -182,10 +183,11 @@ def search(
     Example: audiobert search "a small dog barking" --top-k 5
     """
     from audiobert.bank.sources import read_ids
+    from audiobert.cli.sentence import read_texts
     from audiobert.errors import InputError
     from audiobert.pipeline import AudioBert
 
-    if not query.strip():
+    if not read_texts([query])[0].strip():
         raise InputError("the query is empty; give words for a sound")
     excluded = [identifier for path in exclude or [] for identifier in read_ids(path)]
     hits = AudioBert.from_pretrained(model, bank=bank).search(
