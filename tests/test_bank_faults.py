@@ -23,7 +23,7 @@ from audiobert.artefacts import sha256_of, whole_file, whole_folder
 from audiobert.bank import AudioBank, build_bank, verify_bank
 from audiobert.bank import journal as bank_journal
 from audiobert.bank import workers as bank_workers
-from audiobert.bank.decode import Hearing
+from audiobert.bank.decode import DecodeSettings
 from audiobert.bank.sources import Entry, Source
 from audiobert.errors import ArtefactError
 from bank_fakes import FakeEncoder, write_tone, write_tones
@@ -216,10 +216,12 @@ def test_no_worker_process_is_left_when_a_build_fails(tmp_path: Path) -> None:
 def test_no_worker_process_is_left_when_decoding_alone_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tone(tmp_path / "a.wav", 300)
     shown: list[Any] = []
-    monkeypatch.setattr(bank_workers, "hear_task", shown)  # cannot be sent to a process: neither broken pool nor result
+    monkeypatch.setattr(
+        bank_workers, "decode_task", shown
+    )  # cannot be sent to a process: neither broken pool nor result
     task = bank_workers.Task(Entry("a", file=tmp_path / "a.wav"))
     with pytest.raises(TypeError):
-        bank_workers._hear_alone(task, Hearing(FakeEncoder.makers))
+        bank_workers._decode_alone(task, DecodeSettings(FakeEncoder.makers))
     assert multiprocessing.active_children() == []
 
 

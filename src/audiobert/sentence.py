@@ -82,6 +82,8 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> BatchE
     Padding and truncation of a fast tokenizer are state that all threads share, so they are never switched on:
     `pad_tokens` and `windows` do both on the token ids.
     """
+    if not texts:
+        return BatchEncoding({"input_ids": [], "offset_mapping": []}, encoding=[])
     return tokenizer(
         list(texts),
         padding=False,

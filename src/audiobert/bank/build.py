@@ -22,7 +22,7 @@ from audiobert.artefacts import beside, check_folder, finish_write, locked, whol
 from audiobert.bank.audio_bank import AudioBank, check_sound
 from audiobert.bank.batches import batched
 from audiobert.bank.clips import MEASURED_COLUMNS, SCHEMA
-from audiobert.bank.decode import Hearing
+from audiobert.bank.decode import DecodeSettings
 from audiobert.bank.encode import ClipEncoder, embed, encode_block
 from audiobert.bank.identity import check_identity
 from audiobert.bank.journal import Journal, Record, remove_journal
@@ -41,7 +41,7 @@ from audiobert.bank.store import (
     write_bank,
     write_manifest,
 )
-from audiobert.bank.workers import Block, Task, available_cores, hear_blocks, leave_if_imported_by_a_worker
+from audiobert.bank.workers import Block, Task, available_cores, decode_blocks, leave_if_imported_by_a_worker
 from audiobert.errors import ArtefactError, InputError
 from audiobert.pitch import Estimator
 from audiobert.progress import progress, track
@@ -147,8 +147,8 @@ def build_bank(
     with locked(folder):
         finish_write(folder)
         _check_out(folder, work, resume=resume, overwrite=overwrite)
-        hearing = Hearing(encoder.makers, max_duration_s, estimator)
-        settings = hearing.settings()
+        decoding = DecodeSettings(encoder.makers, max_duration_s, estimator)
+        settings = decoding.settings()
         if encoder.precision != "fp32":
             settings["precision"] = encoder.precision
         facts = {"models": encoder.identity(), "settings": settings}
@@ -159,7 +159,7 @@ def build_bank(
                 if resume and is_bank(folder) and journal.is_empty():
                     _take_over(_finished_bank(folder, facts), journal)
                 build = _Build(opened, journal, batch_size)
-                build.run(_outcomes(build.blocks(), encoder, hearing, workers, opened.total, engine, address))
+                build.run(_outcomes(build.blocks(), encoder, decoding, workers, opened.total, engine, address))
                 clips = _count_clips(opened, journal)
                 manifest = {
                     "source": opened.name if keep_audio_root else Path(opened.name).name,
@@ -237,7 +237,7 @@ def _take_over(bank: AudioBank, journal: Journal) -> None:
 def _outcomes(
     blocks: Iterable[Block],
     encoder: ClipEncoder,
-    hearing: Hearing,
+    decoding: DecodeSettings,
     workers: int | None,
     total: int | None,
     engine: str,
@@ -247,13 +247,13 @@ def _outcomes(
     if engine == "ray":
         from audiobert.bank.ray_engine import encode_blocks
 
-        yield from encode_blocks(blocks, encoder, hearing, workers, address)
+        yield from encode_blocks(blocks, encoder, decoding, workers, address)
         return
     if workers is None:
         workers = 0 if total is not None and total < 4 * BATCH_SIZE else available_cores()
-    with closing(hear_blocks(blocks, hearing, workers)) as decoded:
-        for block, heard in decoded:
-            yield block, encode_block(block, heard, encoder)
+    with closing(decode_blocks(blocks, decoding, workers)) as outcomes:
+        for block, decoded in outcomes:
+            yield block, encode_block(block, decoded, encoder)
 
 
 class _Build:

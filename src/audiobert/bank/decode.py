@@ -15,8 +15,8 @@ from audiobert.pitch import Estimator
 
 
 @dataclass(frozen=True)
-class Hearing:
-    """How clips are heard; a bank records it.
+class DecodeSettings:
+    """Settings of decoding; a bank records them.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Hearing:
 
 
 @dataclass
-class Heard:
+class DecodedClip:
     """What became of an entry: features with measurements, or the reason why not, or that it is unchanged."""
 
     sha256: str | None = None
@@ -54,54 +54,58 @@ class Heard:
     measured: dict[str, Any] | None = None
 
 
-def hear(entry: Entry, hearing: Hearing, known_sha256: str | None = None) -> Heard:
+def decode_clip(entry: Entry, decoding: DecodeSettings, known_sha256: str | None = None) -> DecodedClip:
     """Hash, decode, measure and transform one clip.
 
     Parameters
     ----------
     entry
         The clip.
-    hearing
-        How it is to be heard.
+    decoding
+        How it is decoded.
     known_sha256
         Content hash at an earlier build; when it still holds, nothing is decoded and the result is `unchanged`.
     """
     if entry.problem:
-        return Heard(problem=entry.problem)
+        return DecodedClip(problem=entry.problem)
     try:
         file = entry.open()
     except IsADirectoryError:
-        return Heard(problem=("missing", f"{entry.file} is a folder"))
+        return DecodedClip(problem=("missing", f"{entry.file} is a folder"))
     except OSError as error:
-        return Heard(problem=("missing", f"{entry.file or entry.id} cannot be opened ({error.strerror or error})"))
+        return DecodedClip(
+            problem=("missing", f"{entry.file or entry.id} cannot be opened ({error.strerror or error})")
+        )
     with file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
         if sha256 == known_sha256:
-            return Heard(sha256, unchanged=True)
+            return DecodedClip(sha256, unchanged=True)
         file.seek(0)
         direct = entry.file if entry.span is None and entry.content is None else None
         try:
             clip = measure_clip(
                 direct or file,
-                rates_hz=rates_hz(hearing.makers),
-                seconds=hearing.seconds,
-                estimator=hearing.estimator,
+                rates_hz=rates_hz(decoding.makers),
+                seconds=decoding.seconds,
+                estimator=decoding.estimator,
                 name=entry.id,
             )
         except AudioFileError as error:
-            return Heard(sha256, problem=(error.reason, str(error)))
+            return DecodedClip(sha256, problem=(error.reason, str(error)))
     attributes = clip.attributes
-    if attributes.duration_s > hearing.max_duration_s:
-        detail = f"{attributes.duration_s:.0f} s is longer than {hearing.max_duration_s:.0f} s"
-        return Heard(sha256, problem=("too-long", detail))
+    if attributes.duration_s > decoding.max_duration_s:
+        detail = f"{attributes.duration_s:.0f} s is longer than {decoding.max_duration_s:.0f} s"
+        return DecodedClip(sha256, problem=("too-long", detail))
     if attributes.duration_s * SAMPLE_RATE_HZ < FRAME_LENGTH:
-        return Heard(sha256, problem=("too-short", f"{attributes.duration_s * 1000:.0f} ms is shorter than 25 ms"))
+        return DecodedClip(
+            sha256, problem=("too-short", f"{attributes.duration_s * 1000:.0f} ms is shorter than 25 ms")
+        )
     if attributes.silent:
-        return Heard(sha256, problem=("silent", f"no sample reaches {SILENCE_DBFS:.0f} dBFS"))
+        return DecodedClip(sha256, problem=("silent", f"no sample reaches {SILENCE_DBFS:.0f} dBFS"))
     measured = measured_columns(
         attributes,
         sample_rate_hz=clip.native_sample_rate_hz,
         channels=clip.channels,
         content_sha256=sha256,
     )
-    return Heard(sha256, False, None, make_features(hearing.makers, clip.waveforms), attributes, measured)
+    return DecodedClip(sha256, False, None, make_features(decoding.makers, clip.waveforms), attributes, measured)

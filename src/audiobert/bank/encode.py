@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from audiobert.audio import Attributes
-from audiobert.bank.decode import Heard
+from audiobert.bank.decode import DecodedClip
 from audiobert.bank.journal import Record
 from audiobert.bank.workers import Block
 from audiobert.features import Features, Makers
@@ -50,12 +50,12 @@ class ClipEncoder(Protocol):
         ...
 
 
-def encode_block(block: Block, heard: list[Heard], encoder: ClipEncoder) -> list[Record]:
+def encode_block(block: Block, decoded: list[DecodedClip], encoder: ClipEncoder) -> list[Record]:
     """Encode the usable clips of a block as one batch; return one record per clip of the block."""
-    usable = [one for one in heard if one.features is not None]
+    usable = [one for one in decoded if one.features is not None]
     records = [
         Record(task.entry.id, one.sha256, task.entry.given, one.problem, one.measured, one.unchanged)
-        for task, one in zip(block, heard, strict=True)
+        for task, one in zip(block, decoded, strict=True)
     ]
     if not usable:
         return records
@@ -65,7 +65,7 @@ def encode_block(block: Block, heard: list[Heard], encoder: ClipEncoder) -> list
     if (clap.shape, knowledge.shape) != expected:
         raise ValueError(f"the encoder gave vectors of shapes {clap.shape} and {knowledge.shape}, not {expected}")
     vectors = zip(clap.astype(np.float16), knowledge.astype(np.float16), strict=True)
-    for record, one in zip(records, heard, strict=True):
+    for record, one in zip(records, decoded, strict=True):
         if one.features is None:
             continue
         clap_vector, knowledge_vector = next(vectors)

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from audiobert.bank.batches import batched
-from audiobert.bank.decode import Hearing
+from audiobert.bank.decode import DecodeSettings
 from audiobert.bank.encode import ClipEncoder, encode_block
 from audiobert.bank.journal import Record
-from audiobert.bank.workers import Block, available_cores, hear_blocks, hear_task
+from audiobert.bank.workers import Block, available_cores, decode_blocks, decode_task
 from audiobert.errors import InputError, MissingExtraError
 
 log = logging.getLogger(__name__)
@@ -24,16 +24,16 @@ _RETRIES = 3
 class _BlockEncoder:
     """Decodes and encodes blocks in an actor."""
 
-    def __init__(self, encoder: list[Any], hearing: Hearing) -> None:
+    def __init__(self, encoder: list[Any], decoding: DecodeSettings) -> None:
         import ray
 
         self._encoder: ClipEncoder = ray.get(encoder[0])
-        self._hearing = hearing
+        self._decoding = decoding
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         block: Block = row["block"]
-        heard = [hear_task(task, self._hearing) for task in block]
-        return {"number": row["number"], "records": encode_block(block, heard, self._encoder)}
+        decoded = [decode_task(task, self._decoding) for task in block]
+        return {"number": row["number"], "records": encode_block(block, decoded, self._encoder)}
 
 
 def _retrying() -> dict[str, Any]:
@@ -41,7 +41,7 @@ def _retrying() -> dict[str, Any]:
 
 
 def encode_blocks(
-    blocks: Iterable[Block], encoder: ClipEncoder, hearing: Hearing, workers: int | None, address: str | None
+    blocks: Iterable[Block], encoder: ClipEncoder, decoding: DecodeSettings, workers: int | None, address: str | None
 ) -> Iterator[tuple[Block, list[Record]]]:
     """Decode and encode blocks on a cluster; they come back in any order.
 
@@ -51,7 +51,7 @@ def encode_blocks(
         Entries to be decoded. Their files must be visible, under the same paths, from every machine of the cluster.
     encoder
         Sent to each actor once; must be picklable.
-    hearing
+    decoding
         Settings of decoding.
     workers
         Actors; by default one per core of this machine, or of the cluster when an address is given.
@@ -83,7 +83,7 @@ def encode_blocks(
             rows = [{"number": number, "block": block} for number, block in enumerate(some)]
             dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
                 _BlockEncoder,  # type: ignore[arg-type]
-                fn_constructor_args=([reference], hearing),
+                fn_constructor_args=([reference], decoding),
                 compute=ray.data.ActorPoolStrategy(size=min(actors, len(rows))),
                 num_cpus=1,
                 ray_remote_args_fn=_retrying,
@@ -94,8 +94,8 @@ def encode_blocks(
                     yield left.pop(row["number"]), row["records"]
             except ray.exceptions.RayError as error:
                 log.warning("workers died (%s); %d blocks are done here", str(error).splitlines()[0], len(left))
-                for block, heard in hear_blocks(left.values(), hearing, max(workers or available_cores(), 1)):
-                    yield block, encode_block(block, heard, encoder)
+                for block, decoded in decode_blocks(left.values(), decoding, max(workers or available_cores(), 1)):
+                    yield block, encode_block(block, decoded, encoder)
     finally:
         if started_here:
             ray.shutdown()

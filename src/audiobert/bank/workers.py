@@ -13,7 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
-from audiobert.bank.decode import Heard, Hearing, hear
+from audiobert.bank.decode import DecodedClip, DecodeSettings, decode_clip
 from audiobert.bank.sources import Entry
 from audiobert.errors import InputError
 
@@ -42,24 +42,24 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def hear_task(task: Task, hearing: Hearing) -> Heard:
+def decode_task(task: Task, decoding: DecodeSettings) -> DecodedClip:
     """Decode, measure and extract the features of one clip; no clip ends a build, whatever is wrong with it."""
     try:
-        return hear(task.entry, hearing, task.known_sha256)
+        return decode_clip(task.entry, decoding, task.known_sha256)
     except Exception as error:
-        return Heard(problem=("failed", f"decoding it ended in {type(error).__name__}: {error}"))
+        return DecodedClip(problem=("failed", f"decoding it ended in {type(error).__name__}: {error}"))
 
 
-def hear_blocks(
-    blocks: Iterable[Block], hearing: Hearing, workers: int
-) -> Generator[tuple[Block, list[Heard]], None, None]:
+def decode_blocks(
+    blocks: Iterable[Block], decoding: DecodeSettings, workers: int
+) -> Generator[tuple[Block, list[DecodedClip]], None, None]:
     """Decode blocks of clips and yield them in order.
 
     Parameters
     ----------
     blocks
         Entries to be decoded.
-    hearing
+    decoding
         Settings of decoding.
     workers
         Worker processes; 0 decodes in this one, as does a system without the shared memory that processes need.
@@ -77,9 +77,9 @@ def hear_blocks(
     pool = _pool(workers) if workers > 0 else None
     if pool is None:
         for block in blocks:
-            yield block, [hear_task(task, hearing) for task in block]
+            yield block, [decode_task(task, decoding) for task in block]
         return
-    waiting: deque[tuple[Block, list[Future[Heard]] | None]] = deque()
+    waiting: deque[tuple[Block, list[Future[DecodedClip]] | None]] = deque()
     try:
         _check_that_workers_start(pool)
         upcoming = iter(blocks)
@@ -90,20 +90,20 @@ def hear_blocks(
                 if following is None:
                     exhausted = True
                 else:
-                    waiting.append((following, _submit(pool, following, hearing)))
+                    waiting.append((following, _submit(pool, following, decoding)))
             if not waiting:
                 return
             block, futures = waiting.popleft()
             try:
                 if futures is None:
                     raise BrokenProcessPool
-                heard = [future.result() for future in futures]
+                decoded = [future.result() for future in futures]
             except BrokenProcessPool:
                 pool.shutdown(cancel_futures=True)
-                heard = [_hear_alone(task, hearing) for task in block]
+                decoded = [_decode_alone(task, decoding) for task in block]
                 pool = _new_pool(workers)
-                waiting = deque((one, _submit(pool, one, hearing)) for one, _ in waiting)
-            yield block, heard
+                waiting = deque((one, _submit(pool, one, decoding)) for one, _ in waiting)
+            yield block, decoded
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -126,7 +126,7 @@ def _new_pool(workers: int) -> ProcessPoolExecutor:
 def leave_if_imported_by_a_worker() -> None:
     """Exit if this is a worker process that imports a script without `if __name__ == "__main__":`.
 
-    Such a script would build its bank again in every worker. Its parent says so (`hear_blocks`), the worker is quiet.
+    Such a script would build its bank again in every worker. Its parent says so (`decode_blocks`), the worker is quiet.
     """
     if any(
         one.function == "<module>" and one.frame.f_globals.get("__name__") == "__mp_main__"  # as multiprocessing has it
@@ -145,17 +145,17 @@ def _check_that_workers_start(pool: ProcessPoolExecutor) -> None:
         ) from None
 
 
-def _submit(pool: ProcessPoolExecutor, block: Block, hearing: Hearing) -> list[Future[Heard]] | None:
+def _submit(pool: ProcessPoolExecutor, block: Block, decoding: DecodeSettings) -> list[Future[DecodedClip]] | None:
     try:
-        return [pool.submit(hear_task, task, hearing) for task in block]
+        return [pool.submit(decode_task, task, decoding) for task in block]
     except BrokenProcessPool:
         return None
 
 
-def _hear_alone(task: Task, hearing: Hearing) -> Heard:
+def _decode_alone(task: Task, decoding: DecodeSettings) -> DecodedClip:
     """Decode one clip in a process of its own."""
     with _new_pool(1) as pool:
         try:
-            return pool.submit(hear_task, task, hearing).result()
+            return pool.submit(decode_task, task, decoding).result()
         except BrokenProcessPool:
-            return Heard(problem=("crashed", "decoding it ended the process"))
+            return DecodedClip(problem=("crashed", "decoding it ended the process"))
