@@ -37,7 +37,9 @@ def partials(frequency_hz: float, numbers: range, falling: bool) -> np.ndarray:
     return (0.3 * sound / np.abs(sound).max()).astype(np.float32)
 
 
-@pytest.mark.parametrize("frequency_hz", [300, 440, 1_000, 2_500, 4_200, 4_500, 5_000, 5_500, 6_000, 6_500, 7_000, 7_500])
+@pytest.mark.parametrize(
+    "frequency_hz", [300, 440, 1_000, 2_500, 4_200, 4_500, 5_000, 5_500, 6_000, 6_500, 7_000, 7_500]
+)
 def test_a_sine_up_to_7500_hz_is_within_half_a_semitone(frequency_hz: float) -> None:
     pitch = measure_pitch(partials(frequency_hz, range(1, 2), falling=True), SAMPLE_RATE_HZ)
     assert pitch.median_hz is not None and compare_pitch(pitch.median_hz, frequency_hz).verdict == "right"

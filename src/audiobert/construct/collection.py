@@ -108,6 +108,8 @@ def clip_bytes(root: Path, clip: SourceClip) -> bytes:
     shard, _, member = clip.path.partition(MEMBER)
     path = root / shard
     try:
+        if not path.is_file():
+            raise FileNotFoundError("there is no such file")
         if not member:
             return path.read_bytes()
         with tarfile.open(path) as archive:
@@ -115,7 +117,7 @@ def clip_bytes(root: Path, clip: SourceClip) -> bytes:
             if file is None:
                 raise KeyError(member)
             return file.read()
-    except (OSError, KeyError, tarfile.TarError) as error:
+    except (OSError, KeyError, ValueError, tarfile.TarError) as error:
         raise InputError(f"{path}{MEMBER * bool(member)}{member} cannot be read ({error}); see input.root") from None
 
 

@@ -266,7 +266,7 @@ def _row(pair: _Pair, reply: Reply, measured: dict[str, MeasuredPitch], settings
     answer = reply.answer
     if not isinstance(answer, PitchAnswer):
         raise BrokenRuleError(reply.reason, reply.detail)
-    sentence = " ".join(answer.sentence.split())
+    sentence = answer.sentence
     check_mask(sentence)
     first, second = locate_span(sentence, answer.span_a), locate_span(sentence, answer.span_b)
     if sentence[slice(*first)].casefold() == sentence[slice(*second)].casefold():
