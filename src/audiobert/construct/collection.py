@@ -1,4 +1,4 @@
-"""Read an audio collection with its texts: the layout of LAION-Audio-630K, or a manifest with an audio path a row."""
+"""Read an audio collection with its texts: LAION-Audio-630K's layout, or a manifest with one audio path per row."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 class CollectionSettings(BaseModel):
-    """Where the collection is.
+    """Settings of the collection.
 
     Attributes
     ----------
     kind
-        `manifest`: a CSV, JSONL or Parquet file with a row a clip. `laion`: a folder in the layout of LAION-Audio-630K,
+        `manifest`: a CSV, JSONL or Parquet file with one row per clip. `laion`: a folder in LAION-Audio-630K's layout,
         audio files with a JSON of the same name beside them (`text`, `tag`, `original_data`), loose or in tar shards.
     path
         The manifest, or the folder.
@@ -252,7 +252,7 @@ def _shard_rows(path: Path, inside: str, settings: CollectionSettings) -> Iterat
 
 
 def _laion_clip(text: bytes, path: str) -> SourceClip | Rejected:
-    """One pair of LAION-Audio-630K: captions in `text`, tags in `tag`, what the site said in `original_data`."""
+    """Read one pair of LAION-Audio-630K: captions in `text`, tags in `tag`, what the site said in `original_data`."""
     try:
         value = json.loads(text)
         original = value.get("original_data") or {}
