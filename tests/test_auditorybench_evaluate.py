@@ -285,6 +285,35 @@ def test_controls_learn_from_train_alone(data: Path) -> None:
         ask(load_adapter("control:majority", {}), animal)
 
 
+def test_a_control_that_is_told_the_wordpieces_ranks_only_such_answers(data: Path) -> None:
+    plan = make_plan(data, ["animal"], ["dev"])
+    (part,) = plan.parts
+    told = load_adapter("control:bag-of-words-told", plan.train)
+    found = {a.question.answer: a.prediction for a in ask(told, part)}
+    assert set(found["Guinea pig"].scores) == {"river otter", "guinea pig"}  # two wordpieces
+    assert "river otter" not in found["dog"].scores
+    assert found["zebra"].rank == 0
+    assert told.artefacts["told_wordpieces"] is True
+    # Protocol `candidates` tells no model the number.
+    (part,) = make_plan(data, ["animal"], ["dev"], "candidates").parts
+    plain = load_adapter("control:bag-of-words", plan.train)
+    assert [a.prediction for a in ask(told, part)] == [a.prediction for a in ask(plain, part)]
+
+
+def test_text_scorers_learn_words_and_comparisons(data: Path) -> None:
+    plan = make_plan(data, splits=["dev"])
+    animal, pitch = plan.parts
+    control = load_adapter("control:text-scorers", plan.train)
+    found = {a.question.text: a.prediction for a in ask(control, animal)}
+    assert found["Woof is the sound a [MASK] makes."].text == "dog"
+    assert all(a.prediction.correct for a in ask(control, pitch))  # it has seen these very rows
+    assert summarise(ask(control, pitch), None)["both_ways"]["consistency"] > 0.5
+    again = {a.question.text: a.prediction for a in ask(load_adapter("control:text-scorers", plan.train), animal)}
+    assert again == found
+    with pytest.raises(InputError, match="needs two different answers"):
+        ask(load_adapter("control:text-scorers", {"animal": plan.train["animal"][:1]}), animal)
+
+
 def test_a_pitch_control_turns_with_its_spans(data: Path) -> None:
     plan = make_plan(data, ["pitch"], ["dev"])
     words = load_adapter("control:bag-of-words", plan.train)

@@ -33,6 +33,8 @@ from bank_fakes import FakeEncoder, name_vector, write_tone
         ({"path": "field/0001.wav"}, ""),
         ({"path": "field/00-01_2.wav"}, ""),
         ({"path": "__.wav"}, ""),
+        ({"title": "54_Lumber-mill", "path": "field/54_Lumber-mill.wav"}, "54 Lumber mill"),
+        ({"title": "0001", "path": "0001.wav"}, ""),
         ({"caption": "1234", "path": "p.wav"}, "1234"),
         ({}, ""),
     ],

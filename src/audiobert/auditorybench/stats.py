@@ -1,4 +1,4 @@
-"""Error bars: intervals for one accuracy, and differences of two models over seeds and rows."""
+"""Compute error bars: intervals of one accuracy, and differences of two models over seeds and rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def wilson_interval(correct: float, n: int, confidence: float = 0.95) -> tuple[f
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of two means, with its 95% interval and a two-sided p-value."""
+    """Hold the difference of two means, with its 95% interval and a two-sided p-value."""
 
     mean: float
     low: float

@@ -1,4 +1,4 @@
-"""Results beside the paper's: Table III (accuracy) and Table II (span detectors), for a terminal and for a paper.
+"""Set results beside the paper's: Table III (accuracy) and Table II (span detectors), for a terminal and for a paper.
 
 Controls stand above the models, and a model that does not beat the best of them on a column is marked there.
 `table_writers` prints the tables.

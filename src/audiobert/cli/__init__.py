@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import json
 import sys
 import traceback
 from contextlib import redirect_stdout
@@ -115,6 +118,27 @@ def _explain(error: Exception, *, debug: bool) -> int:
     return _fail(f"{type(error).__name__}: {error} (run again with --debug for the traceback)", 1)
 
 
+def use_utf8() -> None:
+    """Read stdin as UTF-8 whatever the locale says; escape what the encoding of stdout or stderr cannot write.
+
+    A byte of stdin that is not UTF-8 becomes a lone surrogate, which `text_fault` finds. The escapes are those of JSON,
+    so that printed JSON stays JSON.
+    """
+    codecs.register_error("json-escape", _json_escape)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="json-escape")
+
+
+def _json_escape(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
 def main() -> None:
     """Run the command line of this process."""
+    use_utf8()
     sys.exit(run(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Any causal language model of transformers (Gemma 2, Llama 3.1, Qwen, ...), by log-likelihood and completion."""
+"""Score causal language models of transformers (Gemma 2, Llama 3.1, Qwen, ...) by log-likelihood and completion."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_NEW_TOKENS = 12
 
 
 class CausalLanguageModel:
-    """An adapter for a causal language model from a folder or a hub id.
+    """Adapt a causal language model from a folder or a hub id.
 
     Continuations are tokenised together with their prompt and cut where the prompt alone would end, as
     lm-evaluation-harness does, so that both give the same numbers.

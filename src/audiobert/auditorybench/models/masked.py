@@ -1,4 +1,4 @@
-"""Any masked language model of transformers (BERT, RoBERTa, ModernBERT, DeBERTa), with its own mask and pieces."""
+"""Score masked language models of transformers (BERT, RoBERTa, ModernBERT, DeBERTa) with their own masks and pieces."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _locate(tokenizer: PreTrainedTokenizerBase, before: str, word: str, after: s
 
 
 class MaskedLanguageModel:
-    """An adapter for a masked language model from a folder or a hub id.
+    """Adapt a masked language model from a folder or a hub id.
 
     Parameters
     ----------
