@@ -13,7 +13,7 @@ from audiobert.errors import InputError
 
 def collection(folder: Path, name: str, content: str | bytes, **options: object) -> list[tuple[str, ...]]:
     (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
-    clips = read_collection(CollectionSettings(path=folder / name, **options))  # type: ignore[arg-type]
+    clips, _ = read_collection(CollectionSettings(path=folder / name, **options))  # type: ignore[arg-type]
     return [(clip.path, *clip.captions, clip.license) for clip in clips]
 
 

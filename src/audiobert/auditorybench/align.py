@@ -44,7 +44,12 @@ class _Word:
     weight: float  # 1 for a content word, 0.25 for a function word
 
 
-def _stem(word: str) -> str:
+def stem(word: str) -> str:
+    """Return a word in lower case without its ending, so that inflections of a word are equal.
+
+    >>> stem("Scrubbing"), stem("scrubs"), stem("dog's")
+    ('scrub', 'scrub', 'dog')
+    """
     word = word.lower().replace("’", "'").split("'")[0]
     for suffix in _SUFFIXES:
         if word.endswith(suffix) and len(word) - len(suffix) >= _MINIMUM_STEM:
@@ -69,7 +74,7 @@ def _words(text: str, start: int, end: int) -> list[_Word]:
     for match in _WORD.finditer(text, start, end):
         word = match.group()
         weight = 0.25 if word.lower() in _FUNCTION_WORDS else 1.0
-        found.append(_Word(_stem(word), match.start(), match.end(), weight))
+        found.append(_Word(stem(word), match.start(), match.end(), weight))
     return found
 
 

@@ -63,7 +63,7 @@ def _do(
     with Construction(settings, redo=redo, overwrite=overwrite) as construction:
         report = construction.report(construction.run(steps or STEPS))
     if as_json:
-        print(json.dumps(report, indent=2, ensure_ascii=False))
+        print(json.dumps(report, indent=2))
     else:
         _print_report(report)
 
@@ -100,7 +100,7 @@ def _schema() -> None:
     """
     from audiobert.construct.run import schemas
 
-    print(json.dumps(schemas(), indent=2, ensure_ascii=False))
+    print(json.dumps(schemas(), indent=2))
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -51,7 +51,7 @@ def _row(clip: CategorizedClip, reply: Reply, labels: LabelFilter) -> AnimalRow:
         raise BrokenRuleError(reply.reason, reply.detail)
     if not answer.usable:
         raise BrokenRuleError("not-usable", "the text does not tell which animal, or how it sounds")
-    sentence = " ".join(answer.sentence.split())
+    sentence = answer.sentence
     check_mask(sentence)
     start, end = locate_span(sentence, answer.span)
     label = labels.check(answer.animal, sentence)

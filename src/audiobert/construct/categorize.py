@@ -1,4 +1,4 @@
-"""What is heard in each clip, as a path such as `animal/dog/pomeranian`, from the text that came with it."""
+"""Ask for the category of each clip, a path such as `animal/dog/pomeranian`, from the clip's texts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CategorizeSettings(BaseModel):
 
 
 def clip_fields(clip: SourceClip) -> dict[str, Any]:
-    """The texts of a clip as a prompt gets them."""
+    """Return the texts of a clip as fields of a prompt."""
     return {
         "title": clip.title,
         "description": clip.description,
@@ -37,7 +37,7 @@ def clip_fields(clip: SourceClip) -> dict[str, Any]:
 def categorize(
     clips: Sequence[SourceClip], asker: Asker, settings: CategorizeSettings
 ) -> tuple[list[CategorizedClip], list[Rejected]]:
-    """Ask for the category of every clip; clips without any text are `0` unasked.
+    """Ask for the category of every clip; clips without any text get `0` without a request.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Read an audio collection with its texts: the layout of LAION-Audio-630K, or a manifest with an audio path a row."""
+"""Read an audio collection with its texts: LAION-Audio-630K's layout, or a manifest with one audio path per row."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 class CollectionSettings(BaseModel):
-    """Where the collection is.
+    """Settings of the collection.
 
     Attributes
     ----------
     kind
-        `manifest`: a CSV, JSONL or Parquet file with a row a clip. `laion`: a folder in the layout of LAION-Audio-630K,
+        `manifest`: a CSV, JSONL or Parquet file with one row per clip. `laion`: a folder in LAION-Audio-630K's layout,
         audio files with a JSON of the same name beside them (`text`, `tag`, `original_data`), loose or in tar shards.
     path
         The manifest, or the folder.
@@ -109,6 +109,8 @@ def clip_bytes(root: Path, clip: SourceClip) -> bytes:
     shard, _, member = clip.path.partition(MEMBER)
     path = root / shard
     try:
+        if not path.is_file():
+            raise FileNotFoundError("there is no such file")
         if not member:
             return path.read_bytes()
         with tarfile.open(path) as archive:
@@ -116,12 +118,12 @@ def clip_bytes(root: Path, clip: SourceClip) -> bytes:
             if file is None:
                 raise KeyError(member)
             return file.read()
-    except (OSError, KeyError, tarfile.TarError) as error:
+    except (OSError, KeyError, ValueError, tarfile.TarError) as error:
         raise InputError(f"{path}{MEMBER * bool(member)}{member} cannot be read ({error}); see input.root") from None
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    """A cell as a list of texts: a list, or one that a text spells; words between commas are for tags, see caller."""
+    """Return a cell as a list of texts: a list, or one that a text spells. Commas only separate tags, see caller."""
     if isinstance(value, str):
         listed = list_in(value)
         value = [value] if listed is None else listed
@@ -227,7 +229,7 @@ def _shard_rows(path: Path, inside: str, settings: CollectionSettings) -> Iterat
 
 
 def _laion_clip(text: bytes, path: str) -> SourceClip | Rejected:
-    """One pair of LAION-Audio-630K: captions in `text`, tags in `tag`, what the site said in `original_data`."""
+    """Read one pair of LAION-Audio-630K: captions in `text`, tags in `tag`, what the site said in `original_data`."""
     try:
         value = json.loads(text)
         original = value.get("original_data") or {}

@@ -33,7 +33,7 @@ _MEASURED_AT_ONCE = 256  # pairs whose clips are measured before the next are dr
 
 
 class PitchSettings(BaseModel):
-    """How pairs are drawn, measured and asked about.
+    """Settings of how pairs are drawn, measured and asked about.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class PitchSettings(BaseModel):
 
 @dataclass(frozen=True)
 class MeasuredPitch:
-    """Pitch of a clip in Hz, None when it has none; `fault` says why it could not be measured."""
+    """Pitch of a clip in Hz, None if it has none; `fault` says why it could not be measured."""
 
     median_hz: float | None = None
     mean_hz: float | None = None
@@ -91,7 +91,7 @@ class _Pair:
 def _draw(
     members: Sequence[CategorizedClip], settings: PitchSettings, generator: random.Random
 ) -> Iterator[tuple[CategorizedClip, CategorizedClip]]:
-    """Pairs in random order, none twice, at most `_DRAWS` times as many as are wanted."""
+    """Draw pairs in random order, none twice, at most `_DRAWS` times as many as are wanted."""
     possible = len(members) * (len(members) - 1) // 2
     for number in generator.sample(range(possible), min(possible, settings.pairs * _DRAWS)):
         second = (1 + math.isqrt(1 + 8 * number)) // 2
@@ -114,7 +114,7 @@ def _measure_bytes(
 def measure_clips(
     clips: Sequence[SourceClip], root: Path, settings: PitchSettings, store: Store
 ) -> dict[str, MeasuredPitch]:
-    """Pitch of each clip by its id; what is in the store (by the file's SHA-256) is not measured again."""
+    """Measure the pitch of each clip, by its id; what the store has (by the file's SHA-256) is not measured again."""
     measured: dict[str, MeasuredPitch] = {}
     version = f"pitch:{settings.estimator}:{settings.max_seconds:g}"
 
@@ -163,7 +163,7 @@ def measure_clips(
 def choose_pairs(
     clips: Sequence[CategorizedClip], root: Path, settings: PitchSettings, store: Store
 ) -> tuple[list[_Pair], dict[str, MeasuredPitch], list[Rejected]]:
-    """Random pairs within each group whose pitches differ enough; the same clips and seed give the same pairs.
+    """Choose random pairs within each group whose pitches differ enough; the same clips and seed give the same pairs.
 
     Clips are measured as they are drawn. One without a pitch is rejected once, and its pairs are drawn anew.
     """
@@ -227,7 +227,7 @@ def make_pitch_rows(
 
 
 class _PitchlessError(BrokenRuleError):
-    """The clip itself is the reason."""
+    """A clip that no pair can use."""
 
     def __init__(self, clip_id: str, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
@@ -266,7 +266,7 @@ def _row(pair: _Pair, reply: Reply, measured: dict[str, MeasuredPitch], settings
     answer = reply.answer
     if not isinstance(answer, PitchAnswer):
         raise BrokenRuleError(reply.reason, reply.detail)
-    sentence = " ".join(answer.sentence.split())
+    sentence = answer.sentence
     check_mask(sentence)
     first, second = locate_span(sentence, answer.span_a), locate_span(sentence, answer.span_b)
     if sentence[slice(*first)].casefold() == sentence[slice(*second)].casefold():

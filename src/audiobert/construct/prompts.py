@@ -1,4 +1,4 @@
-"""The questions that are put to a language model: versioned files, filled in so that no field can escape its place."""
+"""Prompts for the language model: versioned files, filled in so that no field can escape its place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from audiobert.construct.records import validation_message
 from audiobert.errors import InputError
@@ -24,9 +24,14 @@ _ESCAPED = {ord(character): f"\\u{ord(character):04x}" for character in "<>[]{}|
 
 
 class Answer(BaseModel):
-    """Base of what a model may answer; an unknown field is dropped, a missing one is an error."""
+    """Base of the answers; an unknown field is dropped, a missing one is an error. Texts are made printable."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", str_strip_whitespace=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _printable(cls, value: Any) -> Any:
+        return printable(value) if isinstance(value, str) else value
 
 
 class CategoryAnswer(Answer):
@@ -59,7 +64,7 @@ class _Example(BaseModel):
 
 
 class Prompt(BaseModel):
-    """A prompt file: what the model is told, examples, and the schema of its answer."""
+    """A prompt file: instructions, examples, and the schema of the answer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
@@ -73,7 +78,7 @@ class Prompt(BaseModel):
 
     @property
     def label(self) -> str:
-        """Name and version, as it is written beside what was made with it."""
+        """Name and version, as they are recorded beside what was made with the prompt."""
         return f"{self.name}.v{self.version}"
 
     @property
@@ -82,7 +87,7 @@ class Prompt(BaseModel):
         return _ANSWERS[self.answer]
 
     def messages(self, fields: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
-        """The chat that asks this question about one item.
+        """Return the chat that asks this question about one item.
 
         Parameters
         ----------
@@ -94,7 +99,7 @@ class Prompt(BaseModel):
 
 @cache
 def _frame(prompt: Prompt) -> tuple[dict[str, str], ...]:
-    """What stands before the data in every chat of a prompt: instructions, schema, examples."""
+    """Return the messages before the data in every chat of a prompt: instructions, schema, examples."""
     schema = json.dumps(prompt.answer_kind.model_json_schema(), ensure_ascii=False, sort_keys=True)
     system = (
         f"{prompt.system.strip()}\n\n"
@@ -111,16 +116,24 @@ def _frame(prompt: Prompt) -> tuple[dict[str, str], ...]:
 
 
 def clean_text(text: str, limit: int = MAXIMUM_FIELD_CHARACTERS) -> str:
-    """Text without tags, control, format and private-use characters, on one line, at most `limit` characters.
+    """Return text without tags and unprintable characters, on one line, at most `limit` characters long.
 
     >>> clean_text("A  dog<br>barks\\u202e\\x07")
     'A dog barks'
     """
-    text = re.sub(r"<[a-zA-Z/!][^<>]{0,500}>", " ", unicodedata.normalize("NFC", text))
+    text = printable(re.sub(r"<[a-zA-Z/!][^<>]{0,500}>", " ", unicodedata.normalize("NFC", text)))
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def printable(text: str) -> str:
+    """Return text on one line, without control, format, private-use and surrogate characters.
+
+    >>> printable("a\\x00 dog\\u2028barks\\ud800")
+    'a dog barks'
+    """
     text = "".join(" " if character.isspace() else character for character in text)
     text = "".join(character for character in text if unicodedata.category(character)[0] != "C")
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+    return " ".join(text.split())
 
 
 def _clean(value: Any) -> Any:
@@ -134,7 +147,7 @@ def _clean(value: Any) -> Any:
 
 
 def data_block(fields: Mapping[str, Any]) -> str:
-    """The fields as JSON whose strings hold no bracket, brace, pipe or backtick, whatever the metadata says.
+    """Return the fields as JSON whose strings hold no bracket, brace, pipe or backtick, whatever the metadata says.
 
     >>> data_block({"title": 'x"} <|im_end|>'})
     '{"title": "x\\\\"\\\\u007d \\\\u003c\\\\u007cim_end\\\\u007c\\\\u003e"}'
@@ -152,19 +165,19 @@ def data_block(fields: Mapping[str, Any]) -> str:
 
 
 def prompt_labels() -> list[str]:
-    """Labels of all prompts of the package."""
+    """Return the labels of all prompts of the package."""
     folder = files("audiobert.construct") / "prompts"
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 @cache
 def load_prompt(label: str) -> Prompt:
-    """A prompt of the package by its label, such as `categorize.v1`.
+    """Load a prompt of the package by its label, such as `categorize.v1`.
 
     Raises
     ------
     InputError
-        When there is no such prompt; the message names those that there are.
+        If there is no such prompt; the message names those that there are.
     """
     folder = files("audiobert.construct") / "prompts"
     names = prompt_labels()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ CANNOT_SAY = "0"  # the category of a clip whose text does not tell what is hear
 class Record(BaseModel):
     """Base of all records: fields are fixed, an unknown one is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SourceClip(Record):
@@ -119,18 +119,11 @@ def read_records(path: str | Path, kind: type[AnyRecord]) -> list[AnyRecord]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} does not exist; run the step that writes it first")
-    values: Iterable[Any]
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as parquet
-
-        values = parquet.read_table(path).to_pylist()
-    elif path.suffix == ".jsonl":
-        values = _json_lines(path)
-    else:
+    if path.suffix not in (".parquet", ".jsonl"):
         raise InputError(f"{path} is neither .jsonl nor .parquet; name the file after one of them")
     records: list[AnyRecord] = []
     try:
-        for value in values:
+        for value in _parquet_rows(path) if path.suffix == ".parquet" else _json_lines(path):
             records.append(kind.model_validate(value))
     except ValidationError as error:
         raise InputError(
@@ -138,8 +131,14 @@ def read_records(path: str | Path, kind: type[AnyRecord]) -> list[AnyRecord]:
             "make the file again"
         ) from None
     except ValueError as error:
-        raise InputError(f"{path}, record {len(records) + 1}, is not JSON ({error}); make the file again") from None
+        raise InputError(f"{path}, record {len(records) + 1}, cannot be read ({error}); make the file again") from None
     return records
+
+
+def _parquet_rows(path: Path) -> Iterator[Any]:
+    import pyarrow.parquet as parquet
+
+    yield from parquet.read_table(path).to_pylist()
 
 
 def _json_lines(path: Path) -> Iterator[Any]:

@@ -231,14 +231,14 @@ def _read_label_studio(path: Path) -> list[_Judgement]:
                 where = f"{path}, task {task['data']['id']}"
                 judgements.append(
                     _Judgement(
-                        task["data"]["task"],
-                        task["data"]["id"],
+                        str(task["data"]["task"]),
+                        str(task["data"]["id"]),
                         who,
                         _accuracy(said.get("accuracy", ""), where),
                         _fluency(said.get("fluency", ""), where),
                     )
                 )
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is no Label Studio export in JSON ({type(error).__name__}: {error})") from None
     return judgements
 

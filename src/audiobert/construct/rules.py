@@ -1,4 +1,4 @@
-"""What a written question must hold to be kept; each rule that is broken has a name that goes to `rejected.jsonl`."""
+"""Rules that a question must satisfy to be kept; the name of a broken rule is recorded in `rejected.jsonl`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _COMPARISON_GIVEN_AWAY = re.compile(r"\b(high(er|est)?|low(er|est)?|deep(er|est)
 
 
 class BrokenRuleError(Exception):
-    """A rule that an answer breaks; `reason` is its name."""
+    """An answer breaks a rule; `reason` is the rule's name."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
@@ -20,7 +20,7 @@ class BrokenRuleError(Exception):
 
 
 def check_mask(sentence: str) -> None:
-    """The sentence has exactly one [MASK].
+    """Check that the sentence has exactly one [MASK].
 
     Raises
     ------
@@ -35,7 +35,7 @@ def check_mask(sentence: str) -> None:
 
 
 def locate_span(sentence: str, span: str) -> tuple[int, int]:
-    """Where the span stands in the sentence, as characters [start, end): as written, else with other case.
+    """Find the span in the sentence, as characters [start, end): as written, else ignoring case.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def locate_span(sentence: str, span: str) -> tuple[int, int]:
 
 
 def word_forms(word: str) -> set[str]:
-    """A word in the forms in which it gives itself away: singular, plural, possessive.
+    """Return the forms in which a word reveals itself: singular, plural, possessive.
 
     >>> sorted(word_forms("fly"))
     ['flies', 'fly', "fly's", 'flys']
@@ -75,7 +75,7 @@ _IRREGULAR = {
 
 
 def check_answer_hidden(sentence: str, answer: str) -> None:
-    """The answer, or its plural, does not stand in the sentence.
+    """Check that neither the answer nor its plural occurs in the sentence.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def check_answer_hidden(sentence: str, answer: str) -> None:
 
 
 def check_category(category: str, roots: Iterable[str]) -> str:
-    """The category in its written form: lower case, no spaces around slashes, a known first part.
+    """Return the category in its written form: lower case, no spaces around slashes, a known first part.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def check_category(category: str, roots: Iterable[str]) -> str:
 
 
 def check_comparison(sentence: str, first: tuple[int, int], second: tuple[int, int]) -> None:
-    """`first [MASK] ... than second`, with nothing that gives the answer away.
+    """Check for `first [MASK] ... than second`, with nothing that reveals the answer.
 
     Raises
     ------

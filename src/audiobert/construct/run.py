@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -29,6 +30,7 @@ from audiobert.construct.records import (
     PitchRow,
     Rejected,
     SourceClip,
+    is_unicode,
     read_records,
     validation_message,
     write_records,
@@ -80,14 +82,18 @@ def read_settings(path: str | Path, *, engine: str | None = None, limit: int | N
     path = Path(path)
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
+        usable = is_unicode(text) and "\\u0000" not in text
     except OSError:
         raise InputError(
             f"no file {path}: give the YAML file with the settings, see configs/construct-example.yaml"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{where} is not YAML; see configs/construct-example.yaml") from None
+    if not usable:
+        raise InputError(f"{path} holds a NUL or half a character (\\0, \\ud800 ...); take it out")
     if not isinstance(value, dict):
         raise InputError(f"{path} is not a mapping of settings; see configs/construct-example.yaml")
     if engine is not None and isinstance(value.get("llm"), dict):

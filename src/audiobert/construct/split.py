@@ -1,7 +1,7 @@
-"""From rows to splits: duplicates and contradictions out first, then 70/10/20 in groups, then the answers balanced.
+"""From rows to splits: remove duplicates and contradictions, split 70/10/20 in groups, then balance the answers.
 
-Two sentences are near-duplicates when they say the same with the same words (`content_key`), or when they differ by
-a few letters: what `audiobert audit` calls near-duplicates, by the same function.
+Two sentences are near-duplicates if they have the same words (`content_key`), or differ by a few letters. The latter
+are what `audiobert audit` calls near-duplicates, by the same function.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from audiobert.auditorybench.align import stem
 from audiobert.auditorybench.audit import near_duplicate_pairs
 from audiobert.construct.records import MASK, AnimalRow, PitchRow, Rejected
 from audiobert.construct.rules import BrokenRuleError, locate_span
@@ -23,7 +24,7 @@ STEP = "split"
 _BLOCK = 256  # rows compared with all kept ones at once
 SPLITS = ("train", "dev", "test")
 _OPPOSITE = {"higher": "lower", "lower": "higher"}
-# Words that make no difference to what is asked. Two sentences with the same other words are near-duplicates.
+# Words that do not change a question. Two sentences with the same other words are near-duplicates.
 _FILLERS = frozenset(
     re.findall(
         r"\w+",
@@ -39,14 +40,14 @@ Row = TypeVar("Row", AnimalRow, PitchRow)
 
 
 class SplitSettings(BaseModel):
-    """Shares of train, dev and test, and what is done with a sentence that has several right answers.
+    """Settings of the splits: shares of train, dev and test, and the treatment of sentences with several answers.
 
     Attributes
     ----------
     ambiguous
         `one` keeps only the row with the most frequent answer, `all` keeps them all, in one split.
     balance
-        Let pairs change places until "higher" and "lower" are as frequent in each split as the sentences allow.
+        Swap the sounds of pairs until "higher" and "lower" are as frequent in each split as the sentences allow.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,36 +76,29 @@ class Splits:
     pitch: dict[str, list[PitchRow]]
 
 
-def _stem(word: str) -> str:
-    for ending in ("ing", "ed", "es", "s", "e"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            return word[: -len(ending)]
-    return word
-
-
 def content_key(text: str) -> str:
-    """What a text says, without fillers, endings, case and order: equal for near-duplicates.
+    """Return the words of a text without fillers, endings, case and order: equal for near-duplicates.
 
     >>> content_key("Chirping is the sound a [MASK] makes.") == content_key("The sound a [MASK] makes is a chirp")
     True
     """
     words = re.findall(r"[\w']+", text.replace(MASK, " ").casefold())
-    kept = sorted({_stem(word.replace("'s", "").strip("'")) for word in words if word not in _FILLERS} - {""})
+    kept = sorted({stem(word.strip("'")) for word in words if word not in _FILLERS} - {""})
     return " ".join(kept) or " ".join(sorted(words))
 
 
 def animal_key(row: AnimalRow) -> str:
-    """Near-duplicates of animal sound recognition say the same with the same words."""
+    """Return a key that is equal for near-duplicates of animal sound recognition."""
     return content_key(row.sentence)
 
 
 def pitch_key(row: PitchRow) -> str:
-    """Near-duplicates of pitch comparison compare the same two sounds, in either order."""
+    """Return a key that is equal for rows that compare the same two sounds, in either order."""
     return " | ".join(sorted((content_key(row.span1), content_key(row.span2))))
 
 
 def _pitch_claim(row: PitchRow) -> str:
-    """The answer as seen from the span whose key comes first, so that a turned pair has the same claim."""
+    """Return the answer as seen from the span whose key comes first, so that a turned pair has the same claim."""
     first, second = content_key(row.span1), content_key(row.span2)
     return row.answer if first <= second else _OPPOSITE[row.answer]
 
@@ -112,7 +106,7 @@ def _pitch_claim(row: PitchRow) -> str:
 def without_duplicates(
     rows: Sequence[Row], key: Callable[[Row], str], held_out: Iterable[str], settings: SplitSettings
 ) -> tuple[list[Row], list[Rejected]]:
-    """Rows of which no two say the same, in their order.
+    """Return rows of which no two have the same key, in their order, and the rejected ones.
 
     Near-duplicates with the same answer are reduced to the first; a pitch pair with both answers is dropped whole; an
     animal sentence with several answers is reduced to the most frequent one (or kept, see `SplitSettings.ambiguous`).
@@ -157,9 +151,9 @@ def without_duplicates(
 
 
 def without_near_duplicates(rows: Sequence[Row], held_out: Sequence[str]) -> tuple[list[Row], list[Rejected]]:
-    """Rows of which no two sentences are near-duplicates by the audit's measure, nor one of a held-out sentence.
+    """Remove rows whose sentence is a near-duplicate, by the audit's measure, of another or of a held-out sentence.
 
-    Of near-duplicates the first stays. Equal sentences are left alone: `without_duplicates` has decided about them.
+    Of near-duplicates the first stays. Equal sentences stay: `without_duplicates` has decided about them.
     """
     rejected: dict[str, Rejected] = {}
     kept: list[Row] = []
@@ -189,13 +183,13 @@ def without_near_duplicates(rows: Sequence[Row], held_out: Sequence[str]) -> tup
 
 
 def _near(sentence: str, others: Sequence[str]) -> str | None:
-    """A near-duplicate of the sentence among the others, by the audit's measure."""
+    """Return a near-duplicate of the sentence among the others by the audit's measure, or None."""
     found = near_duplicate_pairs([sentence], [other.casefold() for other in others]) if others else []
     return found[0][1] if found else None
 
 
 def split_rows(rows: Sequence[Row], key: Callable[[Row], str], settings: SplitSettings) -> dict[str, list[Row]]:
-    """Rows in train, dev and test, near-duplicates together; the same rows and seed give the same splits."""
+    """Split rows into train, dev and test, near-duplicates together; the same rows and seed give the same splits."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         groups[key(row)].append(row)
@@ -212,7 +206,7 @@ def split_rows(rows: Sequence[Row], key: Callable[[Row], str], settings: SplitSe
 
 
 def turned(row: PitchRow) -> PitchRow | None:
-    """The row with its two sounds in each other's place and the opposite answer; None where grammar does not allow it.
+    """Return the row with its two sounds swapped and the opposite answer, or None if grammar does not allow it.
 
     >>> row = PitchRow(id="1", sentence="A drum has a [MASK] pitch than the sound of a bell.", answer="lower",
     ...                span1="drum", span2="sound of a bell", pitch1_hz=90, pitch2_hz=900)
@@ -260,7 +254,7 @@ def turned(row: PitchRow) -> PitchRow | None:
 
 
 def balance_answers(rows: Sequence[PitchRow], others: Sequence[str], seed: str) -> list[PitchRow]:
-    """The rows with as many of the more frequent answer turned as it takes to make both equally frequent.
+    """Turn as many rows of the more frequent answer as it takes to make both answers equally frequent.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """The two Wikipedia sets: which animal makes this sound, and which of two instruments or voices is higher.
 
-The rule for "higher": of two ranges, that one is higher whose middle is higher, the middle being the mean of the
-frequencies (in Hz, not in semitones) of its lowest and its highest note. On the published set this agrees with more
-answers than the lowest note, the highest note, or the middle in semitones; `tests/test_construct_wiki.py` measures it.
+Of two ranges, the one with the higher middle is higher. The middle is the mean of the frequencies (in Hz, not in
+semitones) of the lowest and the highest note. On the published set this agrees with more answers than the lowest note,
+the highest note, or the middle in semitones; `tests/test_construct_wiki.py` measures it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _USER_AGENT = f"audiobert/{__version__} (AuditoryBench construction)"
 
 
 class WikiSettings(BaseModel):
-    """Where the two pages come from.
+    """Settings of the two Wikipedia sets.
 
     Attributes
     ----------
@@ -51,12 +51,12 @@ class WikiSettings(BaseModel):
 
 
 def read_page(path: Path) -> str:
-    """A saved page.
+    """Read a saved page.
 
     Raises
     ------
     InputError
-        When the file is missing or is not UTF-8.
+        If the file is missing or is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -65,12 +65,12 @@ def read_page(path: Path) -> str:
 
 
 def fetch_page(title: str, settings: WikiSettings) -> str:
-    """Wikitext of a page by the MediaWiki API.
+    """Fetch the wikitext of a page by the MediaWiki API.
 
     Raises
     ------
     RemoteError
-        When the API cannot be reached (offline), or has no such page.
+        If the API cannot be reached (offline), or has no such page.
     """
     import httpx
 
@@ -102,7 +102,7 @@ def fetch_page(title: str, settings: WikiSettings) -> str:
 
 
 def saved_page(title: str, given: Path | Literal["api"], settings: WikiSettings, folder: Path) -> str:
-    """The page's text: from the given file, or fetched once and kept in `folder`."""
+    """Return the page's text: from the given file, or fetched once and kept in `folder`."""
     if given != "api":
         return read_page(given)
     kept = folder / (title.replace(" ", "_").replace(":", "_") + ".wikitext")
@@ -112,7 +112,7 @@ def saved_page(title: str, given: Path | Literal["api"], settings: WikiSettings,
 
 
 def animal_rows(page: str) -> list[AnimalRow]:
-    """A question for each animal and each of its sounds, in the order of the page."""
+    """Make a question for each animal and each of its sounds, in the order of the page."""
     rows: list[AnimalRow] = []
     for animal, sounds in parse_animal_sounds(page):
         for sound in sounds:
@@ -131,12 +131,12 @@ def animal_rows(page: str) -> list[AnimalRow]:
 
 
 def is_higher(first: PitchRange, second: PitchRange) -> bool:
-    """Whether the first range is higher than the second: by the mean, in Hz, of its two ends."""
+    """Return whether the first range is higher than the second, by the mean of its two ends in Hz."""
     return first.mean_hz > second.mean_hz
 
 
 def pitch_rows(ranges: Sequence[PitchRange], settings: WikiSettings) -> tuple[list[PitchRow], list[Rejected]]:
-    """A question for each pair of ranges; the order in a pair is drawn so that both answers are as frequent."""
+    """Make a question for each pair of ranges; the order in a pair is random, with both answers equally frequent."""
     rows: list[PitchRow] = []
     rejected = []
     pairs = []
@@ -173,14 +173,14 @@ def pitch_rows(ranges: Sequence[PitchRange], settings: WikiSettings) -> tuple[li
 
 
 def make_wiki_rows(settings: WikiSettings, folder: Path) -> tuple[list[AnimalRow], list[PitchRow], list[Rejected]]:
-    """Both sets, as far as the settings name their pages; fetched pages are kept in `folder`.
+    """Make both sets, as far as the settings name their pages; fetched pages are kept in `folder`.
 
     Raises
     ------
     InputError
-        When a page is missing or holds no such table.
+        If a page is missing or holds no such table.
     RemoteError
-        When a page is to be fetched and the API cannot be reached.
+        If a page is to be fetched and the API cannot be reached.
     """
     animals = animal_rows(saved_page(ANIMALS_PAGE, settings.animals, settings, folder)) if settings.animals else []
     if not settings.ranges:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from audiobert.errors import InputError, MissingExtraError
+from audiobert.construct.wiki_tables import Cell, find_column, one_line, read_tables
+from audiobert.errors import InputError
 
 _SEMITONES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11, "h": 11}
 _NOTE = re.compile(r"\b([A-Ga-g])\s*([#♯b♭]?)\s*(-?\d)(?!\d)")
@@ -20,17 +20,6 @@ _BAR = re.compile(
     r"(?:.*\bcolor:(?P<color>[\w-]+))?.*?\b(?:text|bar):(?P<name>.+)$"
 )
 _HELMHOLTZ = re.compile(r"([a-h])(\1?)(\d?)")
-_LISTS = ("hlist", "ubl", "unbulleted list", "plainlist", "flatlist")
-# Parts of a saved page that are not text of a cell: references, players, pictures, edit links.
-_NOT_TEXT = "sup.reference, style, script, audio, video, figure, .mw-editsection, .noprint, .reference, .navbox"
-
-
-@dataclass(frozen=True)
-class _Cell:
-    text: str
-    header: bool
-    rows: int = 1
-    columns: int = 1
 
 
 @dataclass(frozen=True)
@@ -48,7 +37,7 @@ class PitchRange:
 
 
 def midi_to_hz(note: float) -> float:
-    """Frequency of a MIDI note number in Hz, A4 = 440 Hz.
+    """Compute the frequency of a MIDI note number in Hz, A4 = 440 Hz.
 
     >>> midi_to_hz(69), round(midi_to_hz(60), 2)
     (440.0, 261.63)
@@ -56,163 +45,11 @@ def midi_to_hz(note: float) -> float:
     return 440.0 * 2.0 ** ((note - 69) / 12)
 
 
-def is_html(page: str) -> bool:
-    """Whether a saved page is HTML; else it is taken for wikitext."""
-    start = page.lstrip()[:2000].lower()
-    return start.startswith(("<!doctype html", "<html", "<div", "<table")) or "<body" in start or "<head" in start
-
-
-# --- tables, from both kinds of page ---------------------------------------------------------------------------------
-
-
-def _library(name: str) -> Any:
-    from importlib import import_module
-
-    try:
-        return import_module(name)
-    except ImportError:
-        raise MissingExtraError({"bs4": "beautifulsoup4"}.get(name, name), "construct") from None
-
-
-def _number(value: Any) -> int:
-    found = re.search(r"\d+", str(value or ""))
-    return max(1, int(found[0])) if found else 1
-
-
-def _wikitext_text(code: Any) -> str:
-    """Plain text of wikitext nodes; line breaks and list templates become new lines, references vanish."""
-    nodes = _library("mwparserfromhell").nodes
-    parts: list[str] = []
-    for node in code.nodes:
-        if isinstance(node, nodes.Text):
-            parts.append(str(node))
-        elif isinstance(node, nodes.HTMLEntity):
-            parts.append(node.normalize())
-        elif isinstance(node, nodes.Wikilink):
-            if re.match(r"\s*(file|image|media|category)\s*:", str(node.title), re.IGNORECASE):
-                continue
-            parts.append(_wikitext_text(node.text) if node.text is not None else str(node.title))
-        elif isinstance(node, nodes.ExternalLink):
-            parts.append(_wikitext_text(node.title) if node.title is not None else "")
-        elif isinstance(node, nodes.Template):
-            parts.append(_template_text(node))
-        elif isinstance(node, nodes.Tag):
-            tag = str(node.tag).strip().lower()
-            if tag in ("br", "li", "dt", "dd", "hr"):
-                parts.append("\n")
-            if tag not in ("ref", "br", "gallery", "timeline", "style", "table") and node.contents is not None:
-                parts.append(_wikitext_text(node.contents))
-    return "".join(parts)
-
-
-def _template_text(node: Any) -> str:
-    name = str(node.name).strip().lower()
-    values = [_wikitext_text(parameter.value) for parameter in node.params if not parameter.showkey]
-    if name in _LISTS:
-        return "\n" + "\n".join(values) + "\n"
-    if name == "music" and values:
-        return {"flat": "♭", "b": "♭", "sharp": "♯", "#": "♯"}.get(values[0].strip().lower(), "")
-    if name in ("sub", "sup", "nowrap", "nobr", "nobold", "small", "abbr", "plain link", "tooltip") and values:
-        return values[0]
-    if name in ("lang", "transl", "transliteration") and len(values) > 1:
-        return values[1]
-    if name.startswith("vert") or name == "br":
-        return "\n"
-    return ""
-
-
-def _wikitext_tables(page: str) -> list[list[list[_Cell]]]:
-    code = _library("mwparserfromhell").parse(page)
-    tables = []
-    for table in code.filter_tags(matches=lambda node: node.tag == "table"):
-        rows: list[list[_Cell]] = []
-        loose: list[_Cell] = []  # header cells that stand before the first row mark
-        for node in table.contents.nodes if table.contents is not None else ():
-            tag = str(getattr(node, "tag", "")).strip().lower()
-            if tag in ("td", "th"):
-                loose.append(_wikitext_cell(node, tag))
-            elif tag == "tr" and node.contents is not None:
-                cells = [
-                    _wikitext_cell(cell, str(cell.tag).strip().lower())
-                    for cell in node.contents.filter_tags(recursive=False)
-                    if str(cell.tag).strip().lower() in ("td", "th")
-                ]
-                if cells:
-                    rows.append(cells)
-        tables.append(([loose] if loose else []) + rows)
-    return tables
-
-
-def _wikitext_cell(node: Any, tag: str) -> _Cell:
-    spans = {name: _number(node.get(name).value) if node.has(name) else 1 for name in ("rowspan", "colspan")}
-    return _Cell(_wikitext_text(node.contents), tag == "th", spans["rowspan"], spans["colspan"])
-
-
-def _html_tables(page: str) -> list[list[list[_Cell]]]:
-    soup = _library("bs4").BeautifulSoup(page, "html.parser")
-    for element in soup.select(_NOT_TEXT):
-        element.decompose()
-    for element in soup.find_all(["br", "li", "hr"]):
-        element.insert_before("\n")
-    tables = []
-    for table in soup.find_all("table"):
-        rows = []
-        for row in table.find_all("tr"):
-            if row.find_parent("table") is not table:
-                continue
-            cells = [
-                _Cell(cell.get_text(), cell.name == "th", _number(cell.get("rowspan")), _number(cell.get("colspan")))
-                for cell in row.find_all(["td", "th"], recursive=False)
-            ]
-            if cells:
-                rows.append(cells)
-        tables.append(rows)
-    return tables
-
-
-def _grid(rows: Sequence[Sequence[_Cell]]) -> list[list[_Cell]]:
-    """The table with cells that span rows or columns repeated in each place that they cover."""
-    grid: list[list[_Cell]] = []
-    hanging: dict[int, tuple[_Cell, int]] = {}
-    for row in rows:
-        line: list[_Cell] = []
-        waiting = list(row)
-        while waiting or len(line) in hanging:
-            if len(line) in hanging:
-                cell, left = hanging.pop(len(line))
-                if left > 1:
-                    hanging[len(line)] = (cell, left - 1)
-                line.append(cell)
-                continue
-            cell = waiting.pop(0)
-            for _ in range(min(cell.columns, 50)):
-                if cell.rows > 1:
-                    hanging[len(line)] = (cell, cell.rows - 1)
-                line.append(cell)
-        grid.append(line)
-    return grid
-
-
-def _tables(page: str) -> list[list[list[_Cell]]]:
-    return [_grid(rows) for rows in (_html_tables(page) if is_html(page) else _wikitext_tables(page))]
-
-
-def _one_line(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).replace(" ", " ").split())
-
-
-def _column(header: Sequence[_Cell], fits: Callable[[str], Any], taken: Iterable[int] = ()) -> int | None:
-    for index, cell in enumerate(header):
-        if index not in set(taken) and fits(_one_line(cell.text).lower()):
-            return index
-    return None
-
-
 # --- List of animal sounds -------------------------------------------------------------------------------------------
 
 
 def parse_animal_sounds(page: str) -> list[tuple[str, list[str]]]:
-    """Animals with the words for their sounds, in the order of the page "List of animal sounds".
+    """Read animals with the words for their sounds, in the order of the page "List of animal sounds".
 
     Parameters
     ----------
@@ -222,19 +59,19 @@ def parse_animal_sounds(page: str) -> list[tuple[str, list[str]]]:
     Raises
     ------
     InputError
-        When there is no such table, or nothing in it.
+        If there is no such table, or nothing in it.
     """
     found: dict[str, list[str]] = {}
-    for grid in _tables(page):
+    for grid in read_tables(page):
         if not grid:
             continue
         header = grid[0]
-        animal = _column(header, lambda text: re.match(r"animals?\b", text))
+        animal = find_column(header, lambda text: re.match(r"animals?\b", text))
         if animal is None:
             continue
-        sounds = _column(header, lambda text: re.search(r"descri|onomatop|vocali|noise|words?\b", text), [animal])
+        sounds = find_column(header, lambda text: re.search(r"descri|onomatop|vocali|noise|words?\b", text), [animal])
         if sounds is None:
-            sounds = _column(header, lambda text: "sound" in text, [animal])
+            sounds = find_column(header, lambda text: "sound" in text, [animal])
         if sounds is None:
             continue
         for row in grid[1:]:
@@ -260,7 +97,7 @@ def _without_notes(text: str) -> str:
 def _animal_name(text: str) -> str:
     from audiobert.construct.labels import singular
 
-    name = _one_line(re.split(r"[\n,;/]", _without_notes(text).strip())[0])
+    name = one_line(re.split(r"[\n,;/]", _without_notes(text).strip())[0])
     lowered = name.lower()
     return name if singular(lowered) == lowered else singular(lowered).capitalize()
 
@@ -268,7 +105,7 @@ def _animal_name(text: str) -> str:
 def _sound_words(text: str) -> list[str]:
     words = []
     for part in re.split(r"[\n,;/•·]|\band\b|\bor\b", _without_notes(text)):
-        word = _one_line(part).strip(" .:*'\"“”‘’").lower()
+        word = one_line(part).strip(" .:*'\"“”‘’").lower()
         if word and re.fullmatch(r"[^\W\d_][\w' -]{0,30}", word) and len(word.split()) <= 3 and word not in words:
             words.append(word)
     return words
@@ -278,12 +115,12 @@ def _sound_words(text: str) -> list[str]:
 
 
 def parse_note(text: str) -> float:
-    """A note in scientific notation as a MIDI number: middle C is C4 = 60.
+    """Read a note in scientific notation as a MIDI number: middle C is C4 = 60.
 
     Raises
     ------
     ValueError
-        When the text is no note.
+        If the text is no note.
 
     >>> parse_note("C4"), parse_note("B♭1"), parse_note("F♯₆")
     (60.0, 34.0, 90.0)
@@ -300,7 +137,7 @@ def _midi(found: re.Match[str]) -> float:
 
 
 def parse_ranges(page: str) -> list[PitchRange]:
-    """Instruments and voices with their ranges, in the order of the page "Range (music)".
+    """Read instruments and voices with their ranges, in the order of the page "Range (music)".
 
     The page draws them with EasyTimeline (`from:$ee till:$e1 text:bass`, the notes defined in Helmholtz's names); a
     table with a column for the range, or for its lowest and highest note, is read too.
@@ -308,14 +145,14 @@ def parse_ranges(page: str) -> list[PitchRange]:
     Raises
     ------
     InputError
-        When there are no ranges in the page: in saved HTML the drawing is a picture.
+        If there are no ranges in the page: in saved HTML the drawing is a picture.
     """
     found: dict[str, PitchRange] = {}
     for timeline in re.findall(r"<timeline[^>]*>(.*?)</timeline>", page, re.DOTALL | re.IGNORECASE):
         for one in _timeline_ranges(timeline):
             found.setdefault(one.name.casefold(), one)
     if not found:
-        for grid in _tables(page):
+        for grid in read_tables(page):
             for one in _table_ranges(grid):
                 found.setdefault(one.name.casefold(), one)
     if not found:
@@ -327,7 +164,7 @@ def parse_ranges(page: str) -> list[PitchRange]:
 
 
 def _timeline_ranges(timeline: str) -> list[PitchRange]:
-    defined = {name.lower(): float(value) for name, value in _DEFINE.findall(timeline)}
+    defined = {name.lower(): _number(value) for name, value in _DEFINE.findall(timeline)}
     to_midi = _scale(defined)
     ranges = []
     for line in timeline.splitlines():
@@ -344,10 +181,17 @@ def _timeline_ranges(timeline: str) -> list[PitchRange]:
     return ranges
 
 
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise InputError(f"the timeline has '{value}' where a number is wanted; check the saved wikitext") from None
+
+
 def _bar_name(text: str) -> str:
     text = re.split(r"\s(?:from|till|color|width|shift|fontsize|align|textcolor|mark|anchor|link):", text)[0]
     text = re.sub(r"\[\[(?:[^\]|]*\|)?([^\]]*)\]\]", r"\1", text.strip().strip('"'))
-    return _one_line(_without_notes(text.replace("_", " ")).replace("~", " "))
+    return one_line(_without_notes(text.replace("_", " ")).replace("~", " "))
 
 
 def _place(value: str, defined: dict[str, float]) -> float:
@@ -380,14 +224,14 @@ def _scale(defined: dict[str, float]) -> Callable[[float], float]:
     return lambda place: round(float(slope * place + offset), 2)
 
 
-def _table_ranges(grid: Sequence[Sequence[_Cell]]) -> list[PitchRange]:
+def _table_ranges(grid: Sequence[Sequence[Cell]]) -> list[PitchRange]:
     if not grid:
         return []
     header = grid[0]
-    name = _column(header, lambda text: re.search(r"instrument|voice|name", text))
-    low = _column(header, lambda text: re.search(r"\blow", text))
-    high = _column(header, lambda text: re.search(r"\bhigh", text))
-    whole = _column(header, lambda text: "range" in text or "compass" in text)
+    name = find_column(header, lambda text: re.search(r"instrument|voice|name", text))
+    low = find_column(header, lambda text: re.search(r"\blow", text))
+    high = find_column(header, lambda text: re.search(r"\bhigh", text))
+    whole = find_column(header, lambda text: "range" in text or "compass" in text)
     ranges = []
     for row in grid[1:]:
         if name is None or name >= len(row):
@@ -397,7 +241,7 @@ def _table_ranges(grid: Sequence[Sequence[_Cell]]) -> list[PitchRange]:
             continue
         text = " – ".join(row[column].text for column in columns if column is not None)
         notes = [_midi(found) for found in _NOTE.finditer(unicodedata.normalize("NFKC", text))]
-        label = _one_line(_without_notes(row[name].text))
+        label = one_line(_without_notes(row[name].text))
         if label and len(notes) >= 2 and notes[1] > notes[0]:
             ranges.append(PitchRange(label, notes[0], notes[1]))
     return ranges
