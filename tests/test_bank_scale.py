@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import audiobert
 from audiobert.artefacts import sha256_of
 from audiobert.bank import AudioBank, build_bank
 from audiobert.bank.search import build_index, exact_search, tuning_queries
@@ -91,7 +93,8 @@ def test_ray_workers_give_the_same_bank_even_when_one_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where the workers find the fake encoder
+    folders = (Path(__file__).parent, Path(audiobert.__file__).parents[1])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))  # where the workers find the fake encoder
     monkeypatch.setenv("RAY_worker_niceness", "0")  # or they starve on a busy machine
     write_tones(tmp_path / "source", 18)
     (tmp_path / "source" / "bad.wav").write_text("bad")
