@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import audiobert
 from audiobert.artefacts import sha256_of
 from audiobert.bank import AudioBank, build_bank, ray_engine
 from audiobert.bank.search import build_index, exact_search, tuning_queries
@@ -90,8 +91,8 @@ def test_opening_reads_neither_vectors_nor_rows(indexed: AudioBank, monkeypatch:
 @pytest.mark.timeout(280)
 def test_ray_workers_give_the_same_bank_whatever_kills_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
-    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))  # where the workers find the fake encoder
+    folders = (Path(__file__).parent, Path(audiobert.__file__).parents[1])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))  # where the workers find the fake encoder
     monkeypatch.setenv("RAY_worker_niceness", "0")  # or they starve on a busy machine
     monkeypatch.setattr(ray_engine, "_RETRIES", 1)
     entries: list[Entry] = [

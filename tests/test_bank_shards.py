@@ -167,6 +167,8 @@ def test_what_a_shard_holds_and_a_bank_cannot_take_is_listed(tmp_path: Path) -> 
         "d.json": b'{"text": "\\ud800"}',
         "e.wav": sound(tmp_path, 700),
         "e.json": b'{"text": 5, "tag": 7, "original_data": []}',
+        "deep.wav": sound(tmp_path, 650),
+        "deep.json": b'{"x": ' + b"[" * 600 + b"]" * 600 + b"}",
         "f.jpg": b"a picture",
         "g.1.wav": sound(tmp_path, 800),
         "g.2.wav": sound(tmp_path, 900),
@@ -182,7 +184,8 @@ def test_what_a_shard_holds_and_a_bank_cannot_take_is_listed(tmp_path: Path) -> 
     assert (bank.clip(1).caption, bank.clip(1).tags) == ("5", ["7"])
     rejected = rejections(bank)
     assert {name.partition("/")[2]: reason for name, (reason, _) in rejected.items()} == {
-        "a.m4a": "format", "b.wav": "metadata", "c.wav": "metadata", "d.wav": "text", "f": "missing", "g.3": "missing",
+        "a.m4a": "format", "b.wav": "metadata", "c.wav": "metadata", "d.wav": "metadata",
+        "deep.wav": "metadata", "f": "missing", "g.3": "missing",
         "caf\\udce9.wav": "text",
     }  # fmt: skip
     assert "b.json" in rejected["s.tar/b.wav"][1] and "c.txt" in rejected["s.tar/c.wav"][1]

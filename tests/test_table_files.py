@@ -87,7 +87,7 @@ def test_bytes_that_are_not_utf8_refuse_their_row_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 def test_byte_order_marks_line_ends_and_blanks_around_names(tmp_path: Path, line_end: str) -> None:
-    lines = ["path , caption,license", 'a.wav, "a dog, barking", CC0', "b.wav,a cat,CC0"]
+    lines = ["", "path , caption,license", 'a.wav, "a dog, barking", CC0', "b.wav,a cat,CC0"]
     path = table(tmp_path, "clips.csv", "\ufeff" + line_end.join(lines))
     assert list(read_values(path)) == [
         {"path": "a.wav", "caption": "a dog, barking", "license": "CC0"},
@@ -137,6 +137,7 @@ def test_a_table_whose_columns_are_not_known_is_refused(
         ('{"path": "a.wav", "more": {"x": ["\\u0000"]}}', "'more' has a NUL"),
         ('{"path": "a.wav", "\\ud800": 1}', "lone surrogate"),
         ("[" * 100_000, "recursion"),
+        ('{"path": "a.wav", "more": ' + "[" * 600 + "]" * 600 + "}", "'more' is nested too deeply"),
         ('{"path": ' + "1" * 5_000 + "}", "digits"),
         ('{"path": "a.wav"} {"path": "b.wav"}', "Extra data"),
     ],

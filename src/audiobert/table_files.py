@@ -161,7 +161,11 @@ def _open_text(path: Path) -> TextIO:
 
 def _row(number: int, place: str, values: dict[str, Any]) -> Row:
     for column, value in values.items():
-        if fault := text_fault(column) or text_fault(value):
+        try:
+            fault = text_fault(column) or text_fault(value)
+        except RecursionError:
+            return Row(number, place, fault=f"the column {column!a} is nested too deeply; leave it out")
+        if fault:
             return Row(number, place, fault=f"the column {column!a} has {fault}; save the table as UTF-8")
     return Row(number, place, values)
 
@@ -211,7 +215,7 @@ class _Lines:
 def _csv_rows(path: Path, text: TextIO, delimiter: str) -> Iterator[Row]:
     lines = _Lines(text)
     try:
-        header = next(csv.reader(lines, delimiter=delimiter, strict=True), [])
+        header = next(filter(None, csv.reader(lines, delimiter=delimiter, strict=True)), [])  # behind empty lines
     except csv.Error as error:
         raise InputError(f"the header of {path} is not CSV ({error}); give a line with the columns' names") from None
     columns = _column_names(path, header)

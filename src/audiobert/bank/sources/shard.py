@@ -15,6 +15,7 @@ from typing import Any
 from audiobert.bank.clips import given_columns
 from audiobert.bank.sources.entry import Entry
 from audiobert.bank.sources.formats import format_problem, is_audio
+from audiobert.table_files import text_fault
 
 _UNREADABLE = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error)
 _TEXT_EXTENSIONS = (".json", ".txt", ".cls")
@@ -187,6 +188,8 @@ def _add_text(index: _Index, name: str, tar: tarfile.TarFile, member: tarfile.Ta
             record = json.loads(content)
             if not isinstance(record, dict):
                 raise ValueError("it is no object")
+            if fault := text_fault(record):
+                raise ValueError(f"it has {fault}")
             text.record = {**text.record, **record}
         elif value := content.decode("utf-8-sig").strip():
             text.record.setdefault("text" if suffix == ".txt" else "label", value)
