@@ -257,6 +257,9 @@ def test_a_task_includes_another_and_replaces_what_differs(tmp_path: Path) -> No
     assert task.opposite("Louder") == "quieter"
     with pytest.raises(InputError, match="'higher' is none of the words"):
         task.opposite("higher")
+    write(tmp_path, "mine.yaml", "include: pitch.yaml\nname: mine\ncandidates: [louder, quieter]\n")  # a shipped one
+    assert find_task(str(path)).columns == find_task("pitch").columns
+    assert find_task(str(path)).pair == ("louder", "quieter")
     write(tmp_path, "mine.yaml", "include: mine.yaml\nname: mine\n")
     with pytest.raises(InputError, match="includes itself"):
         find_task(str(path))

@@ -1,7 +1,7 @@
 """Tasks are data: a YAML file here, or one that a user gives, says where a task's rows are and how they are asked.
 
-A file may `include` another one beside it; its own top-level keys replace the included ones. Training reads the same
-files: the splits, the columns, and the words of a comparison are written nowhere else.
+A file may `include` another one, beside it or shipped here; its own top-level keys replace the included ones. Training
+reads the same files: the splits, the columns, and the words of a comparison are written nowhere else.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from audiobert.errors import InputError
 
 SPLITS = ("train", "dev", "test", "wiki")
+_FOLDER = Path(str(files("audiobert.auditorybench.tasks")))
 
 
 class Columns(BaseModel):
@@ -145,15 +146,16 @@ def _read_yaml(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
         return content
     if not isinstance(included, str):
         raise InputError(f"{path}: include must be the path of one YAML file")
-    return _read_yaml(path.parent / included, (*including, path.resolve())) | content
+    beside, shipped = path.parent / included, _FOLDER / included
+    base = shipped if not beside.exists() and shipped.exists() else beside
+    return _read_yaml(base, (*including, path.resolve())) | content
 
 
 @cache
 def builtin_tasks() -> dict[str, Task]:
     """Return the tasks that ship with the package, by name, AuditoryBench's first."""
-    folder = Path(str(files("audiobert.auditorybench.tasks")))
     # A file whose name begins with "_" is there to be included.
-    tasks = [task_from_yaml(path) for path in sorted(folder.glob("[!_]*.yaml"))]
+    tasks = [task_from_yaml(path) for path in sorted(_FOLDER.glob("[!_]*.yaml"))]
     tasks.sort(key=lambda task: (task.benchmark, task.name))
     return {task.name: task for task in tasks}
 
