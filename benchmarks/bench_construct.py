@@ -24,7 +24,7 @@ def run() -> list[dict[str, Any]]:
     import httpx
 
     from audiobert.construct.asking import Asker
-    from audiobert.construct.llm import LlmSettings
+    from audiobert.construct.llm_settings import LlmSettings
     from audiobert.construct.prompts import load_prompt
     from audiobert.construct.store import Store
     from scripted_server import Fault, ScriptedServer

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import soundfile
 
 from audiobert.audio import MEL_BINS, SAMPLE_RATE_HZ, Attributes
-from audiobert.bank import AudioBank
+from audiobert.bank import AudioBank, build_bank
 from audiobert.bank.build import add_index
+from audiobert.bank.sources import Entry
 from audiobert.bank.store import write_bank
 from audiobert.features import AUDIO_ENCODER, CLAP, Features, LogMel, Makers
 
@@ -63,10 +66,28 @@ class FakeEncoder:
         return clap / np.linalg.norm(clap, axis=1, keepdims=True), means @ to_knowledge / 100
 
 
+@dataclass(frozen=True)
+class DeadlyEntry(Entry):
+    """An entry that ends the process that opens it."""
+
+    def open(self) -> BinaryIO:
+        os._exit(11)
+
+
 def name_vector(name: str, width: int = 8) -> np.ndarray:
     """The unit vector that the fake encoder makes of a name."""
     vector = np.random.default_rng(list(name.encode())).standard_normal(width)
     return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def built(source: Any, out: Path) -> AudioBank:
+    build_bank(source, out, FakeEncoder(), workers=0)
+    return AudioBank.open(out)
+
+
+def rejections(bank: AudioBank) -> dict[str, tuple[str, str]]:
+    lines = (bank.folder / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    return {row["id"]: (row["reason"], row["detail"]) for row in map(json.loads, lines)}
 
 
 def write_tone(path: Path, frequency_hz: float, seconds: float = 0.4, rate: int = SAMPLE_RATE_HZ) -> None:

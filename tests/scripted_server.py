@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import threading
 import time
 from collections import Counter
@@ -184,6 +185,15 @@ class Fault:
 Script = Callable[[int, dict[str, Any]], Fault | None]
 
 
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that hang up."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class ScriptedServer:
     """The server, running in a thread while the `with` block lasts.
 
@@ -192,7 +202,8 @@ class ScriptedServer:
     script
         Called with the number of the request (from 0) and its body; a `Fault` to play, or None to answer.
     answer
-        Turns (kind of answer, fields) into the text of the completion; the rule-based model by default.
+        Turns (kind of answer, fields) into the text of the completion; the rule-based model by default. Of a chat
+        that is no prompt of the construction, the kind is "" and the fields are `{"text": the last message}`.
     formats
         The `response_format` types that the server understands; others are refused with 400, as servers do.
     """
@@ -207,6 +218,7 @@ class ScriptedServer:
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.answered: Counter[str] = Counter()
+        self.open_connections = 0
         self._lock = threading.Lock()
         owner = self
 
@@ -216,11 +228,20 @@ class ScriptedServer:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
+            def setup(self) -> None:
+                super().setup()
+                with owner._lock:
+                    owner.open_connections += 1
+
+            def finish(self) -> None:
+                with owner._lock:
+                    owner.open_connections -= 1
+                super().finish()
+
             def do_POST(self) -> None:
                 owner._play(self)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _QuietServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
@@ -287,7 +308,9 @@ class ScriptedServer:
 
     def _complete(self, body: dict[str, Any]) -> str:
         messages = body["messages"]
-        kind = next(name for name in ANSWERS if f'"title": "{name}"' in messages[0]["content"])
+        kind = next((name for name in ANSWERS if f'"title": "{name}"' in messages[0]["content"]), "")
+        if not kind:
+            return self.answer(kind, {"text": messages[-1]["content"]}) if self.answer else "yes"
         repair = messages[-1]["content"].startswith("That is not the wanted JSON")
         fields = json.loads(messages[-3 if repair else -1]["content"])
         if self.answer is not None:

@@ -1,13 +1,14 @@
-import threading
+"""LoRA: added for training, saved, and folded into a copy of the weights."""
 
 import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from audiobert.adapters import ALL_LINEAR, AUDIO, LANGUAGE, QUERY_KEY_VALUE, Adapters, LoraSettings
-from audiobert.errors import ArtefactError
+from audiobert.adapters import LoraSettings, add_lora, copy_sharing_embeddings, fold_lora, lora_parameters, lora_state
+from audiobert.errors import ArtefactError, InputError
 
 IDS = torch.tensor([[5, 6, 7, 8]])
+SETTINGS = LoraSettings(rank=4, alpha=8, dropout=0.0, targets="all-linear")
 
 
 @pytest.fixture
@@ -20,97 +21,62 @@ def model():
     return BertForMaskedLM(config).eval().requires_grad_(False)
 
 
-def trained(adapters, name):
-    for key, parameter in adapters.parameters(name).items():
-        if "lora_B" in key:
-            torch.nn.init.normal_(parameter, std=0.3)
-
-
 def logits(model):
     with torch.no_grad():
         return model(input_ids=IDS).logits
 
 
-def test_switched_off_is_bit_for_bit_the_model_before(model):
+def trained(model):
+    copy = copy_sharing_embeddings(model)
+    for name, parameter in add_lora(copy, SETTINGS).items():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return copy
+
+
+def test_a_new_lora_changes_nothing_and_alone_receives_gradients(model):
+    copy = copy_sharing_embeddings(model)
+    matrices = add_lora(copy, SETTINGS)
+    torch.testing.assert_close(logits(copy), logits(model))
+    assert len(matrices) == 2 * 2 * 6  # A and B, two layers, six linear layers each
+    wanting = {id(parameter) for parameter in copy.parameters() if parameter.requires_grad}
+    assert wanting == {id(parameter) for parameter in matrices.values()}
+
+
+def test_the_paper_adapts_query_key_and_value(model):
+    names = add_lora(copy_sharing_embeddings(model), LoraSettings(rank=4, alpha=8))
+    assert {name.split(".")[-3] for name in names} == {"query", "key", "value"}
+
+
+def test_folding_gives_what_the_adapter_computes_and_leaves_the_plain_model_as_it_was(model):
     before = logits(model)
-    adapters = Adapters(model)
-    adapters.add(LANGUAGE, LoraSettings(4, 8, 0.0, ALL_LINEAR))
-    adapters.add(AUDIO, LoraSettings(4, 8, 0.0, QUERY_KEY_VALUE))
-    trained(adapters, LANGUAGE)
-    trained(adapters, AUDIO)
+    adapted = trained(model)
+    matrices = {name: value.float() for name, value in lora_parameters(adapted).items()}
+    folded = copy_sharing_embeddings(model)
+    fold_lora(folded, matrices, SETTINGS, "a file")
+    torch.testing.assert_close(logits(folded), logits(adapted), rtol=1e-4, atol=1e-5)
     assert torch.equal(logits(model), before)
-    with adapters.on(LANGUAGE):
-        language = logits(model)
-        with adapters.on(LANGUAGE, AUDIO):
-            both = logits(model)
-        assert torch.equal(logits(model), language)
-    assert torch.equal(logits(model), before)
-    assert not torch.allclose(language, before)
-    assert not torch.allclose(both, language)
+    assert not torch.allclose(logits(folded), before)
 
 
-def test_only_the_trained_adapter_receives_gradients(model):
-    adapters = Adapters(model)
-    adapters.add(LANGUAGE, LoraSettings(4, 8, 0.0, ALL_LINEAR))
-    adapters.add(AUDIO, LoraSettings(4, 8, 0.0, QUERY_KEY_VALUE))
-    adapters.set(LANGUAGE, AUDIO, train=AUDIO)
-    wanting = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    assert wanting
-    assert all(f".{AUDIO}." in name for name in wanting)
+def test_copies_share_the_word_embeddings_and_nothing_else(model):
+    copy = copy_sharing_embeddings(model)
+    shared = {id(p) for p in model.parameters()} & {id(p) for p in copy.parameters()}
+    assert shared == {id(p) for p in model.get_input_embeddings().parameters()}
+    assert copy.get_output_embeddings().weight is model.get_input_embeddings().weight  # still tied
 
 
-def test_an_adapter_in_training_stays_so_when_it_is_off_for_a_moment(model):
-    adapters = Adapters(model)
-    adapters.add(AUDIO, LoraSettings(4, 8, 0.0, QUERY_KEY_VALUE))
-    adapters.set(AUDIO, train=AUDIO)
-    with adapters.on():
-        pass
-    assert all(parameter.requires_grad for parameter in adapters.parameters(AUDIO).values())
+def test_saved_matrices_that_do_not_fit_are_refused(model):
+    state = lora_state(trained(model))
+    assert all(value.dtype == torch.float16 for value in state.values())
+    first = min(state)
+    with pytest.raises(ArtefactError, match="no linear layer other"):
+        fold_lora(model, {first.replace("bert", "other"): state[first]}, SETTINGS, "a file")
+    low = next(name for name in state if "lora_A" in name)
+    with pytest.raises(ArtefactError, match="matrices"):
+        fold_lora(model, state | {low: torch.zeros(4, 3)}, SETTINGS, "a file")
 
 
-def test_target_modules_are_those_that_are_named(model):
-    adapters = Adapters(model)
-    adapters.add(LANGUAGE, LoraSettings(4, 8, 0.0, ALL_LINEAR))
-    adapters.add(AUDIO, LoraSettings(4, 8, 0.0, QUERY_KEY_VALUE))
-    assert len(adapters.parameters(LANGUAGE)) == 2 * 2 * 6  # A and B, two layers, six linear layers each
-    assert len(adapters.parameters(AUDIO)) == 2 * 2 * 3
-    assert not any("cls." in name for name in adapters.parameters(LANGUAGE))
-
-
-def test_saved_weights_come_back(model):
-    adapters = Adapters(model)
-    adapters.add(AUDIO, LoraSettings(4, 8, 0.0, QUERY_KEY_VALUE))
-    trained(adapters, AUDIO)
-    state = adapters.state(AUDIO)
-    for parameter in adapters.parameters(AUDIO).values():
-        torch.nn.init.zeros_(parameter)
-    adapters.load(AUDIO, state)
-    assert all(torch.equal(p.half(), state[k]) for k, p in adapters.parameters(AUDIO).items())
-    with pytest.raises(ArtefactError, match="does not fit this backbone"):
-        adapters.load(AUDIO, {"other": torch.zeros(1)})
-    name = min(state)
-    with pytest.raises(ArtefactError, match=r"has shape \(1,\)"):
-        adapters.load(AUDIO, state | {name: torch.zeros(1)})
-
-
-def test_threads_do_not_see_each_others_adapters(model):
-    adapters = Adapters(model)
-    adapters.add(AUDIO, LoraSettings(4, 8, 0.0, QUERY_KEY_VALUE))
-    trained(adapters, AUDIO)
-    plain = logits(model)
-    with adapters.on(AUDIO):
-        adapted = logits(model)
-    wrong = []
-
-    def work(names, wanted):
-        for _ in range(50):
-            with adapters.on(*names):
-                if not torch.equal(logits(model), wanted):
-                    wrong.append(names)
-
-    threads = [threading.Thread(target=work, args=a) for a in (((), plain), ((AUDIO,), adapted))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+def test_a_model_without_such_layers_is_refused():
+    with pytest.raises(InputError, match="has no layers that match"):
+        add_lora(torch.nn.Linear(2, 2), SETTINGS)

@@ -1,12 +1,12 @@
-"""A chat server, played by a scripted one on the loopback: retries, cache, limits, faults."""
+"""The adapter of a chat server: what it asks, what counts as an answer, and where the key goes."""
 
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,59 +16,19 @@ import auditorybench_toys as toys
 from audiobert.auditorybench.evaluate import ask, evaluate, make_plan
 from audiobert.auditorybench.models import ModelOptions
 from audiobert.auditorybench.models.chat import ChatModel, ChatOptions
-from audiobert.errors import InputError, RemoteError
-
-Script = Callable[[int, str], tuple[int, Any]]
-
-
-class Server:
-    """Answers the n-th request with what `script(n, question)` says: a status and a body."""
-
-    def __init__(self) -> None:
-        self.script: Script = lambda _, question: (200, reply("higher" if "higher" in question else "cat"))
-        self.requests: list[dict[str, Any]] = []
-        self.keys: list[str | None] = []
-        self.at_once = self.most_at_once = 0
-        self.pause_s = 0.0
-        lock = threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    outer.requests.append({"path": self.path, **body})
-                    outer.keys.append(self.headers.get("Authorization"))
-                    number = len(outer.requests)
-                    outer.at_once += 1
-                    outer.most_at_once = max(outer.most_at_once, outer.at_once)
-                time.sleep(outer.pause_s)
-                status, content = outer.script(number, body["messages"][0]["content"])
-                data = content if isinstance(content, bytes) else json.dumps(content).encode()
-                with lock:
-                    outer.at_once -= 1
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+from audiobert.cli import run as command_line
+from audiobert.errors import InputError, MissingExtraError, RemoteError
+from scripted_server import Fault, ScriptedServer
 
 
-def reply(text: str) -> dict[str, Any]:
-    return {"choices": [{"message": {"role": "assistant", "content": text}}]}
+def _answer(_: str, fields: dict[str, Any]) -> str:
+    return "higher" if "higher" in fields["text"] else "cat"
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.http.shutdown()
+def server() -> Iterator[ScriptedServer]:
+    with ScriptedServer(answer=_answer) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -76,100 +36,194 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toys.make_benchmark(tmp_path_factory.mktemp("benchmark"))
 
 
-def model(server: Server, cache: Path, **options: Any) -> ChatModel:
+def model(server: ScriptedServer, cache: Path, **options: Any) -> ChatModel:
     settings: dict[str, Any] = {"base_url": server.url, "cache": cache, "pause_s": 0.01, "retries": 2, **options}
     return ChatModel("toy", ChatOptions(**settings))
 
 
 def test_answers_are_asked_once_and_scored(
-    server: Server, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TOY_KEY", "secret")
+    monkeypatch.setenv("TOY_KEY", "very-secret")
     options = ModelOptions(base_url=server.url, chat={"cache": tmp_path, "pause_s": 0.01, "key_variable": "TOY_KEY"})
     (report,) = evaluate(["toy"], data, splits=["dev"], options=options)
     animal, pitch = report["results"]
     assert animal["correct"] == 1
     assert pitch["accuracy"] == 0.6
     assert pitch["both_ways"]["accuracy"] == 0
-    asked = len(server.requests)
-    assert asked == animal["n"] + 2 * pitch["n"]
-    assert server.requests[0]["path"] == "/v1/chat/completions"
-    assert set(server.keys) == {"Bearer secret"}
-    assert "secret" not in json.dumps(report)
-    assert not any("secret" in path.read_text() for path in tmp_path.rglob("*.json"))
+    asked = server.requests
+    assert asked == len(server.answered) <= animal["n"] + 2 * pitch["n"]
+    assert server.bodies[0] == {
+        "model": "toy",
+        "messages": server.bodies[0]["messages"],
+        "temperature": 0.0,
+        "max_tokens": 32,
+    }
+    assert {headers["Authorization"] for headers in server.headers} == {"Bearer very-secret"}
+    assert "very-secret" not in json.dumps(report)
+    assert not any(b"very-secret" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     evaluate(["toy"], data, splits=["dev"], options=options)
-    assert len(server.requests) == asked
+    assert server.requests == asked
 
 
-def test_passing_faults_are_tried_again(server: Server, data: Path, tmp_path: Path) -> None:
-    faults = {1: (503, b"busy"), 2: (200, b"<html>"), 3: (429, b"slow down")}
-    server.script = lambda number, _: faults.get(number, (200, reply("bird")))
+def test_another_server_or_model_is_asked_anew(server: ScriptedServer, data: Path, tmp_path: Path) -> None:
     (part,) = make_plan(data, ["animal"], ["dev"], limit=1).parts
-    with pytest.raises(RemoteError, match="answered 429"):
+    ask(model(server, tmp_path), part)
+    ask(model(server, tmp_path), part)
+    assert server.requests == 1
+    ask(model(server, tmp_path, temperature=0.5), part)
+    ask(ChatModel("other", ChatOptions(server.url, cache=tmp_path)), part)
+    assert server.requests == 3
+    with ScriptedServer(answer=_answer) as second:
+        ask(model(second, tmp_path), part)
+        assert second.requests == 1
+
+
+def test_passing_faults_are_tried_again(server: ScriptedServer, data: Path, tmp_path: Path) -> None:
+    faults = [Fault(503, "busy"), Fault(200, "<html>"), Fault(429, "slow down")]
+    server.script = lambda number, _: faults[number] if number < 3 else None
+    server.answer = lambda *_: "bird"
+    (part,) = make_plan(data, ["animal"], ["dev"], limit=1).parts
+    with pytest.raises(RemoteError, match="failed 3 times, at last with: HTTP 429 slow down"):
         ask(model(server, tmp_path, concurrency=1), part)
     (answered,) = ask(model(server, tmp_path, concurrency=1), part)
     assert answered.prediction.text == "bird"
 
 
-def test_what_was_answered_before_a_fault_is_kept(server: Server, data: Path, tmp_path: Path) -> None:
-    server.script = lambda number, _: (200, reply("cat")) if number <= 3 else (401, b"no such key")
+def test_what_was_answered_before_a_fault_is_kept(server: ScriptedServer, data: Path, tmp_path: Path) -> None:
+    server.script = lambda number, _: Fault(401, "no such key") if number >= 3 else None
     (part,) = make_plan(data, ["animal"], ["dev"]).parts
-    with pytest.raises(RemoteError) as error:
+    with pytest.raises(
+        RemoteError, match=r"HTTP 401 no such key.*3 of 6 answers are kept in .*again to resume"
+    ) as error:
         ask(model(server, tmp_path, concurrency=1), part)
     assert error.value.exit_code == 1
-    assert "refused" in str(error.value)
-    assert "401 no such key" in str(error.value)
-    assert "animal_sound_recognition_dev.csv, row 3" in str(error.value)
-    assert "3 of 6 answers are kept" in str(error.value)
-    server.script = lambda *_: (200, reply("cat"))
-    server.requests.clear()
+    server.script = None
+    before = server.requests
     assert len(ask(model(server, tmp_path, concurrency=1), part)) == 6
-    assert len(server.requests) == 3
+    assert server.requests - before == 3
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"choices": []}', b'{"choices": [{"message": {"content": null}}]}'])
-def test_nonsense_is_no_answer(server: Server, data: Path, tmp_path: Path, body: bytes) -> None:
-    server.script = lambda *_: (200, body)
+NOTHING = [
+    (Fault(200, ""), "the body is no chat completion"),
+    (Fault(200, "[]"), "the body is no chat completion"),
+    (Fault(200, '{"choices": []}'), "the body is no chat completion"),
+    (Fault(200, '{"choices": [{"message": {"content": null}}]}'), "animal_sound_recognition_dev.csv, row 0.*empty"),
+    (
+        Fault(200, '{"choices": [{"message": {"content": null}, "finish_reason": "length"}]}'),
+        "animal_sound_recognition_dev.csv, row 0.*length",
+    ),
+    (Fault(400, "too long"), "animal_sound_recognition_dev.csv, row 0.*HTTP 400 too long"),
+]
+
+
+@pytest.mark.parametrize(("fault", "message"), NOTHING)
+def test_nonsense_is_no_answer(server: ScriptedServer, data: Path, tmp_path: Path, fault: Fault, message: str) -> None:
+    server.script = lambda *_: fault
     (part,) = make_plan(data, ["animal"], ["dev"], limit=1).parts
-    with pytest.raises(RemoteError, match="answered no chat completion"):
+    with pytest.raises(RemoteError, match=message):
         ask(model(server, tmp_path), part)
-    assert not list(tmp_path.rglob("*.json"))
+    server.script = None
+    (answered,) = ask(model(server, tmp_path), part)  # nothing of it was cached
+    assert answered.prediction.text == "cat"
 
 
 def test_a_server_that_is_down_is_named(data: Path, tmp_path: Path) -> None:
     options = ChatOptions("http://127.0.0.1:9/v1", retries=1, pause_s=0.01, cache=tmp_path)
     (part,) = make_plan(data, ["animal"], ["dev"], limit=1).parts
-    with pytest.raises(RemoteError, match=r"http://127\.0\.0\.1:9/v1 cannot be reached .* 2 tries"):
+    with pytest.raises(RemoteError, match=r"http://127\.0\.0\.1:9/v1 failed 2 times, at last with: ConnectError"):
         ask(ChatModel("toy", options), part)
 
 
-def test_a_slow_server_times_out(server: Server, data: Path, tmp_path: Path) -> None:
-    server.pause_s = 0.5
-    (part,) = make_plan(data, ["animal"], ["dev"], limit=1).parts
-    with pytest.raises(RemoteError, match=r"no answer within 0\.1 s"):
-        ask(model(server, tmp_path, timeout_s=0.1, retries=0), part)
+def test_no_more_requests_at_once_than_allowed(server: ScriptedServer, data: Path, tmp_path: Path) -> None:
+    lock, at_once, most = threading.Lock(), 0, 0
 
+    def script(*_: Any) -> None:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.03)
+        with lock:
+            at_once -= 1
 
-def test_no_more_requests_at_once_than_allowed(server: Server, data: Path, tmp_path: Path) -> None:
-    server.pause_s = 0.03
+    server.script = script
     (part,) = make_plan(data, ["pitch"], ["dev"]).parts
     ask(model(server, tmp_path, concurrency=3), part)
-    assert 1 < server.most_at_once <= 3
+    assert 1 < most <= 3
 
 
-def test_a_damaged_answer_in_the_cache_is_asked_again(server: Server, data: Path, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_named_and_kept(server: ScriptedServer, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "answers.sqlite").write_bytes(b"not a database, not at all" * 50)
     (part,) = make_plan(data, ["animal"], ["dev"], limit=1).parts
-    ask(model(server, tmp_path), part)
-    (path,) = tmp_path.rglob("*.json")
-    path.write_text("{")
-    ask(model(server, tmp_path), part)
-    assert len(server.requests) == 2
-    assert json.loads(path.read_text())["reply"] == "cat"
+    with pytest.raises(Exception, match=r"answers\.sqlite is no cache of answers"):
+        ask(model(server, tmp_path), part)
+    assert (tmp_path / "answers.sqlite").read_bytes() == b"not a database, not at all" * 50
 
 
-def test_wrong_use_is_refused(server: Server, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no http"):
-        ChatModel("toy", ChatOptions("localhost:8000", cache=tmp_path))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"base_url": "localhost:8000"}, r"--base-url: give a URL such as http://127\.0\.0\.1:8000/v1"),
+        ({"base_url": "http://me:pw@127.0.0.1/v1"}, "--base-url: no key in the URL"),
+        ({"key_variable": "sk-0123"}, "--key-variable: give the name of an environment variable, not the key itself"),
+        ({"key_variable": "TOY_NO_KEY"}, "TOY_NO_KEY .* is empty"),
+    ],
+)
+def test_wrong_use_is_refused(data: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    (part,) = make_plan(data, ["animal"], ["dev"], limit=1).parts
+    with pytest.raises(InputError, match=message) as error:
+        ask(ChatModel("toy", ChatOptions(**{"base_url": "http://127.0.0.1:9/v1", "cache": tmp_path, **options})), part)
+    assert "pw" not in str(error.value) and "sk-0123" not in str(error.value)
+
+
+def test_candidates_cannot_be_ranked(server: ScriptedServer, data: Path, tmp_path: Path) -> None:
     (part,) = make_plan(data, ["animal"], ["dev"], "candidates").parts
     with pytest.raises(InputError, match="cannot rank candidates"):
         ask(model(server, tmp_path), part)
+
+
+@pytest.mark.parametrize(
+    ("url", "named", "sent"),
+    [
+        ("https://api.example.org/v1", None, True),
+        ("http://127.0.0.1:8000/v1", None, True),
+        ("http://[::1]:8000/v1", None, True),
+        ("http://localhost/v1", None, True),
+        ("http://10.0.0.7/v1", None, False),
+        ("http://api.example.org/v1", None, False),
+        ("http://127.0.0.1.example.org/v1", None, False),
+        ("http://localhost.example.org/v1", None, False),
+        ("http://api.example.org/v1", "OPENAI_API_KEY", True),
+    ],
+)
+def test_the_usual_key_goes_to_this_machine_over_https_or_where_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, url: str, named: str | None, sent: bool
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-0123")
+    settings = ChatOptions(url, key_variable=named).settings("toy")
+    assert settings.api_key_env == ("OPENAI_API_KEY" if sent else None)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert ChatOptions(url).settings("toy").api_key_env is None
+
+
+def test_a_missing_extra_is_one_line(
+    server: ScriptedServer, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tenacity", None)
+    (part,) = make_plan(data, ["animal"], ["dev"], limit=1).parts
+    with pytest.raises(MissingExtraError, match=r"'tenacity': pip install 'audiobert\[eval\]'"):
+        ask(model(server, tmp_path), part)
+
+
+def test_the_command_asks_the_server(
+    server: ScriptedServer, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-0123")
+    arguments = ["evaluate", "toy", "--data", str(data), "--tasks", "animal", "--splits", "dev", "--json"]
+    arguments += ["--base-url", server.url, "--cache", str(tmp_path)]
+    assert command_line(arguments) == 0
+    assert {headers["Authorization"] for headers in server.headers} == {"Bearer sk-0123"}
+    monkeypatch.setenv("OTHER_KEY", "sk-other")
+    assert command_line([*arguments, "--limit", "1", "--key-variable", "OTHER_KEY"]) == 0
+    assert server.requests == 6

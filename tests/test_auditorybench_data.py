@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -94,11 +96,12 @@ def test_empty_span_is_kept_and_unaligned(tmp_path: Path) -> None:
     [
         ("", "is empty"),
         ("animal,description,sentence\n", "no rows"),
-        ("animal,sound,sentence\ncat,meow,A [MASK].\n", "no column 'span / description'"),
+        ("animal,sound,sentence\ncat,meow,A [MASK].\n", "no column 'span' or 'description'"),
         ("pet,description,sentence\ncat,meow,A [MASK].\n", "no column 'animal'"),
         ("animal,description,sentence\ncat,meow\n", "line 2: 2 fields, but the header has 3"),
         ("animal,description,sentence\ncat,meow,A cat meows.\n", "line 2: the sentence has no [MASK]"),
         ("animal,description,sentence\n,meow,A [MASK] meows.\n", "line 2: the answer is empty"),
+        ("animal,description,sentence,animal\ncat,meow,A [MASK] meows.,dog\n", "the column 'animal' twice"),
         ('animal,description,sentence\ncat,meow,"A [MASK] meows.\n', "not CSV"),
         (b"animal,description,sentence\ncat,miau\xff,A [MASK].\n", "not UTF-8"),
     ],
@@ -132,19 +135,30 @@ def test_train_that_holds_the_test_rows_is_refused(tmp_path: Path) -> None:
         data.load_split(tmp_path, "animal", "train")
 
 
-def test_train_with_the_test_split_s_checksum_or_size_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path, "animal_sound_recognition_train.csv", ANIMAL_DEV)
+@pytest.mark.parametrize("saved_again", [False, True])
+def test_train_with_the_test_split_s_checksum_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved_again: bool
+) -> None:
+    content = ANIMAL_DEV.encode()
     test = published_file("animal", "test")
     assert test is not None
-    rows = data.load_split(tmp_path, "animal", "train")
-    with pytest.raises(InputError, match="the test split's number"):
-        data.refuse_test_as_train(tmp_path, "animal", path, rows * test.captions)
-    object.__setattr__(test, "sha256", hashlib.sha256(ANIMAL_DEV.encode()).hexdigest())
-    try:
-        with pytest.raises(InputError, match="byte for byte"):
-            data.load_split(tmp_path, "animal", "train")
-    finally:
-        object.__setattr__(test, "sha256", "97ac96eb193210a8f784499c0730fc9cc3a9b226a699d2e16c5f1ad7d3568721")
+    published = replace(test, sha256=hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(data, "published_file", lambda *_: published)
+    write(
+        tmp_path,
+        "animal_sound_recognition_train.csv",
+        b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n") if saved_again else content,
+    )
+    with pytest.raises(InputError, match="is the test split under the name of train"):
+        data.load_split(tmp_path, "animal", "train")
+
+
+def test_a_train_file_with_as_many_rows_as_test_is_taken(tmp_path: Path) -> None:
+    test = published_file("animal", "test")
+    assert test is not None
+    rows = "".join(f"cat,meow {i},Meow {i} is the sound a [MASK] makes.\n" for i in range(test.captions))
+    write(tmp_path, "animal_sound_recognition_train.csv", "animal,span,sentence\n" + rows)
+    assert len(data.load_split(tmp_path, "animal", "train")) == test.captions
 
 
 def test_a_task_of_one_s_own_needs_no_code(tmp_path: Path) -> None:
@@ -175,10 +189,101 @@ chat: "{blank}"
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("B", "magpie"), ("(b)", "magpie"), ("Magpie", "magpie"), ("B. magpie", "magpie"), ("1", "magpie"), ("E", None)],
+    [
+        ("B", "magpie"),
+        ("(b)", "magpie"),
+        ("Magpie", "magpie"),
+        ("B. magpie", "magpie"),
+        ("1", None),
+        ("E", None),
+        ("A. magpie", None),
+        ("Z. magpie", None),
+    ],
 )
-def test_answers_by_letter_number_or_text(value: str, expected: str | None) -> None:
+def test_answers_by_letter_or_text(value: str, expected: str | None) -> None:
     assert data.resolve_choice(value, ["owl", "magpie", "eagle"]) == expected
+
+
+OPTIONS = """
+include: {common}
+name: options
+title: Options
+files: {{test: [options.csv]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("question,choices,answer\nWhere?,a park|a pool,a pool\n", "line 2: 'choices' is no list of options: 'a park|"),
+        ("question,choices,answer\nWhere?,\"{'A': 'a park'}\",a park\n", "is no list of options"),
+        ("question,choices,answer\nWhere?,\"[1, 2]\",1\n", "is no list of options"),
+        ("question,A,B,label\nWhich?,thunder,click,1\n", "line 2: the answer is the number 1"),
+        ("question,A,B,label\nWhich?,thunder,click,louder\n", "line 2: the answer 'louder' is none of the options"),
+        ("question,answer\nWhich is louder?,thunder\nWhich is louder?,click\n", "no column of options ('A', 'B'"),
+    ],
+)  # fmt: skip
+def test_options_that_are_not_known_are_refused_and_not_guessed(tmp_path: Path, content: str, says: str) -> None:
+    common = Path(str(files("audiobert.auditorybench.tasks"))) / "_plus_plus.yaml"
+    task = write(tmp_path, "options.yaml", OPTIONS.format(common=common))
+    write(tmp_path, "options.csv", content)
+    with pytest.raises(InputError) as error:
+        data.load_split(tmp_path, str(task), "test")
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(("first", "answer"), [(0, "click"), (1, "thunder")])
+def test_a_task_says_where_numbers_of_options_begin(tmp_path: Path, first: int, answer: str) -> None:
+    task = write(
+        tmp_path,
+        "numbers.yaml",
+        "name: numbers\ntitle: Numbers\nbenchmark: mine\nkind: multiple-choice\nfiles: {test: [numbers.csv]}\n"
+        f"columns: {{text: [question], answer: [label], choices: [[A], [B]], first_number: {first}}}\n"
+        'candidates: row\nprompt: "{blank}"\nchat: "{blank}"\n',
+    )
+    write(tmp_path, "numbers.csv", "question,A,B,label\nWhich is louder?,thunder,click,1\n")
+    (row,) = data.load_split(tmp_path, str(task), "test")
+    assert row.answer == answer
+
+
+def test_a_task_includes_another_and_replaces_what_differs(tmp_path: Path) -> None:
+    common = "title: Common\nkind: comparison\nfiles: {dev: [a.csv]}\ncandidates: [louder, quieter]\n" + (
+        'columns: {text: [s], answer: [a], spans: [[x], [y]]}\nprompt: "{blank}"\nchat: "{blank}"\n'
+    )
+    write(tmp_path, "tasks/common.yaml", common)
+    path = write(tmp_path, "mine.yaml", "include: tasks/common.yaml\nname: mine\nfiles: {test: [b.csv]}\n")
+    task = find_task(str(path))
+    assert (task.name, task.title, task.splits, task.pair) == ("mine", "Common", ["test"], ("louder", "quieter"))
+    assert task.opposite("Louder") == "quieter"
+    with pytest.raises(InputError, match="'higher' is none of the words"):
+        task.opposite("higher")
+    write(tmp_path, "mine.yaml", "include: mine.yaml\nname: mine\n")
+    with pytest.raises(InputError, match="includes itself"):
+        find_task(str(path))
+    write(tmp_path, "mine.yaml", "include: nowhere.yaml\nname: mine\n")
+    with pytest.raises(InputError, match="cannot read the task file"):
+        find_task(str(path))
+
+
+@pytest.mark.parametrize("words", ["[louder]", "[louder, Louder]", "[a, b, c]", "row", "train-answers"])
+def test_a_comparison_has_two_words(tmp_path: Path, words: str) -> None:
+    text = (
+        f"name: mine\ntitle: Mine\nkind: comparison\nfiles: {{dev: [a.csv]}}\ncandidates: {words}\n"
+        'columns: {text: [s], answer: [a], spans: [[x], [y]]}\nprompt: "{blank}"\nchat: "{blank}"\n'
+    )
+    with pytest.raises(InputError, match="two different words"):
+        find_task(str(write(tmp_path, "mine.yaml", text)))
+
+
+def test_a_sentence_with_two_answers_keeps_both(tmp_path: Path) -> None:
+    text = "animal,description,sentence\nbird,chirp,A [MASK] can chirp.\ncricket,chirp,A [MASK] can chirp.\n"
+    write(tmp_path, "animal_sound_recognition_dev.csv", text + "owl,hoot,A [MASK] calls.\n")
+    aligned = data.aligned_rows(data.load_split(tmp_path, "animal", "dev"))
+    assert [(row.text, row.answer) for row in aligned] == [
+        ("A [MASK] can chirp.", "bird"),
+        ("A [MASK] can chirp.", "cricket"),
+    ]
+    assert all(row.text[slice(*row.spans[0])] == "chirp" for row in aligned)
 
 
 def test_the_published_files(shared: Path) -> None:

@@ -18,14 +18,14 @@ from scipy import sparse
 import auditorybench_toys as toys
 from audiobert.auditorybench.data import Row, load_split
 from audiobert.auditorybench.detection import detector_scores, evaluate_detectors
-from audiobert.auditorybench.evaluate import ask, evaluate, make_plan, over_seeds, parse_protocol, parse_seeds
-from audiobert.auditorybench.metrics import Answered, Seen, summarise
-from audiobert.auditorybench.models import ModelOptions, load_model
+from audiobert.auditorybench.evaluate import ask, evaluate, make_plan, merge_seeds, parse_protocol, parse_seeds
+from audiobert.auditorybench.metrics import Answered, Seen, rows_by_seed, share, summarise
+from audiobert.auditorybench.models import ModelOptions, load_adapter
 from audiobert.auditorybench.models.audiobert import AudioBertModel
 from audiobert.auditorybench.models.controls import merge_proportional_columns
 from audiobert.auditorybench.models.masked import MaskedLanguageModel
 from audiobert.auditorybench.protocol import Prediction, choose
-from audiobert.auditorybench.questions import Question, flip, make_question, normalise, swap_spans
+from audiobert.auditorybench.questions import Question, flip, make_question, normalise_reply, swap_spans
 from audiobert.auditorybench.tasks import find_task
 from audiobert.errors import InputError
 
@@ -95,7 +95,7 @@ def test_two_masks_are_refused_with_the_row() -> None:
     [(' "The Cat."\nmore', "cat"), ("<think>dog</think>an Owl", "owl"), ("River  otter!", "river otter"), ("", "")],
 )
 def test_replies_are_normalised(reply: str, word: str) -> None:
-    assert normalise(reply) == word
+    assert normalise_reply(reply) == word
 
 
 @pytest.mark.parametrize(
@@ -153,17 +153,25 @@ def test_living_on_the_prior_shows_both_ways_round() -> None:
 
 
 def test_several_seeds_give_mean_and_spread() -> None:
-    runs = [{"task": "a", "split": "dev", "n": 10, "correct": c, "rows_correct": ""} for c in (4, 6)]
-    figures = over_seeds(runs)
+    runs = [
+        {"task": "a", "split": "dev", "n": 10, "correct": c, "rows_correct": "1" * c + "0" * (10 - c)} for c in (4, 6)
+    ]
+    figures = merge_seeds(runs)
     assert (figures["accuracy"], figures["correct"], figures["sd"]) == (0.5, 5.0, pytest.approx(0.1414, abs=1e-4))
     assert len(figures["per_seed"]) == 2
+    assert "rows_correct" not in figures  # no test can take one seed's rows for all
+    assert rows_by_seed(figures) == [[1] * 4 + [0] * 6, [1] * 6 + [0] * 4]
+    low, high = figures["ci95"]
+    one_low, one_high = merge_seeds([{**runs[0], **(share(5, 10) or {})}])["ci95"]
+    assert (high - low) > (one_high - one_low)  # trainings differ, too
 
 
 def test_names_of_protocols_and_seeds() -> None:
     assert parse_protocol("paper") == "paper"
     assert parse_seeds("0-2,7") == [0, 1, 2, 7]
-    for bad in ("a", "1,,2", "-1"):
-        with pytest.raises(InputError, match="no list of seeds"):
+    assert parse_seeds(" 4, 2 ,0 - 1") == [4, 2, 0, 1]
+    for bad in ("a", "1,,2", "-1", "", "3-1", "1-", "0-2,1", "²", "0-9999999999"):
+        with pytest.raises(InputError, match="--seeds is"):
             parse_seeds(bad)
     with pytest.raises(InputError, match="there are paper, candidates"):
         parse_protocol("guess")
@@ -177,7 +185,8 @@ def test_results_and_predictions_have_the_documented_form(data: Path, tiny_bert:
     reports = evaluate([str(tiny_bert)], data, options=CPU, out=out, predictions=lines)
     written = json.loads(out.read_text())
     assert written == json.loads(json.dumps(reports[0]))
-    assert {"model", "protocol", "created", "versions", "artefacts", "results", "combined"} <= set(written)
+    assert {"model", "protocol", "limit", "created", "versions", "artefacts", "results", "combined"} <= set(written)
+    assert written["limit"] is None
     assert {"task", "split", "n", "correct", "accuracy", "ci95", "seeds"} <= set(written["results"][0])
     assert {"split", "n", "correct", "accuracy", "ci95"} <= set(written["combined"][0])
     assert written["artefacts"]["model"]["sha256"]["model.safetensors"]
@@ -197,6 +206,50 @@ def test_seeds_stand_in_for_a_part_of_the_name(data: Path, tmp_path: Path) -> No
     assert report["results"][0]["sd"] == 0
     assert report["combined"][0]["sd"] == 0
     assert set(report["artefacts"]) == {"model.3", "model.5", "data"}
+
+
+def test_first_rows_are_written_down(data: Path) -> None:
+    (report,) = evaluate(["control:majority"], data, splits=["dev"], limit=2)
+    assert report["limit"] == 2
+    assert [result["n"] for result in report["results"]] == [2, 2]
+
+
+LOUDNESS = """
+name: loudness
+title: Loudness comparison
+benchmark: mine
+kind: comparison
+files: {train: [loudness_train.csv], dev: [loudness_dev.csv]}
+columns: {text: [sentence], answer: [answer], spans: [[span1], [span2]]}
+candidates: [louder, quieter]
+prompt: "{blank}"
+chat: "{blank}"
+"""
+
+
+def test_a_comparison_with_other_words_needs_no_code(tmp_path: Path) -> None:
+    """The words of a comparison come from the task's YAML alone: a masked model, a control and both ways round."""
+    task = tmp_path / "loudness.yaml"
+    task.write_text(LOUDNESS)
+    rows = [("thunder", "whisper", "louder"), ("moth", "siren", "quieter"), ("siren", "moth", "louder")]
+    for split in ("train", "dev"):
+        lines = [f"The {a} is [MASK] than the {b}.,{answer},{a},{b}" for a, b, answer in rows]
+        (tmp_path / f"loudness_{split}.csv").write_text("sentence,answer,span1,span2\n" + "\n".join(lines) + "\n")
+    model = toys.bert(tmp_path / "bert", whole=("louder", "quieter", "thunder", "whisper", "moth", "siren"))
+    names = [str(model), "control:majority", "control:bag-of-words"]
+    reports = evaluate(names, tmp_path, tasks=[str(task)], splits=["dev"], options=CPU)
+    for report in reports:
+        (entry,) = report["results"]
+        assert (entry["task"], entry["title"], entry["n"]) == ("loudness", "Loudness comparison", 3)
+        assert entry["both_ways"]["n"] == 3
+    majority, words = reports[1]["results"][0], reports[2]["results"][0]
+    assert (majority["correct"], majority["both_ways"]["correct"]) == (2, 0)  # "louder", either way round
+    assert (words["correct"], words["both_ways"]["correct"]) == (3, 3)
+    (part,) = make_plan(tmp_path, [str(task)], ["dev"]).parts
+    turned = part.flipped[1]
+    assert turned is not None
+    assert (turned.text, turned.answer) == ("The siren is [MASK] than the moth.", "louder")
+    assert turned.candidates == ("louder", "quieter")
 
 
 def test_nothing_is_lost_when_a_later_model_fails(data: Path, tiny_bert: Path, tmp_path: Path) -> None:
@@ -219,22 +272,51 @@ def test_a_split_that_is_not_there_is_said(data: Path) -> None:
 def test_controls_learn_from_train_alone(data: Path) -> None:
     plan = make_plan(data, splits=["dev"])
     animal, pitch = plan.parts
-    majority = load_model("control:majority", plan.train)
+    majority = load_adapter("control:majority", plan.train)
     assert {a.prediction.text for a in ask(majority, animal)} == {"bird"}
     assert {a.prediction.text for a in ask(majority, pitch)} == {"higher"}
     assert summarise(ask(majority, pitch), pitch.seen)["both_ways"]["accuracy"] == 0
-    words = load_model("control:bag-of-words", plan.train)
+    words = load_adapter("control:bag-of-words", plan.train)
     found = {a.question.text: a.prediction for a in ask(words, animal)}
     assert found["Woof is the sound a [MASK] makes."].text == "dog"
     assert found["A [MASK] makes a bark."].rank == 0  # "zebra" is no answer of train
     assert all(a.prediction.correct for a in ask(words, pitch))  # it has seen these very rows
     with pytest.raises(InputError, match="which the folder lacks"):
-        ask(load_model("control:majority", {}), animal)
+        ask(load_adapter("control:majority", {}), animal)
+
+
+def test_a_control_that_is_told_the_wordpieces_ranks_only_such_answers(data: Path) -> None:
+    plan = make_plan(data, ["animal"], ["dev"])
+    (part,) = plan.parts
+    told = load_adapter("control:bag-of-words-told", plan.train)
+    found = {a.question.answer: a.prediction for a in ask(told, part)}
+    assert set(found["Guinea pig"].scores) == {"river otter", "guinea pig"}  # two wordpieces
+    assert "river otter" not in found["dog"].scores
+    assert found["zebra"].rank == 0
+    assert told.artefacts["told_wordpieces"] is True
+    # Protocol `candidates` tells no model the number.
+    (part,) = make_plan(data, ["animal"], ["dev"], "candidates").parts
+    plain = load_adapter("control:bag-of-words", plan.train)
+    assert [a.prediction for a in ask(told, part)] == [a.prediction for a in ask(plain, part)]
+
+
+def test_text_scorers_learn_words_and_comparisons(data: Path) -> None:
+    plan = make_plan(data, splits=["dev"])
+    animal, pitch = plan.parts
+    control = load_adapter("control:text-scorers", plan.train)
+    found = {a.question.text: a.prediction for a in ask(control, animal)}
+    assert found["Woof is the sound a [MASK] makes."].text == "dog"
+    assert all(a.prediction.correct for a in ask(control, pitch))  # it has seen these very rows
+    assert summarise(ask(control, pitch), None)["both_ways"]["consistency"] > 0.5
+    again = {a.question.text: a.prediction for a in ask(load_adapter("control:text-scorers", plan.train), animal)}
+    assert again == found
+    with pytest.raises(InputError, match="needs two different answers"):
+        ask(load_adapter("control:text-scorers", {"animal": plan.train["animal"][:1]}), animal)
 
 
 def test_a_pitch_control_turns_with_its_spans(data: Path) -> None:
     plan = make_plan(data, ["pitch"], ["dev"])
-    words = load_model("control:bag-of-words", plan.train)
+    words = load_adapter("control:bag-of-words", plan.train)
     both = summarise(ask(words, plan.parts[0]), None)["both_ways"]
     assert both["consistency"] > 0.5
 
@@ -257,7 +339,7 @@ def test_merging_columns_does_not_change_the_regression() -> None:
 def test_the_published_controls(shared: Path) -> None:
     """The figures that the control must reproduce: pitch dev 78.4, wiki 73.4 (C = 1), majority dev 59.3."""
     plan = make_plan(shared / "auditorybench", ["pitch"])
-    words, majority = (load_model(name, plan.train) for name in ("control:bag-of-words", "control:majority"))
+    words, majority = (load_adapter(name, plan.train) for name in ("control:bag-of-words", "control:majority"))
     accuracy = [summarise(ask(words, part), part.seen)["accuracy"] for part in plan.parts]
     assert accuracy == pytest.approx([0.784, 0.734], abs=6e-4)
     accuracy = [summarise(ask(majority, part), part.seen)["accuracy"] for part in plan.parts]
@@ -392,13 +474,13 @@ def test_detectors_are_scored_apart_and_together(fake: FakeAudioBert, data: Path
     [
         (
             "pp-pitch",
-            "span1,span2,sentence,answer\nbell,gong,A bell is [MASK] than a gong.,higher\n"
-            "gong,bell,A gong is [MASK] than a bell.,lower\n",
+            "sentence,choices,answer\nA bell is [MASK] than a gong.,\"['higher', 'lower']\",higher\n"
+            "A gong is [MASK] than a bell.,\"['higher', 'lower']\",lower\n",
         ),
         ("pp-duration", "question,A,B,answer\nWhich is longer?,thunder,click,A\n"),
         (
             "pp-loudness",
-            "question,sound1,sound2,label\nWhich is louder?,thunder,click,1\nWhich is louder?,click,thunder,2\n",
+            "question,span1,span2,label\nWhich is louder?,thunder,click,A\nWhich is louder?,click,thunder,B\n",
         ),
         ("pp-animal", 'sentence,animal,A,B,C,D,Answer\n"Meow is the sound of a [MASK].",cat,dog,cat,cow,owl,B\n'),
         ("pp-mmau", "question,choices,answer\nWhere is it?,\"['a park', 'a pool', 'a shop', 'a train']\",a pool\n"),
@@ -440,7 +522,7 @@ def test_lm_evaluation_harness_agrees_to_the_row(data: Path, tmp_path: Path, mon
         tasks, ("pitch", "animal", "animal"), ("paper", "paper", "candidates"), strict=True
     ):
         plan = make_plan(data, [task], ["dev"], parse_protocol(protocol))
-        ours = ask(load_model(str(folder), plan.train, CPU), plan.parts[0])
+        ours = ask(load_adapter(str(folder), plan.train, CPU), plan.parts[0])
         samples = sorted(theirs["samples"][name], key=lambda sample: sample["doc_id"])
         assert len(samples) == len(ours)
         for sample, mine in zip(samples, ours, strict=True):
@@ -453,4 +535,4 @@ def test_lm_evaluation_harness_agrees_to_the_row(data: Path, tmp_path: Path, mon
                 shown = mine.prediction.scores[mine.prediction.text]
                 assert math.isclose(scores[best], shown, abs_tol=1e-3)
             else:
-                assert normalise(sample["filtered_resps"][0]) == mine.prediction.text
+                assert normalise_reply(sample["filtered_resps"][0]) == mine.prediction.text

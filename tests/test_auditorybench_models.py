@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 import auditorybench_toys as toys
 from audiobert.auditorybench.evaluate import ask, make_plan
-from audiobert.auditorybench.models import ModelOptions, load_model, split_variant
+from audiobert.auditorybench.models import ModelOptions, kind_of_model, load_adapter, split_state
 from audiobert.auditorybench.models.causal import CausalLanguageModel
 from audiobert.auditorybench.models.masked import MaskedLanguageModel
 from audiobert.auditorybench.questions import Question
-from audiobert.errors import InputError
+from audiobert.errors import ArtefactError, InputError
 
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     "bert": toys.bert,
@@ -199,24 +201,78 @@ def test_completion_does_not_depend_on_the_batch(causal: CausalLanguageModel) ->
 
 def test_models_are_told_apart_by_their_config(tmp_path: Path) -> None:
     options = ModelOptions(device="cpu")
-    assert load_model(str(toys.bert(tmp_path / "bert")), {}, options).kind == "masked"
-    assert load_model(str(toys.gpt2(tmp_path / "gpt2")), {}, options).kind == "causal"
-    assert split_variant("some/model:gold-spans") == ("some/model", {"spans": "gold"})
-    with pytest.raises(InputError, match="are for an AudioBERT"):
-        load_model(f"{tmp_path / 'bert'}:no-audio", {}, options)
-    with pytest.raises(InputError, match="no model"):
-        load_model(str(tmp_path), {}, options)
+    assert load_adapter(str(toys.bert(tmp_path / "bert")), {}, options).kind == "masked"
+    assert load_adapter(str(toys.gpt2(tmp_path / "gpt2")), {}, options).kind == "causal"
+    for state in (":unheard", ":off", ":gold-spans"):
+        with pytest.raises(InputError, match="are for an AudioBERT"):
+            load_adapter(f"{tmp_path / 'bert'}{state}", {}, options)
+    with pytest.raises(ArtefactError, match="no model"):
+        load_adapter(str(tmp_path), {}, options)
+    with pytest.raises(InputError, match="no kind 'guess'"):
+        load_adapter(str(tmp_path / "bert"), {}, ModelOptions(device="cpu", kind="guess"))
     with pytest.raises(InputError, match="no control"):
-        load_model("control:coin", {}, options)
+        load_adapter("control:coin", {}, options)
     with pytest.raises(InputError, match="no device"):
-        load_model(str(tmp_path / "bert"), {}, ModelOptions(device="cuda:99"))
-    with pytest.raises(InputError, match="cannot load the masked language model"):
-        load_model(str(tmp_path / "gpt2"), {}, ModelOptions(device="cpu", kind="masked"))
+        load_adapter(str(tmp_path / "bert"), {}, ModelOptions(device="cuda:99"))
+    with pytest.raises(InputError, match="no mask token"):
+        load_adapter(str(tmp_path / "gpt2"), {}, ModelOptions(device="cpu", kind="masked"))
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "state"),
+    [
+        ("mini", "mini", {}),
+        ("mini:unheard", "mini", {"sound": "unheard"}),
+        ("some/model:off", "some/model", {"sound": "off"}),
+        ("mini:gold-spans:unheard", "mini", {"sound": "unheard", "spans": "gold"}),
+        ("mini:no-audio", "mini:no-audio", {}),
+    ],
+)
+def test_a_name_says_the_state(name: str, base: str, state: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from audiobert.auditorybench.models import audiobert
+
+    given: dict[str, Any] = {}
+    fake = SimpleNamespace(from_pretrained=lambda name, **options: given.update(options, name=name))
+    monkeypatch.setattr(audiobert, "AudioBertModel", fake)
+    assert split_state(name) == (base, state)
+    load_adapter(name, {}, ModelOptions(kind="audiobert", device="cpu"))
+    assert given == {"name": base, "label": name, "bank": None, "device": "cpu", **state}
+
+
+def test_an_audiobert_is_known_by_its_config(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"format": "audiobert", "version": 1}')
+    assert kind_of_model(str(tmp_path)) == "audiobert"
+    (tmp_path / "config.json").write_text('{"model_type": "no such type"}')
+    with pytest.raises(ArtefactError, match=r"cannot read the config\.json"):
+        kind_of_model(str(tmp_path))
+
+
+def test_messages_of_transformers_are_as_before_after_loading(tmp_path: Path) -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_info()
+    logging.enable_progress_bar()
+    try:
+        load_adapter(str(toys.bert(tmp_path / "bert")), {}, ModelOptions(device="cpu"))
+        assert logging.get_verbosity() == logging.INFO
+        assert logging.is_progress_bar_enabled()
+    finally:
+        logging.set_verbosity_warning()
+
+
+def test_a_model_without_its_head_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = toys.bert(tmp_path / "bert")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if "predictions.transform" not in name}
+    assert len(kept) < len(weights)
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ArtefactError, match="lacks"):
+        load_adapter(str(folder), {}, ModelOptions(device="cpu"))
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, data: Path) -> None:
-    from audiobert.errors import ArtefactError
-
     model = MaskedLanguageModel.from_pretrained(str(toys.bert(tmp_path / "m")), device="cpu")
     with torch.no_grad():
         next(iter(model.model.parameters())).fill_(float("nan"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from audiobert.auditorybench.stats import holm, mcnemar_exact, mean_and_sd, paired_bootstrap, wilson_interval
+from audiobert.auditorybench.stats import holm, mean_and_sd, two_level_difference, wilson_interval
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 10), (10, 10), (240, 593), (1, 3), (1735, 3625)])
@@ -21,31 +21,74 @@ def test_wilson_refuses_what_is_no_proportion() -> None:
             wilson_interval(correct, n)
 
 
-def test_mcnemar_counts_only_the_rows_that_differ() -> None:
-    first = [True] * 12 + [False] * 4 + [True] * 50 + [False] * 30
-    second = [False] * 12 + [True] * 4 + [True] * 50 + [False] * 30
-    test = mcnemar_exact(first, second)
-    assert (test.only_first, test.only_second) == (12, 4)
-    assert test.p_value == pytest.approx(binomtest(12, 16).pvalue)
-    assert mcnemar_exact(first, first).p_value == 1.0
-    with pytest.raises(ValueError, match="same rows"):
-        mcnemar_exact([True], [True, False])
-
-
-def test_bootstrap_agrees_with_drawing_rows() -> None:
+def test_one_seed_agrees_with_drawing_rows() -> None:
     generator = np.random.default_rng(1)
     first, second = generator.random(400) < 0.6, generator.random(400) < 0.5
-    found = paired_bootstrap(first, second)
+    found = two_level_difference(first, second)
     rows = generator.integers(0, 400, size=(4000, 400))
     drawn = (first[rows].mean(axis=1) - second[rows].mean(axis=1)).tolist()
     low, high = np.percentile(drawn, [2.5, 97.5])
-    assert found.difference == pytest.approx(first.mean() - second.mean())
+    assert found.mean == pytest.approx(first.mean() - second.mean())
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.01)
-    assert found == paired_bootstrap(first, second)
-    assert paired_bootstrap(first, first).p_value == 1.0
-    assert 0 < paired_bootstrap([True] * 50, [False] * 50).p_value < 0.001
+    assert found == two_level_difference(first, second)
+    assert two_level_difference(first, first).p_value == 1.0
+    assert 0 < two_level_difference([True] * 50, [False] * 50).p_value < 0.001
+
+
+def seeds_of(generator: np.random.Generator, seeds: int, rows: int, spread: float) -> np.ndarray:
+    """Right or wrong per seed and row; the seeds' accuracies spread around 0.5."""
+    accuracies = 0.5 + generator.normal(0.0, spread, size=seeds)
+    return generator.random((seeds, rows)) < accuracies[:, None]
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_the_interval_holds_the_variance_between_trainings(seeds: int) -> None:
+    """Two methods without a difference, trainings that spread by four points: the interval holds 0 as it should."""
+    generator = np.random.default_rng(0)
+    kept = {"all seeds": 0, "one seed": 0}
+    for trial in range(60):
+        first, second = (seeds_of(generator, seeds, 1000, 0.04) for _ in range(2))
+        for name, count in (("all seeds", seeds), ("one seed", 1)):
+            found = two_level_difference(first[:count], second[:count], samples=500, seed=trial)
+            kept[name] += found.low <= 0 <= found.high
+    assert kept["all seeds"] >= 51
+    assert kept["one seed"] <= 42  # what a test of rows alone gives
+
+
+def test_all_seeds_count_not_the_first_alone() -> None:
+    right, wrong = np.ones(100), np.zeros(100)
+    found = two_level_difference([right, wrong], [wrong, wrong])
+    assert found.mean == 0.5
+    assert found.p_value > 0.05
+    assert two_level_difference([right, right], [wrong, wrong]).p_value < 0.001
+
+
+def test_the_same_trainings_are_compared_seed_by_seed() -> None:
+    generator = np.random.default_rng(2)
+    second = seeds_of(generator, 4, 500, 0.1)
+    first = second | (generator.random(second.shape) < 0.06)
+    paired = two_level_difference(first, second)
+    apart = two_level_difference(first, second, paired_seeds=False)
+    assert paired.mean == apart.mean
+    assert paired.high - paired.low < 0.7 * (apart.high - apart.low)
+    # Another number of seeds can only be drawn apart.
+    assert two_level_difference(first, second[:1]).mean == pytest.approx(first.mean() - second[0].mean())
+
+
+def test_many_patterns_give_what_few_give() -> None:
+    """Rows are drawn in another way where their patterns are many; scores that are no 0 or 1 make them many."""
+    generator = np.random.default_rng(3)
+    first, second = generator.random(300) < 0.6, generator.random(300) < 0.5
+    few = two_level_difference(first, second)
+    many = two_level_difference(first + generator.normal(0, 1e-9, 300), second)
+    assert (many.mean, many.low, many.high) == pytest.approx((few.mean, few.low, few.high), abs=0.01)
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    with pytest.raises(ValueError, match="same rows"):
+        two_level_difference([True], [True, False])
     with pytest.raises(ValueError, match="no rows"):
-        paired_bootstrap([], [])
+        two_level_difference([], [])
 
 
 def test_holm_is_monotone_and_keeps_the_order() -> None:

@@ -8,23 +8,31 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import auditorybench_toys as toys
 from audiobert.auditorybench.audit import NEAR_DUPLICATE, audit, near_duplicate_pairs
 from audiobert.auditorybench.audit_page import to_text
+from audiobert.auditorybench.evaluate import merge_seeds
 from audiobert.auditorybench.metrics import share
 from audiobert.auditorybench.table_writers import to_csv, to_latex, to_markdown, to_terminal, write_table
 from audiobert.auditorybench.tables import accuracy_table, detector_table, pairwise, pairwise_table, read_results
 from audiobert.errors import InputError
 
 
-def report(name: str, right: dict[tuple[str, str], str], **more: Any) -> dict[str, Any]:
+def report(name: str, right: dict[tuple[str, str], str], limit: int | None = None, **more: Any) -> dict[str, Any]:
     results = []
     for (task, split), rows in right.items():
         figures = share(rows.count("1"), len(rows)) or {}
-        results.append({"task": task, "split": split, **figures, "rows_correct": rows, **more})
-    return {"model": name, "results": results, "combined": []}
+        results.append({"task": task, "split": split, **figures, "rows_correct": rows, "seeds": [0], **more})
+    return {"model": name, "limit": limit, "results": results, "combined": []}
+
+
+def seeded(name: str, *seeds: str) -> dict[str, Any]:
+    """Results of several seeds on animal dev, from right or wrong per row."""
+    runs = [{"task": "animal", "split": "dev", "n": len(r), "correct": r.count("1"), "rows_correct": r} for r in seeds]
+    return {"model": name, "results": [{**merge_seeds(runs), "seeds": list(range(len(seeds)))}], "combined": []}
 
 
 MAJORITY = report("control:majority", {("animal", "dev"): "1" * 16 + "0" * 84})
@@ -52,8 +60,10 @@ def test_controls_stand_above_and_mark_who_does_not_beat_them() -> None:
 def test_four_forms_hold_the_same_figures() -> None:
     table = accuracy_table([MAJORITY, STRONG])
     assert "| strong | 80.00 [71.1, 86.7] |" in to_markdown(table)
-    assert r"strong & 80.00 \\" in to_latex(table)
+    assert r"strong & 80.00 [71.1, 86.7] \\" in to_latex(table)
     assert r"\begin{tabular}{lr}" in to_latex(table)
+    assert r"\multicolumn{2}{l}{$\times$ not above the best control" in to_latex(table)  # the legend is printed
+    assert list(pd.read_csv(io.StringIO(to_csv(table)))["name"]) == [row.name for row in table.rows]
     lines = list(csv.DictReader(io.StringIO(to_csv(table))))
     strong = next(line for line in lines if line["name"] == "strong")
     assert (float(strong["animal.dev"]), float(strong["animal.dev.low"])) == (80.0, pytest.approx(71.11, abs=0.02))
@@ -70,17 +80,51 @@ def test_seeds_are_printed_with_their_spread() -> None:
 
 
 def test_models_are_compared_on_the_same_rows() -> None:
-    (comparison,) = pairwise([STRONG, WORDS])
-    assert (comparison.mcnemar.only_first, comparison.mcnemar.only_second) == (45, 0)
-    assert comparison.bootstrap.difference == pytest.approx(0.45)
-    assert comparison.p_holm < 1e-6
-    assert "+45.00" in to_markdown(pairwise_table([comparison]))
+    (test,) = pairwise([STRONG, WORDS])
+    assert test.difference.mean == pytest.approx(0.45)
+    assert test.p_holm < 0.001
+    assert "+45.00" in to_markdown(pairwise_table([test]))
+    assert r"\midrule" not in to_latex(pairwise_table(pairwise([STRONG, WORDS]))).split(r"\midrule", 1)[1]
     assert pairwise([STRONG, report("short", {("animal", "dev"): "10"})]) == []
+
+
+def test_marks_and_tests_use_all_seeds() -> None:
+    """Seed 0 is far above the control, the other seeds are not: no test may rest on seed 0 alone."""
+    lucky = seeded("lucky", "1" * 80 + "0" * 20, "1" * 20 + "0" * 80, "1" * 20 + "0" * 80)
+    steady = seeded("steady", *["1" * 60 + "0" * 40] * 3)
+    control = report("control:bag-of-words", {("animal", "dev"): "1" * 35 + "0" * 65})
+    marks = {row.name: row.cells["animal", "dev"].mark for row in accuracy_table([lucky, steady, control]).rows}
+    assert (marks["lucky"], marks["steady"]) == ("~", "")
+    tests = {test.first: test for test in pairwise([lucky, steady, control]) if test.second == control["model"]}
+    assert tests["lucky"].difference.mean == pytest.approx(0.05)
+    assert (tests["lucky"].seeds, tests["steady"].difference.p_value < 0.001) == ((3, 1), True)
+    low, high = lucky["results"][0]["ci95"]
+    assert high - low > 0.5  # the trainings' spread is in the interval
+
+
+def test_first_rows_are_never_taken_for_the_whole_split() -> None:
+    some = report("mini", {("animal", "dev"): "1" * 60 + "0" * 40}, limit=100)
+    control = report("control:majority", {("animal", "dev"): "1" * 40 + "0" * 60}, limit=100)
+    table = accuracy_table([some, control])
+    assert table.title == "Accuracy (%), first 100 rows of each split"
+    for written in (to_markdown(table), to_latex(table)):
+        assert "first 100 rows of each split" in written
+        assert "mini (first 100 rows)" in written
+    assert not any(row.cells["animal", "dev"].mark for row in table.rows if row.section == "published")
+    lines = list(csv.DictReader(io.StringIO(to_csv(table))))
+    assert [line["limit"] for line in lines if line["name"] == "mini"] == ["100"]
+    # Beside whole splits: no test between the two, and no mark against the other's control.
+    mixed = [some, MAJORITY, STRONG]
+    assert "some on the first rows" in accuracy_table(mixed).title
+    assert {row.name: row.cells["animal", "dev"].mark for row in accuracy_table(mixed).rows}["mini"] == ""
+    assert {(test.first, test.second) for test in pairwise(mixed)} == {("control:majority", "strong")}
+    found = [{"task": "animal", "split": "dev", "f1": 0.9}]
+    assert "first 7 rows" in detector_table([{"model": "m", "limit": 7, "results": [], "detection": found}]).title
 
 
 def test_span_detectors_stand_beside_table_two() -> None:
     found = [{"task": "animal", "split": "dev", "f1": 0.9}, {"task": "combined", "split": "dev", "f1": 0.91}]
-    table = detector_table([{"model": "mini", "detection": found}])
+    table = detector_table([{"model": "mini", "results": [], "detection": found}])
     assert table.rows[0].cells["animal", "dev"].value == 92.75
     assert table.rows[-1].cells["combined", "dev"].value == pytest.approx(91.0)
 

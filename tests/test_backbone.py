@@ -3,6 +3,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
@@ -11,8 +12,18 @@ from huggingface_hub.errors import (
 )
 
 from audiobert import backbone
-from audiobert.backbone import MINI_SHA256, load_backbone
-from audiobert.errors import ArtefactError, RemoteError
+from audiobert.artefacts import sha256_of
+from audiobert.backbone import (
+    MINI_SHA256,
+    find_model,
+    language_model_kind,
+    load_backbone,
+    load_language_model,
+    load_tokenizer,
+    pick_device,
+)
+from audiobert.errors import ArtefactError, InputError, RemoteError
+from auditorybench_toys import bert, gpt2
 
 
 def test_mini_is_the_known_model():
@@ -30,6 +41,57 @@ def test_damaged_mini_weights_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv(backbone.MINI_FOLDER_VARIABLE, str(tmp_path / "mini"))
     with pytest.raises(ArtefactError, match=MINI_SHA256):
         load_backbone("mini")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "toaster", "meta:x"])
+def test_a_device_that_is_not_there_is_one_line(device):
+    with pytest.raises(InputError, match=f"no device '{device}' here") as caught:
+        pick_device(device)
+    assert "\n" not in str(caught.value)
+
+
+def test_cuda_without_cuda_is_one_line(monkeypatch):
+    def lazy_init(*_: object, **__: object) -> torch.Tensor:
+        raise AssertionError("Torch not compiled with CUDA enabled")
+
+    monkeypatch.setattr(torch, "empty", lazy_init)
+    with pytest.raises(InputError, match="no device 'cuda' here"):
+        pick_device("cuda")
+
+
+def test_the_accelerator_is_taken_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert pick_device() == torch.device("cpu")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    assert pick_device() == torch.device("mps")
+    assert pick_device("cpu") == pick_device(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_a_tokenizer_alone_needs_no_weights(tmp_path):
+    folder = bert(tmp_path / "bert")
+    (folder / "model.safetensors").unlink()
+    assert load_tokenizer(find_model(str(folder))[0], "toy").mask_token == "[MASK]"
+    mini = load_tokenizer(find_model("mini")[0], "mini")
+    assert mini("double bass", add_special_tokens=False)["input_ids"] == mini.convert_tokens_to_ids(["double", "bass"])
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(ArtefactError, match="has no tokenizer that can be loaded"):
+        load_tokenizer(folder, "toy")
+
+
+def test_a_causal_model_is_loaded_like_a_masked_one(tmp_path):
+    folder = gpt2(tmp_path / "gpt2")
+    loaded = load_language_model(str(folder), "causal", device=torch.device("cpu"))
+    assert loaded.describe() == {
+        "name": str(folder),
+        "origin": "folder:gpt2",
+        "revision": None,
+        "sha256": {"model.safetensors": sha256_of(folder / "model.safetensors")},
+        "dtype": "float32",
+        "device": "cpu",
+    }
+    assert language_model_kind(folder, "gpt2") == "causal"
+    assert language_model_kind(bert(tmp_path / "bert"), "bert") == "masked"
 
 
 def test_a_folder_that_is_not_there():

@@ -79,6 +79,11 @@ def test_search_filters(bank: AudioBank) -> None:
     assert found(mask=np.arange(9) < 2) == {0, 1}
     assert found(mask=np.arange(9) < 2, exclude=["low/tone000.wav"]) == {1}
     assert bank.find(["high/tone005.ogg", "low/tone000.wav"]).tolist() == [5, 0]
+    # One text is a list of one, not of its letters.
+    assert found(exclude="low/tone000.wav") == set(range(1, 9))
+    assert found(licenses="cc-by") == {1, 4, 7}
+    assert found(labels="high", sources="Lab") == {5, 7}
+    assert bank.find("high/tone005.ogg").tolist() == [5]
     with pytest.raises(InputError, match="no such id"):
         bank.find(["no such id"])
 

@@ -19,7 +19,7 @@ from audiobert.artefacts import sha256_of
 from audiobert.bank import AudioBank, build_bank
 from audiobert.bank.sources import Entry, Source
 from audiobert.errors import ArtefactError, InputError
-from bank_fakes import FakeEncoder, write_tone, write_tones
+from bank_fakes import DeadlyEntry, FakeEncoder, write_tone, write_tones
 
 FILES = ("clips.arrow", "vectors.safetensors", "rejected.jsonl")
 
@@ -199,14 +199,6 @@ def test_vectors_that_are_no_numbers_do_not_enter_the_bank(tmp_path: Path) -> No
     build_bank(tmp_path / "source", tmp_path / "bank", Broken(), workers=0)
     assert list(rejected(tmp_path / "bank").values()) == ["not-finite"]
     assert len(AudioBank.open(tmp_path / "bank")) == 2
-
-
-@dataclass(frozen=True)
-class DeadlyEntry(Entry):
-    """An entry that ends the process that opens it."""
-
-    def open(self) -> BinaryIO:
-        os._exit(11)
 
 
 @dataclass(frozen=True)

@@ -1,58 +1,21 @@
-"""Sources of a bank: manifests, WebDataset shards, `datasets`; licences; merging and exporting."""
+"""Sources of a bank: manifests, folders, `datasets`; merging and exporting."""
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
+import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from audiobert.bank import AudioBank, build_bank, export_bank, merge_banks, verify_bank
+from audiobert.bank import build_bank, export_bank, merge_banks, verify_bank
 from audiobert.bank.licences import terms_of
-from audiobert.bank.sources import open_source
+from audiobert.bank.sources import open_source, read_ids
 from audiobert.errors import ArtefactError, InputError
-from bank_fakes import FakeEncoder, write_tone, write_tones
-
-
-def built(source: Any, out: Path) -> AudioBank:
-    build_bank(source, out, FakeEncoder(), workers=0)
-    return AudioBank.open(out)
-
-
-def write_shard(path: Path, members: dict[str, bytes], mode: str = "w") -> None:
-    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-
-
-def laion_members(folder: Path, count: int) -> dict[str, bytes]:
-    """Members of a shard as LAION-Audio-630K has them."""
-    members: dict[str, bytes] = {}
-    for number in range(count):
-        write_tone(folder / "sound.flac", 200 + 100 * number)
-        members[f"{number}.flac"] = (folder / "sound.flac").read_bytes()
-        record = {
-            "text": [f"tone number {number}", "a beep"],
-            "tag": ["beep", "sine"],
-            "original_data": {
-                "title": f"Tone {number}.wav",
-                "description": "made by a program",
-                "license": "http://creativecommons.org/publicdomain/zero/1.0/",
-                "username": "ada",
-                "id": 4000 + number,
-            },
-        }
-        members[f"{number}.json"] = json.dumps(record).encode()
-    (folder / "sound.flac").unlink()
-    return members
+from bank_fakes import FakeEncoder, built, rejections, write_tone, write_tones
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
@@ -77,6 +40,93 @@ def test_manifests(tmp_path: Path, kind: str) -> None:
     assert bank.manifest["rejected"] == {"missing": 1}
 
 
+def test_a_bad_row_is_listed_by_its_number_and_the_others_are_taken(tmp_path: Path) -> None:
+    write_tones(tmp_path / "audio", 6)
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "audio").rglob("*.*"))
+    lines = [
+        b"\xef\xbb\xbfpath, caption,license ",
+        f'{names[0]}, "a tone, low",CC0'.encode(),
+        f'{names[1]},"no end,CC0'.encode(),
+        f"{names[2]},a tone, all rights reserved,CC0".encode(),
+        f"{names[3]},caf\xe9,CC0".encode("latin-1"),
+        f"{names[4]},{'x' * 200_000},CC0".encode(),
+        f"{names[5]},last,CC0".encode(),
+        b"audio/\0.wav,x,CC0",
+        b",no path,CC0",
+        b"voice.m4a,x,CC0",
+        b"pipe.wav,x,CC0",
+    ]
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "clips.csv").write_bytes(b"\n".join(lines))
+
+    bank = built(tmp_path / "clips.csv", tmp_path / "bank")
+
+    assert [(clip.id, clip.caption, clip.license) for clip in bank.clips()] == [
+        (names[0], "a tone, low", "CC0"),
+        (names[5], "last", "CC0"),
+    ]
+    rejected = rejections(bank)
+    assert {name: reason for name, (reason, _) in rejected.items()} == {
+        **{f"row {number}": "row" for number in (2, 3, 4, 5, 7)},
+        "row 8": "missing",
+        "pipe.wav": "missing",
+        "voice.m4a": "format",
+    }
+    assert "row 3 of clips.csv (line 4): it has 4 cells" in rejected["row 3"][1]
+    assert "ffmpeg" in rejected["voice.m4a"][1]
+    assert "pipe, a socket" in rejected["pipe.wav"][1]
+    assert open_source(tmp_path / "clips.csv").total == 10
+
+
+def test_rows_between_two_stray_quotes_are_not_lost_in_silence(tmp_path: Path) -> None:
+    write_tones(tmp_path, 3)
+    lines = [
+        "id,path,caption,license",
+        '1,low/tone000.wav,"a drum,CC0',
+        "2,high/tone001.flac,a cymbal,CC0",
+        '3,high/tone002.ogg,a bell",CC0',
+        '4,high/tone002.ogg,"Recorded in Rome,\nsee drum.wav, too",CC0',
+    ]
+    (tmp_path / "clips.csv").write_text("\n".join(lines))
+    bank = built(tmp_path / "clips.csv", tmp_path / "bank")
+    assert [clip.id for clip in bank.clips()] == ["4"]
+    reason, detail = rejections(bank)["row 1"]
+    assert reason == "row" and "(line 2): the column 'caption' holds the row of high/tone001.flac" in detail
+
+
+def test_lists_and_missing_cells_as_other_tools_write_them(tmp_path: Path) -> None:
+    write_tones(tmp_path / "audio", 6)
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in (tmp_path / "audio").rglob("*.*"))
+    tags = ["['a', 'b']", "['a' 'b']", '["a", "b"]', "[field] a, b", "[]", ["a", 7, None]]
+    rows = [
+        {"path": name, "tags": one, "id": number} for number, (name, one) in enumerate(zip(names, tags, strict=True))
+    ]
+    rows[0] |= {"caption": ["one", "two"], "license": float("nan"), "title": None}
+    rows[1] |= {"tags2": {"deep": 1}, "label": ["dog", "cat"], "license": ["CC0", "CC BY"]}
+    (tmp_path / "clips.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    clips = list(built(tmp_path / "clips.jsonl", tmp_path / "bank").clips())
+
+    assert [clip.tags for clip in clips] == [["a", "b"], ["a", "b"], ["a", "b"], ["[field] a", "b"], [], ["a", "7"]]
+    assert [clip.id for clip in clips] == ["0", "1", "2", "3", "4", "5"]
+    assert (clips[0].caption, clips[0].extra, clips[0].license) == ("one", {"more_captions": ["two"]}, None)
+    assert clips[1].label == "dog; cat" and terms_of(clips[1].license).redistributable is None
+
+
+def test_a_list_of_ids(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_bytes(b"\xef\xbb\xbfone\r\n\r\ntwo\n")
+    (tmp_path / "ids.csv").write_text("why,id\nold,one\nnew,two\n")
+    assert read_ids(tmp_path / "ids.txt") == read_ids(tmp_path / "ids.csv") == ["one", "two"]
+    (tmp_path / "ids.csv").write_text("why,id\nold,one\nnew,two,three\n")
+    with pytest.raises(InputError, match="line 3"):
+        read_ids(tmp_path / "ids.csv")
+    (tmp_path / "ids.csv").write_text("one\ntwo\n")
+    with pytest.raises(InputError, match="column 'id'"):
+        read_ids(tmp_path / "ids.csv")
+    with pytest.raises(InputError, match="No such file"):
+        read_ids(tmp_path / "gone.txt")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -85,6 +135,7 @@ def test_manifests(tmp_path: Path, kind: str) -> None:
         ("clips.jsonl", "{not json}\n", "line 1"),
         ("clips.jsonl", "[1, 2]\n", "line 1"),
         ("clips.parquet", "not parquet", "cannot be read"),
+        ("clips.csv", "path,path\na.wav,b.wav\n", "two columns named 'path'"),
         ("clips.xlsx", "", "no manifest"),
     ],
 )
@@ -97,40 +148,6 @@ def test_a_manifest_that_cannot_be_used_is_refused(tmp_path: Path, name: str, co
 def test_a_source_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         open_source(tmp_path / "nothing")
-
-
-@pytest.mark.parametrize("extension", ["tar", "tar.gz"])
-def test_shards_in_the_layout_of_laion_audio_630k(tmp_path: Path, extension: str) -> None:
-    shards = tmp_path / "shards"
-    shards.mkdir()
-    members = laion_members(tmp_path, 3)
-    members["9.json"] = b"{}"  # without audio
-    write_shard(shards / f"0.{extension}", members, "w" if extension == "tar" else "w:gz")
-
-    bank = built(shards, tmp_path / "bank")
-
-    clip = bank.clip(1)
-    assert clip.id == f"0.{extension}/1.flac" and clip.path is None
-    assert (clip.caption, clip.title, clip.author) == ("tone number 1", "Tone 1.wav", "ada")
-    assert clip.tags == ["beep", "sine"] and clip.license is not None and clip.license.endswith("zero/1.0/")
-    assert clip.extra == {"more_captions": ["a beep"], "original_data": {"id": 4001}}
-    assert clip.pitch_hz == pytest.approx(300, rel=0.01)
-    assert bank.manifest["licenses"]["redistributable"] is True
-    assert bank.manifest["rejected"] == {"missing": 1}
-    one_shard = built(shards / f"0.{extension}", tmp_path / "single")
-    np.testing.assert_array_equal(one_shard.clap_vectors, bank.clap_vectors)
-
-
-def test_a_shard_that_ends_early_gives_its_first_part(tmp_path: Path) -> None:
-    write_shard(tmp_path / "whole.tar", laion_members(tmp_path, 4))
-    content = (tmp_path / "whole.tar").read_bytes()
-    (tmp_path / "cut").mkdir()
-    (tmp_path / "cut" / "0.tar").write_bytes(content[: len(content) // 2 + 700])
-    bank = built(tmp_path / "cut", tmp_path / "bank")
-    assert 1 <= len(bank) < 4 and sum(bank.manifest["rejected"].values()) >= 1
-    (tmp_path / "cut" / "0.tar").write_text("this is no tar")
-    with pytest.raises(InputError, match="no usable clip"):
-        built(tmp_path / "cut", tmp_path / "other")
 
 
 def test_datasets_in_memory_streamed_and_saved(tmp_path: Path) -> None:
@@ -147,37 +164,20 @@ def test_datasets_in_memory_streamed_and_saved(tmp_path: Path) -> None:
     for other in (streamed, saved):
         np.testing.assert_array_equal(other.clap_vectors, bank.clap_vectors)
         assert [clip.id for clip in other.clips()] == [clip.id for clip in bank.clips()]
+    splits = datasets.DatasetDict({"train": dataset, "test": dataset})
+    splits.save_to_disk(str(tmp_path / "splits"))
+    with pytest.raises(InputError, match=r"2 splits.*splits/train"):
+        open_source(tmp_path / "splits")
+    assert open_source(tmp_path / "splits" / "test").total == 4
+    datasets.DatasetDict({"train": dataset}).save_to_disk(str(tmp_path / "one"))
+    assert open_source(tmp_path / "one").total == 4
+    (tmp_path / "one" / "train" / "state.json").unlink()
+    with pytest.raises(InputError, match="cannot be read as a saved dataset"):
+        open_source(tmp_path / "one")
     with pytest.raises(InputError, match="type Audio"):
         open_source(dataset.remove_columns("sound"))
     with pytest.raises(InputError, match="datasets:NAME"):
         open_source("datasets:?split=x")
-
-
-@pytest.mark.parametrize(
-    ("given", "name", "redistributable", "commercial"),
-    [
-        ("CC0", "CC0", True, True),
-        ("Creative Commons 0", "CC0", True, True),
-        ("http://creativecommons.org/publicdomain/zero/1.0/", "CC0", True, True),
-        ("CC-BY", "CC BY", True, True),
-        ("Attribution", "CC BY", True, True),
-        ("https://creativecommons.org/licenses/by/3.0/", "CC BY", True, True),
-        ("CC BY-SA 4.0", "CC BY-SA", True, True),
-        ("Attribution NonCommercial", "CC BY-NC", True, False),
-        ("CC-BY-NC", "CC BY-NC", True, False),
-        ("https://creativecommons.org/licenses/by-nc-nd/4.0/", "CC BY-NC-ND", True, False),
-        ("Sampling+", "CC Sampling+", True, False),
-        ("http://creativecommons.org/licenses/sampling+/1.0/", "CC Sampling+", True, False),
-        ("All rights reserved", "all rights reserved", False, False),
-        ("free to use, ask me", "free to use, ask me", None, None),
-        ("by permission of the owner only", "by permission of the owner only", None, None),
-        ("", "unstated", None, None),
-        (None, "unstated", None, None),
-    ],
-)
-def test_licences(given: str | None, name: str, redistributable: bool | None, commercial: bool | None) -> None:
-    terms = terms_of(given)
-    assert (terms.name, terms.redistributable, terms.commercial) == (name, redistributable, commercial)
 
 
 def test_merging_shards_gives_the_bank_of_the_whole(tmp_path: Path) -> None:

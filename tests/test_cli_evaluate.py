@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import auditorybench_toys as toys
-from audiobert.cli import run
+from audiobert.cli import _find_command, run
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +26,74 @@ def test_evaluate_then_compare(data: Path, tmp_path: Path, capsys: pytest.Captur
     assert "control:majority" in shown
     assert "BERT-base (paper)" in shown
     assert len(lines.read_text().splitlines()) == 2 * 2 * (len(toys.DEV) + len(toys.PITCH))
-    assert run(["compare", str(out), "--format", "csv", "--no-pairs"]) == 0
-    assert capsys.readouterr().out.startswith("name,section,animal.dev")
+    assert run(["compare", str(out), "--format", "csv"]) == 0
+    table = pd.read_csv(io.StringIO(capsys.readouterr().out))  # one table, nothing behind it
+    assert list(table.columns[:4]) == ["name", "section", "limit", "animal.dev"]
+    assert list(table["name"])[-2:] == ["control:majority", "control:bag-of-words"]
+    assert run(["compare", str(out), "--format", "csv", "--pairs"]) == 0
+    tests = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert list(tests.columns[:3]) == ["First", "Second", "Split"] and len(tests) == 6
     assert run(["compare", str(out), "--json"]) == 0
     compared = json.loads(capsys.readouterr().out)
-    assert compared["pairs"][0]["mcnemar"]["p_value"] <= 1
+    assert compared["pairs"][0]["difference"]["p_value"] <= 1
     assert run([*arguments, "--json", "--splits", "dev"]) == 0
     assert [report["model"] for report in json.loads(capsys.readouterr().out)] == arguments[1:3]
+
+
+@pytest.mark.parametrize("form", ["terminal", "markdown", "latex"])
+def test_first_rows_are_shown_in_every_heading(
+    form: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "results.json"
+    arguments = ["evaluate", "control:majority", "control:bag-of-words", "--data", str(data), "--limit", "2"]
+    assert run([*arguments, "--out", str(out), "--format", form]) == 0
+    assert "first 2 rows of each split" in capsys.readouterr().out
+    assert {report["limit"] for report in json.loads(out.read_text())} == {2}
+    assert run(["compare", str(out), "--format", form]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("first 2 rows of each split") == 2  # the table of accuracy and that of the tests
+    assert "control:majority (first 2 rows)" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "how"),
+    [
+        (["train", "detector", "--data", "d", "--out", "o"], "the same command with --resume continues"),
+        (["bank", "build", "source", "--out", "o"], "the same command with --resume continues"),
+        (["evaluate", "mini", "--data", "d"], "what was finished is kept in --out"),
+        (["fill-mask", "A [MASK]."], "the same command starts again"),
+    ],
+)
+def test_control_c_says_how_to_go_on(
+    arguments: list[str], how: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """typer turns Ctrl+C inside a command into an exit status without a word."""
+    command = _find_command(arguments)[0]
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(command), "invoke", interrupt)
+    assert run(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("audiobert: interrupted; ")
+    assert how in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("group", [[], ["bank"], ["data"], ["train"], ["construct"], ["construct", "review"]])
+def test_a_group_alone_shows_its_help_as_a_wrong_usage(group: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(group) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "Usage:" in shown.err
+
+
+def test_commands_use_no_private_interface_of_typer() -> None:
+    import audiobert.cli
+
+    for path in Path(audiobert.cli.__file__).parent.glob("*.py"):
+        assert "typer._" not in path.read_text()
 
 
 def test_a_masked_model_from_a_folder(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,10 @@
 import io
 import json
+import sys
 
 import pytest
 
-from audiobert.cli import run
+from audiobert.cli import run, use_utf8
 
 SOUND = "Meow is the sound a [MASK] makes."
 
@@ -72,3 +73,48 @@ def test_help_says_what_and_shows_an_example(capsys, command):
     assert run([*command, "--help"]) == 0
     out, _ = lines(capsys)
     assert any("audiobert" in line for line in out)
+
+
+def test_stdin_that_is_not_utf8_is_refused_by_its_line(capsys, monkeypatch):
+    for encoding in ("utf-8", "latin-1", "ascii"):  # whatever the locale says
+        stdin = io.TextIOWrapper(io.BytesIO(SOUND.encode() + b"\n\ncaf\xe9 [MASK]\n"), encoding=encoding)
+        monkeypatch.setattr("sys.stdin", stdin)
+        use_utf8()
+        assert run(["spans"]) == 2
+        assert lines(capsys)[1] == [
+            "audiobert: line 3 of stdin has a byte that is not UTF-8 (0xE9); convert it to UTF-8 first, for example"
+            " with iconv"
+        ]
+    for command in ("spans", "fill-mask", "search"):
+        assert run([command, "caf\udce9 [MASK]"]) == 2
+        assert "text 1 has a byte that is not UTF-8" in lines(capsys)[1][0]
+
+
+def test_stdin_begins_with_a_byte_order_mark(capsys, monkeypatch):
+    stdin = io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbf" + SOUND.encode()), encoding="ascii")
+    monkeypatch.setattr("sys.stdin", stdin)
+    use_utf8()
+    assert run(["spans", "--json"]) == 0
+    assert json.loads(lines(capsys)[0][0])["text"] == SOUND
+
+
+def test_closed_stdin_is_bad_usage(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    assert run(["spans"]) == 2
+    assert "no text" in lines(capsys)[1][0]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_output_to_a_console_that_is_not_utf8(monkeypatch, encoding, options):
+    texts = ["The naïve 🦉 — №1", "Meow ☃", "caf\u00e9"]
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    use_utf8()
+    assert run(["spans", *texts, *options]) == 0
+    sys.stdout.flush()
+    out = written.getvalue().decode(encoding).splitlines()
+    if options:
+        assert [json.loads(line)["text"] for line in out] == texts
+    else:
+        assert sum(line.startswith(("The na", "Meow", "caf")) for line in out) == 3

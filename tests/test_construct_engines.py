@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,13 @@ from typing import Any
 import pytest
 
 from audiobert.construct.asking import Asker
-from audiobert.construct.llm import Completion, LlmSettings, Request, Traffic
+from audiobert.construct.llm_settings import LlmSettings
 from audiobert.construct.prompts import CategoryAnswer, load_prompt
 from audiobert.construct.store import Store
-from audiobert.errors import InputError, MissingExtraError
+from audiobert.construct.transformers_engine import TransformersEngine, seed_of
+from audiobert.errors import ArtefactError, InputError, MissingExtraError
+from audiobert.llm.cache import AnswerCache, answer_key, complete_once
+from audiobert.llm.chat import Completion, Request, Traffic
 
 ITEMS: list[dict[str, Any]] = [
     {"title": f"{animal} 1", "description": "", "tags": [], "captions": []} for animal in ("dog", "cat", "frog", "pig")
@@ -33,7 +38,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-    wrapped.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+    wrapped.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'system' and messages | length == 1 %}"
+        "{{ raise_exception('no system role') }}{% endif %}{{ m['role'] }}: {{ m['content'] }}\n"
+        "{% endfor %}{{ 'LOUD ' if loud }}assistant:"
+    )
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(vocabulary),
@@ -51,8 +60,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_local_model_answers_and_is_repeatable(tiny_model: Path, tmp_path: Path) -> None:
-    settings = LlmSettings(engine="local", model=str(tiny_model), max_tokens=16, batch_size=3)
+def test_a_model_in_this_process_answers_and_is_repeatable(tiny_model: Path, tmp_path: Path) -> None:
+    settings = LlmSettings(engine="transformers", model=str(tiny_model), max_tokens=16, batch_size=3)
     texts = []
     for run in ("first", "second"):
         with Store(tmp_path / f"{run}.sqlite") as store:
@@ -62,7 +71,7 @@ def test_local_model_answers_and_is_repeatable(tiny_model: Path, tmp_path: Path)
             # random weights know no JSON: asked, cut off or unreadable, asked to be put right, rejected with a reason
             assert [reply.reason for reply in replies] == ["unparseable"] * len(ITEMS)
             assert asker.counts.repairs == len(ITEMS) and asker.traffic.prompt_tokens > 1_000
-            kept = store.answers()
+            kept = len(store)
             assert kept == 2 * len(ITEMS)
             again = Asker(settings, store)
             assert [reply.text for reply in again.ask(load_prompt("categorize.v1"), ITEMS)] == texts[-1]
@@ -70,30 +79,154 @@ def test_local_model_answers_and_is_repeatable(tiny_model: Path, tmp_path: Path)
     assert texts[0] == texts[1] and all(texts[0])
 
 
-def test_local_model_writes_what_transformers_would(tiny_model: Path) -> None:
+def _engine(model: Path, **settings: Any) -> TransformersEngine:
+    chosen = {"engine": "transformers", "model": str(model), "max_tokens": 16, "temperature": 0}
+    return TransformersEngine(LlmSettings(**{**chosen, **settings}), Traffic())
+
+
+def _completions(engine: TransformersEngine, chats: list[list[dict[str, str]]]) -> list[Completion]:
+    found = dict(one for group in engine.complete([Request(tuple(chat)) for chat in chats]) for one in group)
+    return [found[index] for index in range(len(chats))]
+
+
+CHATS = [[{"role": "user", "content": text}] for text in ("short", "a rather longer message", "x", "four " * 9, "last")]
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 0.7, "top_p": 0.8, "seed": 3}])
+def test_the_model_writes_what_transformers_would(tiny_model: Path, sampling: dict[str, Any]) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from audiobert.construct.local_engine import LocalModel
-
-    chats = [[{"role": "user", "content": text}] for text in ("short", "a rather longer message")]
-    found: dict[int, Completion] = {}
-    settings = LlmSettings(engine="local", model=str(tiny_model), max_tokens=16, temperature=0)
-    LocalModel(settings, Traffic()).complete([Request(tuple(chat), "x", {}) for chat in chats], found.__setitem__)
+    found = _completions(_engine(tiny_model, batch_size=1, **sampling), CHATS)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
-    for number, chat in enumerate(chats):
+    kwargs = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 0} if "seed" in sampling else {}
+    for chat, completion in zip(CHATS, found, strict=True):
         prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-        with torch.inference_mode():
-            output = model.generate(**prompt, max_new_tokens=16, do_sample=False, pad_token_id=1)[0]
+        torch.manual_seed(seed_of(prompt["input_ids"].tolist(), 3))
+        output = model.generate(**prompt, max_new_tokens=16, pad_token_id=1, **kwargs)[0]
         expected = tokenizer.decode(output[prompt["input_ids"].shape[1] :], skip_special_tokens=True)
-        assert found[number].text == expected
-        assert found[number].prompt_tokens == prompt["input_ids"].shape[1]
+        assert completion.text == expected
+        assert completion.prompt_tokens == prompt["input_ids"].shape[1]
 
 
-def test_a_model_that_is_not_there(tmp_path: Path) -> None:
-    with Store(tmp_path / "s.sqlite") as store, pytest.raises(InputError, match="no language model"):
-        Asker(LlmSettings(engine="local", model=str(tmp_path)), store).ask(load_prompt("categorize.v1"), ITEMS)
+def test_batches_change_nothing_and_come_whole(tiny_model: Path) -> None:
+    one_by_one = _completions(_engine(tiny_model, batch_size=1), CHATS)
+    groups = list(_engine(tiny_model, batch_size=2).complete([Request(tuple(chat)) for chat in CHATS]))
+    assert [[index for index, _ in group] for group in groups] == [[0, 1], [2, 3], [4]]
+    assert [completion for group in groups for _, completion in group] == one_by_one
+
+
+def test_a_run_that_is_resumed_between_batches_draws_the_same_answers(tiny_model: Path, tmp_path: Path) -> None:
+    settings = LlmSettings(engine="transformers", model=str(tiny_model), max_tokens=16, batch_size=3, temperature=1)
+    requests = [Request(({"role": "user", "content": f"question {number}"},)) for number in range(8)]
+    keys = [answer_key(settings, request) for request in requests]
+
+    def engine() -> TransformersEngine:
+        return TransformersEngine(settings, Traffic())
+
+    with AnswerCache(tmp_path / "whole.sqlite") as cache:
+        whole = dict(one for group in complete_once(requests, keys, cache, "m", engine) for one in group)
+    for stop in (1, 2):
+        with AnswerCache(tmp_path / f"{stop}.sqlite") as cache:
+            first = complete_once(requests, keys, cache, "m", engine)
+            for _ in range(stop):
+                next(first)
+            first.close()
+            assert len(cache) == 3 * stop
+            resumed = dict(one for group in complete_once(requests, keys, cache, "m", engine) for one in group)
+        assert resumed == whole
+    assert len({completion.text for completion in whole.values()}) == 8
+
+
+def test_settings_of_generation_and_template_are_passed_on(tiny_model: Path) -> None:
+    plain = _completions(_engine(tiny_model), CHATS)
+    assert _completions(_engine(tiny_model, extra_body={"repetition_penalty": 5.0}), CHATS) != plain
+    assert _completions(_engine(tiny_model, extra_body={"chat_template_kwargs": {"loud": True}}), CHATS) != plain
+    with pytest.raises(InputError, match=r"llm\.extra_body has top_j"):
+        _engine(tiny_model, extra_body={"top_j": 5})
+
+
+def test_a_chat_that_is_too_long_is_refused_alone(tiny_model: Path) -> None:
+    chats = [CHATS[0], [{"role": "user", "content": "x" * 9_000}], CHATS[2]]
+    found = _completions(_engine(tiny_model), chats)
+    assert [completion.finish for completion in found] == ["stop", "refused", "stop"]
+    assert found[1].text == "9017 tokens with room for 8176"
+    assert [found[0], found[2]] == [_completions(_engine(tiny_model), [chat])[0] for chat in (chats[0], chats[2])]
+
+
+def test_a_template_that_refuses_a_chat_is_one_line(tiny_model: Path) -> None:
+    with pytest.raises(InputError, match="refuses a chat: no system role"):
+        _completions(_engine(tiny_model), [[{"role": "system", "content": "x"}]])
+
+
+def test_memory_that_runs_out_is_one_line(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    engine = _engine(tiny_model)
+
+    def full(**_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(engine._model, "generate", full)
+    with pytest.raises(InputError, match=r"not enough memory for 5 chats at once; lower llm\.batch_size"):
+        _completions(engine, CHATS)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"trust_remote_code": True},
+        {"tokenizer_trust_remote_code": True},
+        {"code_revision": "main"},
+        {"use_safetensors": False},
+        {"load_format": "pt"},
+        {"hf_overrides": {"auto_map": {}}},
+    ],
+)
+def test_neither_code_nor_pickles_can_be_asked_for(kwargs: dict[str, Any]) -> None:
+    for engine in ("transformers", "ray"):
+        with pytest.raises(ValueError, match=r"cannot be set: weights are safetensors, and no remote code is run"):
+            LlmSettings(engine=engine, model="m", engine_kwargs=kwargs)
+
+
+@pytest.mark.parametrize("name", ["config", "state_dict", "tokenizer", "no_such_thing"])
+def test_an_unknown_setting_of_loading_is_refused(tiny_model: Path, name: str) -> None:
+    with pytest.raises(InputError, match=f"llm\\.engine_kwargs has {name}; engine 'transformers' takes attn_impl"):
+        _engine(tiny_model, engine_kwargs={name: 1})
+
+
+def test_code_in_a_models_folder_is_not_run(tiny_model: Path, tmp_path: Path) -> None:
+    for place in ("config", "tokenizer_config"):
+        folder = tmp_path / place
+        shutil.copytree(tiny_model, folder)
+        (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Config: ...\n")
+        config = json.loads((folder / f"{place}.json").read_text())
+        config |= {"auto_map": {"AutoConfig": "evil.Config", "AutoTokenizer": ["evil.Config", None]}}
+        config["model_type" if place == "config" else "tokenizer_class"] = "Evil"
+        (folder / f"{place}.json").write_text(json.dumps(config))
+        with contextlib.suppress(ArtefactError):
+            _engine(folder)
+        assert not (tmp_path / "ran").exists()
+
+
+def test_pickled_weights_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    import torch
+
+    shutil.copytree(tiny_model, tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").unlink()
+    torch.save({}, tmp_path / "m" / "pytorch_model.bin")
+    with pytest.raises(ArtefactError, match="has no weights as safetensors"):
+        _engine(tmp_path / "m")
+
+
+def test_models_that_do_not_do(tiny_model: Path, tmp_path: Path) -> None:
+    with Store(tmp_path / "s.sqlite") as store, pytest.raises(ArtefactError, match="no tokenizer that can be loaded"):
+        Asker(LlmSettings(engine="transformers", model=str(tmp_path)), store).ask(load_prompt("categorize.v1"), ITEMS)
+    shutil.copytree(tiny_model, tmp_path / "m")
+    (tmp_path / "m" / "chat_template.jinja").unlink()
+    with pytest.raises(InputError, match="has no chat template; give a model that is made for chat"):
+        _engine(tmp_path / "m")
 
 
 @pytest.mark.slow
@@ -126,7 +259,7 @@ def test_ray_runs_the_same_questions(tmp_path: Path, monkeypatch: pytest.MonkeyP
             asker = Asker(settings, store)
             asker._engine = RayEngine(settings, asker.traffic, make_processor)
             replies = asker.ask(load_prompt("categorize.v1"), ITEMS)
-            assert store.answers() == 3
+            assert len(store) == 3
     finally:
         ray.shutdown()
     categories = [reply.answer.category if isinstance(reply.answer, CategoryAnswer) else None for reply in replies]
@@ -145,4 +278,14 @@ def test_ray_without_vllm_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "vllm" else found(name, *rest))
     engine = RayEngine(LlmSettings(engine="ray", model="m"), Traffic())
     with pytest.raises(MissingExtraError, match="vllm"):
-        engine.complete([Request(({"role": "user", "content": "x"},), "x", {})], lambda *_: None)
+        list(engine.complete([Request(({"role": "user", "content": "x"},), "x", {})]))
+
+
+def test_vllm_gets_safetensors_and_no_remote_code() -> None:
+    pytest.importorskip("ray")
+    from audiobert.construct.ray_engine import RayEngine
+
+    settings = LlmSettings(engine="ray", model="m", engine_kwargs={"max_model_len": 4096})
+    kwargs = RayEngine(settings, Traffic()).engine_kwargs()
+    assert kwargs["max_model_len"] == 4096 and kwargs["trust_remote_code"] is False
+    assert kwargs["load_format"] == "safetensors"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from audiobert.construct.asking import Asker, parse_answer
-from audiobert.construct.llm import LlmSettings
+from audiobert.construct.llm_settings import LlmSettings
 from audiobert.construct.prompts import AnimalAnswer, CategoryAnswer, clean_text, data_block, load_prompt
 from audiobert.construct.store import Store
 from audiobert.errors import ArtefactError, InputError, RemoteError
@@ -75,7 +75,9 @@ def test_slow_answers_are_given_up_and_asked_again(tmp_path: Path) -> None:
 def test_server_that_dies_midway_loses_nothing(tmp_path: Path) -> None:
     with ScriptedServer(lambda number, _: Fault(close=True) if number >= 9 else None, _plain) as server:
         asker = _asker(server, tmp_path, concurrency=1, max_attempts=3)
-        with pytest.raises(RemoteError, match=r"failed 3 times.*answered is kept, run the same command again"):
+        with pytest.raises(
+            RemoteError, match=r"failed 3 times.*9 of 20 answers are kept in .*store.sqlite, run the same command again"
+        ):
             _categories(asker)
         asker.store.close()
     with ScriptedServer(answer=_plain) as second:
@@ -133,7 +135,7 @@ def test_a_question_the_server_refuses_is_rejected_alone(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("status", "message"), [(401, "check the key"), (404, "no model 'scripted'"), (400, "check llm")]
+    ("status", "message"), [(401, "check the key"), (404, "no model 'scripted'"), (400, "check the model's name")]
 )
 def test_wrong_settings_stop_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, message: str
@@ -217,9 +219,9 @@ def test_tokens_and_cost_are_counted_and_bounded(tmp_path: Path) -> None:
         assert traffic.prompt_tokens > 1000 and traffic.completion_tokens > 0
         assert asker.cost == pytest.approx((2 * traffic.prompt_tokens + 8 * traffic.completion_tokens) / 1e6)
         bounded = _asker(server, tmp_path, input_price=2.0, max_cost=1e-3, concurrency=1)
-        with pytest.raises(InputError, match=r"llm\.max_cost is 0\.001; what was answered is kept"):
+        with pytest.raises(InputError, match=r"llm\.max_cost is 0\.001; the answers so far are kept"):
             _categories(bounded)
-        assert bounded.store.answers() > 4
+        assert len(bounded.store) > 4
 
 
 def test_tolerant_parsing() -> None:
@@ -279,7 +281,7 @@ def test_a_model_that_obeys_the_metadata_breaks_a_rule(tmp_path: Path) -> None:
 
 def test_a_damaged_store_is_named(tmp_path: Path) -> None:
     (tmp_path / "store.sqlite").write_bytes(b"not a database, not at all" * 50)
-    with pytest.raises(ArtefactError, match=r"store\.sqlite is no store of answers"):
+    with pytest.raises(ArtefactError, match=r"store\.sqlite is no cache of answers"):
         Store(tmp_path / "store.sqlite")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
 import signal
@@ -11,103 +10,39 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
-import yaml
 
 from audiobert.cli import run as command_line
+from construct_toys import ANIMALS, make_collection, make_construction, tree, write_config
 from scripted_server import Fault, ScriptedServer
-from test_construct_wiki import ANIMALS_WIKITEXT, RANGES_TIMELINE
-
-# Label in the caption, its pitch in Hz; this clock is low, while the scripted model takes clocks for high.
-TONES = {
-    "cello": 130.8, "flute": 880.0, "trombone": 174.6, "piccolo flute": 1760.0, "double bass": 55.0, "mandolin": 523.3,
-    "guitar": 220.0, "oboe": 540.0, "siren": 425.0, "clock": 70.0, "engine": 95.0, "car horn": 410.0, "train": 300.0,
-}  # fmt: skip
-ANIMALS = ("dog", "cat", "cow", "frog", "pig", "crow", "sheep", "rooster", "donkey", "lion", "monkey", "hen")
 
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A manifest with 26 tones and 40 animals (short, silent files: animals are not measured)."""
-    folder = tmp_path_factory.mktemp("collection")
-    rows = []
-    time_s = np.arange(8_000) / 16_000
-    for number, (name, hz) in enumerate(list(TONES.items()) * 2):
-        path = f"tones/{number}.wav"
-        (folder / "tones").mkdir(exist_ok=True)
-        wave = sum(np.sin(2 * np.pi * hz * (1 + number / 500) * harmonic * time_s) / harmonic for harmonic in (1, 2, 3))
-        soundfile.write(folder / path, (0.3 * wave).astype(np.float32), 16_000)
-        rows.append({"path": path, "title": f"{name} take {number}", "caption": f"a {name} playing", "license": "CC0"})
-    for number in range(40):
-        name = ANIMALS[number % len(ANIMALS)]
-        rows.append(
-            {"path": f"animals/{number}.wav", "title": f"{name} {number}", "caption": f"a {name}", "license": "CC BY"}
-        )
-    for row in rows:
-        row |= {"source": "Made up", "author": "ann", "url": f"http://example.org/{row['path']}"}
-    with (folder / "clips.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    (folder / "animals.wikitext").write_text(ANIMALS_WIKITEXT, encoding="utf-8")
-    (folder / "ranges.wikitext").write_text(RANGES_TIMELINE, encoding="utf-8")
-    return folder
-
-
-def _config(folder: Path, collection: Path, url: str, **changes: Any) -> Path:
-    value: dict[str, Any] = {
-        "name": "Small",
-        "out": str(folder / "out"),
-        "input": {"path": str(collection / "clips.csv")},
-        "llm": {"model": "scripted", "base_url": url, "concurrency": 3, "backoff_s": 0.01, "backoff_max_s": 0.05},
-        "pitch": {"pairs": 25},
-        "wiki": {"animals": str(collection / "animals.wikitext"), "ranges": str(collection / "ranges.wikitext")},
-    }
-    for name, change in changes.items():
-        value[name] = {**value.get(name, {}), **change}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(value), encoding="utf-8")
-    return folder / "config.yaml"
-
-
-def _tree(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but the store and the report of the last run, which tell of the way only."""
-    apart = ("store.sqlite", "last_run.json")
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(apart)
-    }
+    return make_collection(tmp_path_factory.mktemp("collection"))
 
 
 @pytest.fixture(scope="module")
 def made(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, int]:
-    """A whole, undisturbed run: its config, its folder, and how many questions it asked."""
-    folder = tmp_path_factory.mktemp("made")
-    with ScriptedServer() as server:
-        config = _config(folder, collection, server.url)
-        assert command_line(["construct", "run", str(config)]) == 0
-        assert set(server.answered.values()) == {1}
-        return config, folder / "out", server.requests
+    return make_construction(tmp_path_factory.mktemp("made"), collection)
 
 
 def test_a_second_run_asks_nothing_and_changes_nothing(
     made: tuple[Path, Path, int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, out, _ = made  # the server is gone: a single question would fail
-    before = _tree(out)
+    before = tree(out)
     capsys.readouterr()
     assert command_line(["construct", "run", str(config), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert {step["state"] for step in report["steps"]} == {"unchanged"} and _tree(out) == before
+    assert {step["state"] for step in report["steps"]} == {"unchanged"} and tree(out) == before
     assert command_line(["construct", "run", str(config), "--redo", "--json"]) == 0  # all over again, from what is kept
     report = json.loads(capsys.readouterr().out)
-    assert {step["state"] for step in report["steps"]} == {"made"} and _tree(out) == before
+    assert {step["state"] for step in report["steps"]} == {"made"} and tree(out) == before
     assert report["language_model"]["requests"] == 0 < report["language_model"]["from_store"]
 
 
@@ -116,23 +51,27 @@ def test_killed_at_any_point_it_ends_with_the_same_bytes(
     made: tuple[Path, Path, int], collection: Path, tmp_path: Path
 ) -> None:
     _, out, requests = made
-    stops = [requests // 4, requests - 12]  # while categorizing, and near the end
+    own = tmp_path / "out"
+    moments: list[Callable[[ScriptedServer], bool]] = [
+        lambda server: server.requests >= requests // 4,  # while categorizing
+        lambda _: (own / "made" / "categorize.json").exists(),
+        lambda server: server.requests >= requests - 12,  # near the end
+        lambda _: (own / ".audiobert.part" / "dataset").exists(),  # while the benchmark is written
+    ]
     with ScriptedServer(lambda *_: Fault(pause_s=0.01)) as server:
-        config = _config(tmp_path, collection, server.url)
+        config = write_config(tmp_path, collection, server.url)
         command = [sys.executable, "-m", "audiobert", "construct", "run", str(config)]
-        for stop in stops:
+        for moment in moments:
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-            while server.requests < stop and process.poll() is None:
-                time.sleep(0.005)
+            while not moment(server) and process.poll() is None:
+                time.sleep(0.001)
             process.send_signal(signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL
         assert command_line(["construct", "run", str(config)]) == 0
     asked_twice = {question: count for question, count in server.answered.items() if count > 1}
-    # what was on its way at a kill (at most `concurrency` a kill) never reached the disk; nothing else is asked again
-    assert sum(count - 1 for count in asked_twice.values()) <= 3 * len(stops)
-    assert _tree(tmp_path / "out" / "dataset") == _tree(out / "dataset")
-    for name in ("clips", "categories", "animal", "pitch", "wiki_animal", "wiki_pitch", "rejected"):
-        assert (tmp_path / "out" / f"{name}.jsonl").read_bytes() == (out / f"{name}.jsonl").read_bytes()
+    # what was in flight at a kill (at most `concurrency` per kill) never reached the disk; nothing else is asked again
+    assert sum(count - 1 for count in asked_twice.values()) <= 3 * len(moments)
+    assert tree(own) == tree(out)
 
 
 @pytest.mark.slow
@@ -141,10 +80,10 @@ def test_a_server_in_trouble_makes_no_difference(
 ) -> None:
     faults = [Fault(429, "", {"Retry-After": "0.01"}), Fault(500, "x"), Fault(200, '{"choi'), Fault(close=True)]
     with ScriptedServer(lambda number, _: faults[number // 5 % 4] if number % 5 == 2 else None) as server:
-        config = _config(tmp_path, collection, server.url)
+        config = write_config(tmp_path, collection, server.url)
         assert command_line(["construct", "run", str(config)]) == 0
     assert set(server.answered.values()) == {1}
-    assert _tree(tmp_path / "out" / "dataset") == _tree(made[1] / "dataset")
+    assert tree(tmp_path / "out" / "dataset") == tree(made[1] / "dataset")
 
 
 def test_rejected_say_why(made: tuple[Path, Path, int]) -> None:
@@ -220,7 +159,7 @@ def test_edits_by_hand_are_kept_and_followed(
     collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with ScriptedServer() as server:
-        config = _config(tmp_path, collection, server.url, pitch={"pairs": 5}, input={"limit": 40})
+        config = write_config(tmp_path, collection, server.url, pitch={"pairs": 5}, input={"limit": 40})
         assert command_line(["construct", "run", str(config)]) == 0
         rows = tmp_path / "out" / "animal.jsonl"
         lines = rows.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -230,22 +169,25 @@ def test_edits_by_hand_are_kept_and_followed(
         states = {step["step"]: step["state"] for step in json.loads(capsys.readouterr().out)["steps"]}
         assert states["animal"] == "edited" and states["split"] == "made" and states["pitch"] == "unchanged"
         # now what it was made from changes too: nothing is overwritten unasked
-        config = _config(tmp_path, collection, server.url, pitch={"pairs": 5}, input={"limit": 45})
+        config = write_config(tmp_path, collection, server.url, pitch={"pairs": 5}, input={"limit": 45})
         assert command_line(["construct", "run", str(config)]) == 2
         assert "animal.jsonl" in capsys.readouterr().err and len(rows.read_text().splitlines()) == len(lines) - 1
-        assert command_line(["construct", "animal", str(config), "--redo"]) == 0
+        assert command_line(["construct", "animal", str(config), "--redo"]) == 2
+        assert len(rows.read_text().splitlines()) == len(lines) - 1
+        assert command_line(["construct", "animal", str(config), "--overwrite"]) == 0
+        assert len(rows.read_text().splitlines()) >= len(lines)
 
 
 def test_step_by_step_and_by_parquet_is_the_same_as_at_once(
     made: tuple[Path, Path, int], collection: Path, tmp_path: Path
 ) -> None:
     with ScriptedServer() as server:
-        config = _config(tmp_path, collection, server.url)
+        config = write_config(tmp_path, collection, server.url)
         config.write_text(config.read_text(encoding="utf-8") + "records: parquet\n", encoding="utf-8")
         for step in ("collect", "categorize", "animal", "pitch", "wiki", "split"):
             assert command_line(["construct", step, str(config)]) == 0
     # the JSON beside the benchmark names the files that it was made from: these are others
-    trees = [_tree(folder / "dataset") for folder in (tmp_path / "out", made[1])]
+    trees = [tree(folder / "dataset") for folder in (tmp_path / "out", made[1])]
     assert [tree.pop("construction.json") for tree in trees] and trees[0] == trees[1]
     assert sorted(path.name for path in (tmp_path / "out").glob("*.parquet"))[:2] == [
         "animal.parquet",
@@ -267,14 +209,14 @@ def test_step_by_step_and_by_parquet_is_the_same_as_at_once(
 def test_bad_settings_are_one_line(
     collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], message: str
 ) -> None:
-    config = _config(tmp_path, collection, "http://127.0.0.1:9/v1", **changes)
+    config = write_config(tmp_path, collection, "http://127.0.0.1:9/v1", **changes)
     assert command_line(["construct", "run", str(config)]) in (1, 2)
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and "very-secret" not in error
 
 
 def test_a_step_before_its_input_says_so(collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = _config(tmp_path, collection, "http://127.0.0.1:9/v1")
+    config = write_config(tmp_path, collection, "http://127.0.0.1:9/v1")
     assert command_line(["construct", "animal", str(config)]) == 2
     assert "categories.jsonl does not exist; run the step that writes it first" in capsys.readouterr().err
 

@@ -16,8 +16,9 @@ import pyarrow.parquet as parquet
 import pytest
 import soundfile
 
+from audiobert.audio import load_audio
 from audiobert.construct import rules
-from audiobert.construct.collection import CollectionSettings, clip_bytes, load_clip, read_collection
+from audiobert.construct.collection import CollectionSettings, clip_bytes, read_collection
 from audiobert.construct.labels import LabelFilter, is_animal
 from audiobert.construct.pitch import PitchSettings, choose_pairs
 from audiobert.construct.records import AnimalRow, CategorizedClip, PitchRow, SourceClip, read_records, write_records
@@ -48,15 +49,17 @@ def test_manifest_as_csv_jsonl_and_parquet(tmp_path: Path) -> None:
         writer.writerows(rows)
     (tmp_path / "m.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
-    found = [read_collection(CollectionSettings(path=tmp_path / f"m.{kind}")) for kind in ("csv", "jsonl", "parquet")]
+    found = [
+        read_collection(CollectionSettings(path=tmp_path / f"m.{kind}"))[0] for kind in ("csv", "jsonl", "parquet")
+    ]
     assert found[0] == found[1] == found[2]
     assert found[0][0] == SourceClip(
         id="a/one", path="a/one.wav", title="Dog barks", tags=("dog", "bark"), captions=("a dog",), source="S"
     )
-    only = read_collection(CollectionSettings(path=tmp_path / "m.csv", where={"source": ["T"]}))
+    only = read_collection(CollectionSettings(path=tmp_path / "m.csv", where={"source": ["T"]}))[0]
     assert [clip.id for clip in only] == ["a/two"]
     named = CollectionSettings(path=tmp_path / "m.csv", columns={"description": "caption"})
-    assert read_collection(named)[0].description == "a dog"
+    assert read_collection(named)[0][0].description == "a dog"
     with pytest.raises(InputError, match="no column 'colour': it has path, title"):
         read_collection(CollectionSettings(path=tmp_path / "m.csv", where={"colour": ["red"]}))
     (tmp_path / "twice.jsonl").write_text(f"{json.dumps(rows[0])}\n{json.dumps(rows[0])}\n", encoding="utf-8")
@@ -88,12 +91,13 @@ def test_laion_layout_loose_and_in_shards(tmp_path: Path) -> None:
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     settings = CollectionSettings(kind="laion", path=tmp_path)
-    clips = read_collection(settings)
+    clips, _ = read_collection(settings)
     assert [(clip.id, clip.path) for clip in clips] == [("0.tar/2", "0.tar::2.flac"), ("loose/1", "loose/1.flac")]
     for clip in clips:
         assert clip.captions == ("A small dog.", "It barks.") and clip.tags == ("dog", "bark")
         assert (clip.title, clip.description, clip.author, clip.license) == ("dog.wav", "My dog barks", "ann", "CC0")
-        assert load_clip(settings.audio_root, clip).shape == (9600,)
+        waveform = load_audio(io.BytesIO(clip_bytes(settings.audio_root, clip)))
+        assert waveform.shape == (9600,)
     with pytest.raises(InputError, match=r"gone\.flac cannot be read"):
         clip_bytes(tmp_path, SourceClip(id="x", path="0.tar::gone.flac"))
 

@@ -22,7 +22,7 @@ from audiobert.encoders.ast import AstFamily
 from audiobert.encoders.family import find_family, register
 from audiobert.errors import ArtefactError, InputError
 from audiobert.features import LogMel, make_features, settings_of
-from audiobert.modeling import KnowledgeEncoder
+from audiobert.knowledge import KnowledgeEncoder, KnowledgeSettings
 from auditorybench_toys import bert, gpt2
 from tiny_models import AUDIO_ENCODERS, ast, clap, sound
 
@@ -216,8 +216,9 @@ def test_a_projection_for_another_width_is_refused(tmp_path: Path) -> None:
     from audiobert.adapters import copy_tensors
 
     encoder = load_audio_encoder(str(ast(tmp_path / "ast")))
-    trained = KnowledgeEncoder(encoder, 32, attributes=False, projection="linear")
-    other = KnowledgeEncoder(encoder, 48, attributes=False, projection="linear")
+    settings = KnowledgeSettings(attributes=False, projection="linear")
+    trained = KnowledgeEncoder(encoder, 32, settings)
+    other = KnowledgeEncoder(encoder, 48, settings)
     with pytest.raises(ArtefactError, match=r"outer.weight has shape \(32, 16\), the model wants \(48, 16\)"):
         copy_tensors(other.state_dict(), trained.state_dict(), "audiobert.safetensors")
 

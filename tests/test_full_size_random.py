@@ -1,235 +1,143 @@
-"""The paper's architectures at their full size, from their configs, with random weights."""
+"""AudioBERT at the width of the paper's language models, with few layers and random weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from audiobert.audio_encoder import HubAudioEncoder
-from audiobert.hub_features import ClapFeatures, maker_of
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import (
-    ASTConfig,
-    ASTFeatureExtractor,
-    ASTModel,
-    AutoTokenizer,
-    BertConfig,
-    BertForMaskedLM,
-    ClapConfig,
-    ClapFeatureExtractor,
-    ClapModel,
-)
+from transformers import ASTConfig, ASTFeatureExtractor, ASTModel, AutoTokenizer, BertConfig, BertForMaskedLM
 
-from audiobert.adapters import AUDIO, Adapters, copy_tensors
-from audiobert.backbone import PRESETS, Identity
-from audiobert.clap_hub import HubClap
-from audiobert.features import FeatureMaker
-from audiobert.inputs import Inputs, encode_texts
-from audiobert.modeling import AudioBertForMaskedLM, Injection, KnowledgeEncoder
-from audiobert.parts import trained_knowledge
-from audiobert.training.audiobert import freeze_unused
-from audiobert.training.audiobert_config import AudioBertConfig
-from audiobert.training.objective import AudioBertObjective, Batch
-from auditorybench_toys import bert, roberta
+from audiobert.adapters import (
+    LoraSettings,
+    add_lora,
+    copy_sharing_embeddings,
+    copy_tensors,
+    fold_lora,
+    lora_parameters,
+    lora_state,
+)
+from audiobert.backbone import Identity
+from audiobert.encoders.encoder import PublishedAudioEncoder
+from audiobert.encoders.family import find_family
+from audiobert.injection import InjectionSettings, SpanKnowledge, new_injection
+from audiobert.knowledge import KnowledgeEncoder, KnowledgeSettings
+from audiobert.modeling import AudioBertForMaskedLM
+from audiobert.sentence import encode_texts
+from auditorybench_toys import bert
+from random_models import million_parameters, random_model
 from tiny_models import sound
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-CONFIGS = {"paper-base": REPOSITORY / "configs/paper-base.yaml", "paper-large": REPOSITORY / "configs/paper-large.yaml"}
-SIZES = {
-    "paper-base": {},
-    "paper-large": {
-        "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096
-    },
-}  # fmt: skip
-MILLION = 1e6
-
-
-def random_weights(model: nn.Module) -> nn.Module:
-    """Fill an uninitialised model quickly: matrices with a slice of one random vector, vectors as they are made."""
-    noise = 0.02 * torch.randn(1 << 20, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1:
-                flat = parameter.view(-1)
-                flat.copy_(noise.repeat(-(-len(flat) // len(noise)))[: len(flat)])
-            else:
-                parameter.fill_(float(name.endswith("weight")))
-    return model
-
-
-def make(kind: type[nn.Module], config: object) -> nn.Module:
-    before = torch.nn.init.normal_, torch.nn.init.trunc_normal_
-    torch.nn.init.normal_ = torch.nn.init.trunc_normal_ = lambda tensor, *_, **__: tensor  # type: ignore[assignment]
-    try:
-        model = kind(config)
-    finally:
-        torch.nn.init.normal_, torch.nn.init.trunc_normal_ = before
-    model.tie_weights()  # type: ignore[operator]
-    return random_weights(model).eval()
-
-
-@pytest.fixture(scope="module")
-def features() -> FeatureMaker:
-    return maker_of(ASTFeatureExtractor(), "AST 10-10")
-
-
-@pytest.fixture(scope="module")
-def ast() -> nn.Module:
-    return make(ASTModel, ASTConfig())  # the defaults are those of the published AST 10-10
+# BERT-base (the config's defaults) and BERT-large.
+SIZES: dict[str, dict[str, int]] = {
+    "base": {},
+    "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+}
+LAYERS = 2
+WINDOW, SHORT_WINDOW = 1024, 32  # frames of the audio encoder: AST 10-10's, and one for bfloat16 without instructions
 
 
 class System:
-    """AudioBERT of a preset in the middle of a training."""
+    """The paper's AudioBERT before its first step: the plain language model, a copy with LoRA, and an AST."""
 
-    def __init__(self, preset: str, ast: nn.Module, features: FeatureMaker, tokens: Path) -> None:
-        self.config = AudioBertConfig.load(CONFIGS[preset])
-        self.tokenizer = AutoTokenizer.from_pretrained(bert(tokens))
-        language_model = make(BertForMaskedLM, BertConfig(**SIZES[preset]))
-        language_model.requires_grad_(False)
-        self.adapters = Adapters(language_model)
-        self.inputs = encode_texts(self.tokenizer, ["woof is the sound a [MASK] makes."], [[(0, 4)]])
-        with torch.no_grad():
-            self.before = language_model(self.inputs.input_ids, self.inputs.attention_mask).logits
-        self.adapters.add(AUDIO, self.config.lora())
-        self.model = AudioBertForMaskedLM(language_model, self.config.settings())
-        freeze_unused(self.model, self.config)
-        identity = Identity("random", "folder:random", None)
-        tower = HubAudioEncoder(ast, features, identity, self.config.pooling)  # type: ignore[arg-type]
-        tower.requires_grad_(True)
-        self.knowledge = KnowledgeEncoder(
-            tower, language_model.config.hidden_size, attributes=False, projection=self.config.projection
-        )
+    def __init__(self, size: str, folder: Path, frames: int = SHORT_WINDOW) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(bert(folder / "bert"))
+        self.plain: Any = random_model(BertForMaskedLM, BertConfig(**SIZES[size] | {"num_hidden_layers": LAYERS}))
+        self.plain.requires_grad_(False)
+        with_lora = copy_sharing_embeddings(self.plain)
+        self.lora = add_lora(with_lora, LoraSettings())
+        self.model = AudioBertForMaskedLM(with_lora, new_injection(InjectionSettings(gate=False))).eval()
+        ast: Any = random_model(ASTModel, ASTConfig(num_hidden_layers=1, max_length=frames))
+        family = find_family(ASTFeatureExtractor(max_length=frames), "AST")
+        tower = PublishedAudioEncoder(ast, family, Identity("random", "folder:random", None))
+        width = self.plain.config.hidden_size
+        self.knowledge = KnowledgeEncoder(tower, width, KnowledgeSettings(attributes=False, projection="linear"))
+        torch.manual_seed(1)
         nn.init.normal_(self.knowledge.outer.weight, std=0.02)  # at zero nothing flows back into the audio encoder
-        self.heard = [features(sound(2.0, features.rate_hz))]
+        self.features = [tower.features(sound(2.0, tower.features.rate_hz))]
+        self.inputs = encode_texts(self.tokenizer, ["woof is the sound a [MASK] makes."], [[(0, 4)]])
 
-    def step(self, precision: torch.dtype) -> torch.Tensor:
-        """Gradients of one step on one row with one clip."""
-        self.adapters.set(AUDIO, train=AUDIO)
-        answers = torch.full((int(self.inputs.masks.sum()),), 7)
-        clips = torch.zeros(1, 1, 1, dtype=torch.long)
-        batch = Batch(self.inputs, answers, answers, clips, torch.ones(1, 1, 1), 0)
-        width = self.knowledge.tower.config.hidden_size
-        objective = AudioBertObjective(
-            self.model,
-            self.knowledge,
-            self.heard,
-            torch.zeros(1, 0),
-            torch.zeros(1, width),
-            self.config,  # type: ignore[arg-type]
-        ).train()
-        with torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32):
-            loss, terms = objective(batch)
-        (loss / terms).backward()
-        objective.eval()
+    def logits(self, model: AudioBertForMaskedLM, knowledge: SpanKnowledge | None = None) -> torch.Tensor:
+        return model(self.inputs.input_ids, self.inputs.attention_mask, self.inputs.masks, knowledge)
+
+    def step(self) -> torch.Tensor:
+        """Return the loss of one sentence with one clip, and leave its gradients."""
+        vectors = self.knowledge.project(self.knowledge.tower.encode_batch(self.features), torch.zeros(1, 0))
+        knowledge = SpanKnowledge(self.inputs.starts, vectors[None, None], torch.ones(1, 1, 1))
+        loss = self.model.loss(self.logits(self.model, knowledge), torch.tensor([7]))
+        loss.backward()
         return loss
 
 
-@pytest.fixture(scope="module", params=list(CONFIGS))
-def system(
-    request: pytest.FixtureRequest, ast: nn.Module, features: FeatureMaker, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[System]:
-    made = System(request.param, ast, features, tmp_path_factory.mktemp("tokens") / "bert")
-    made.name = request.param  # type: ignore[attr-defined]
-    yield made
-    ast.zero_grad(set_to_none=True)
-
-
-def test_the_configs_name_the_presets_models() -> None:
-    for preset, path in CONFIGS.items():
-        named = {role: model.name for role, model in AudioBertConfig.load(path).models().items()}
-        assert named == PRESETS[preset]
-        assert set(named) == {"language_model", "clap", "audio_encoder"}
-
-
-def test_shapes_and_sizes(system: System) -> None:
-    parameters = sum(p.numel() for p in system.model.language_model.parameters()) / MILLION
-    lora = sum(p.numel() for p in system.adapters.parameters(AUDIO).values()) / MILLION
-    layers, width = system.model.language_model.config.num_hidden_layers, system.knowledge.hidden_size
-    assert lora == layers * 3 * 2 * width * 64 / MILLION
-    assert parameters - lora == pytest.approx({768: 109.5, 1024: 335.2}[width], abs=0.1)
-    assert sum(p.numel() for p in system.knowledge.tower.parameters()) / MILLION == pytest.approx(86.2, abs=0.1)
+@pytest.mark.parametrize(("size", "million"), [("base", 109.5), ("large", 335.2)])
+def test_parameters_of_the_language_model_and_the_lora(size: str, million: float, tmp_path: Path) -> None:
+    config = BertConfig(**SIZES[size])
+    assert million_parameters(BertForMaskedLM, config) == pytest.approx(million, abs=0.1)
+    system = System(size, tmp_path)
+    query_key_value = LAYERS * 3 * 2 * config.hidden_size * 64
+    assert sum(parameter.numel() for parameter in system.lora.values()) == query_key_value
     with torch.no_grad():
-        assert system.model(*tokens(system.inputs)).shape == (1, 30_522)
+        assert system.logits(system.model).shape == (1, config.vocab_size)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_gradients_reach_lora_audio_encoder_and_projection_alone(system: System, precision: torch.dtype) -> None:
-    for parameter in (*system.model.parameters(), *system.knowledge.parameters()):
-        parameter.grad = None
-    loss = system.step(precision)
-    assert torch.isfinite(loss)
-    reached = {
-        name
-        for name, parameter in system.model.named_parameters()
-        if parameter.grad is not None and parameter.grad.abs().sum() > 0
-    }
-    assert len(reached) == 3 * system.model.language_model.config.num_hidden_layers  # query, key and value
-    assert all(f"lora_B.{AUDIO}" in name for name in reached)  # A gets its first gradient once B is not zero
-    assert {name for name, p in system.model.named_parameters() if p.requires_grad and "lora_" not in name} == set()
+@pytest.mark.parametrize("size", SIZES)
+def test_gradients_reach_lora_audio_encoder_and_projection_alone(
+    size: str, precision: torch.dtype, tmp_path: Path
+) -> None:
+    system = System(size, tmp_path, WINDOW if precision == torch.float32 else SHORT_WINDOW)
+    with torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32):
+        assert torch.isfinite(system.step())
+    reached = {name for name, p in system.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert len(reached) == 3 * LAYERS  # query, key and value
+    assert all(".lora_B." in name for name in reached)  # A gets its first gradient once B is not zero
+    trained = {name for name, p in system.model.language_model.named_parameters() if p.requires_grad}
+    assert all("lora_" in name for name in trained)
     heard = {name for name, p in system.knowledge.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-    silent = {name for name, _ in system.knowledge.named_parameters()} - heard
-    assert {"outer.weight", "outer.bias"} <= heard
-    assert "tower.model.embeddings.patch_embeddings.projection.weight" in heard
-    assert all(".key.bias" in name or name.endswith("k_proj.bias") for name in silent)  # softmax is blind to these
+    rest = {name for name, _ in system.knowledge.named_parameters()} - heard
+    assert {"outer.weight", "outer.bias", "tower.model.embeddings.patch_embeddings.projection.weight"} <= heard
+    assert all(".key.bias" in name or name.endswith("k_proj.bias") for name in rest)  # softmax ignores these
 
 
-def test_off_is_the_language_model_to_the_last_bit(system: System) -> None:
+def test_off_is_the_language_model_to_the_last_bit(tmp_path: Path) -> None:
+    system = System("base", tmp_path)
+    plain = AudioBertForMaskedLM(system.plain)
     with torch.no_grad():
-        for parameter in system.adapters.parameters(AUDIO).values():
+        before = system.logits(plain)
+        for parameter in system.lora.values():
             parameter.add_(0.01)
-        system.adapters.set()
-        off = system.model.language_model(system.inputs.input_ids, system.inputs.attention_mask).logits
-        assert torch.equal(off, system.before)
-        with system.adapters.on(AUDIO):
-            on = system.model.language_model(system.inputs.input_ids, system.inputs.attention_mask).logits
-        assert not torch.equal(on, system.before)
-        system.adapters.set()
-        again = system.model.language_model(system.inputs.input_ids, system.inputs.attention_mask).logits
-        assert torch.equal(again, system.before)
+        assert not torch.equal(system.logits(system.model), before)
+        assert torch.equal(system.logits(plain), before)
+        whole = system.plain(system.inputs.input_ids, attention_mask=system.inputs.attention_mask).logits
+    torch.testing.assert_close(whole[system.inputs.masks], before)
 
 
-def test_what_is_saved_comes_back(system: System, tmp_path: Path) -> None:
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    system = System("base", tmp_path)
     path = tmp_path / "audiobert.safetensors"
-    knowledge = trained_knowledge(system.knowledge, {"train_audio_encoder": True})
     with torch.no_grad():  # as far as the folder's float16 goes
-        for tensor in (*system.adapters.parameters(AUDIO).values(), *knowledge.values()):
+        for matrix in system.lora.values():
+            matrix.copy_((0.02 * torch.randn_like(matrix)).half())
+        for tensor in system.knowledge.state_dict().values():
             tensor.copy_(tensor.half())
-    weights = {f"lora.{k}": v for k, v in system.adapters.state(AUDIO).items()}
-    save_file(weights | {f"knowledge.{k}": v.half().contiguous() for k, v in knowledge.items()}, path)
-    wanted = {k: v.clone() for k, v in system.adapters.parameters(AUDIO).items()}
-    patch = system.knowledge.tower.model.embeddings.patch_embeddings.projection.weight  # type: ignore[union-attr]
-    kept = patch.detach().clone()
+        wanted = system.logits(system.model)
+        vectors = system.knowledge.encode(system.features, [])
+    knowledge = {f"knowledge.{k}": v.half().contiguous() for k, v in system.knowledge.saved_state().items()}
+    save_file(lora_state(system.model.language_model) | knowledge, path)
+
+    other = System("base", tmp_path / "other")
+    loaded = load_file(path)
+    folded = copy_sharing_embeddings(system.plain)
+    fold_lora(folded, loaded, LoraSettings(), str(path))
     with torch.no_grad():
-        for tensor in (*system.adapters.parameters(AUDIO).values(), *knowledge.values()):
+        for tensor in other.knowledge.state_dict().values():
             tensor.zero_()
-    loaded = {name: tensor.float() for name, tensor in load_file(path).items()}
-    lora = {k.removeprefix("lora."): v for k, v in loaded.items() if k.startswith("lora.")}
-    system.adapters.load(AUDIO, lora)
-    copy_tensors(
-        system.knowledge.state_dict(), {k.removeprefix("knowledge."): v for k, v in loaded.items()}, "knowledge"
-    )
-    assert all(torch.equal(wanted[k], v) for k, v in system.adapters.parameters(AUDIO).items())
-    assert torch.equal(kept, patch)
-
-
-def test_clap_htsat_fused_at_its_size(tmp_path: Path) -> None:
-    model = make(ClapModel, ClapConfig(audio_config={"enable_fusion": True}))
-    assert sum(p.numel() for p in model.parameters()) / MILLION == pytest.approx(153.5, abs=0.5)
-    tokenizer = AutoTokenizer.from_pretrained(roberta(tmp_path / "text"))
-    maker = maker_of(ClapFeatureExtractor(), "CLAP")
-    assert isinstance(maker, ClapFeatures)
-    clap = HubClap(model, tokenizer, maker, Identity("random", "folder:random", None))  # type: ignore[arg-type]
-    short, long = (maker(sound(seconds, maker.rate_hz)) for seconds in (2.0, 12.0))
-    assert (short.shape, long.shape) == ((1001, 64), (4004, 64))
-    vectors = clap.embed_audio([short, long])
-    assert vectors.shape == (2, 512)
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(clap.embed_text(["a dog", "a cat meowing"]), axis=1), 1.0, rtol=1e-5)
-
-
-def tokens(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Injection | None]:
-    return inputs.input_ids, inputs.attention_mask, inputs.masks, None
+        of_knowledge = {k.removeprefix("knowledge."): v for k, v in loaded.items() if k.startswith("knowledge.")}
+        copy_tensors(other.knowledge.state_dict(), of_knowledge, "knowledge")
+        torch.testing.assert_close(system.logits(AudioBertForMaskedLM(folded)), wanted, rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(wanted, system.logits(AudioBertForMaskedLM(system.plain)), rtol=1e-3, atol=1e-2)
+        assert (other.knowledge.encode(other.features, []) == vectors).all()
+    assert not lora_parameters(folded)

@@ -29,6 +29,37 @@ def test_notes_from_the_contrabassoon_to_the_piccolo_are_within_half_a_semitone(
     assert pitch.voiced_ratio > 0.8
 
 
+def partials(frequency_hz: float, numbers: range, falling: bool) -> np.ndarray:
+    """One second of partials of a pitch, as far as 16 kHz carries them, of equal or falling amplitude."""
+    time = np.arange(SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
+    carried = [n for n in numbers if n * frequency_hz < SAMPLE_RATE_HZ / 2]
+    sound = sum(np.sin(2 * np.pi * n * frequency_hz * time) / (n if falling else 1) for n in carried)
+    return (0.3 * sound / np.abs(sound).max()).astype(np.float32)
+
+
+@pytest.mark.parametrize("frequency_hz", [300, 440, 1_000, 2_500, 4_200, 4_333, 5_000, 5_500, 6_000, 6_500, 7_500])
+def test_a_sine_up_to_7500_hz_is_within_half_a_semitone(frequency_hz: float) -> None:
+    pitch = measure_pitch(partials(frequency_hz, range(1, 2), falling=True), SAMPLE_RATE_HZ)
+    assert pitch.median_hz is not None and compare_pitch(pitch.median_hz, frequency_hz).verdict == "right"
+
+
+@pytest.mark.parametrize("frequency_hz", [50, 100, 440, 600, 800, 1_000, 1_100, 1_500, 2_000, 3_000, 5_000, 7_000])
+def test_a_sawtooth_is_within_half_a_semitone(frequency_hz: float) -> None:
+    pitch = measure_pitch(partials(frequency_hz, range(1, 200), falling=True), SAMPLE_RATE_HZ)
+    assert pitch.median_hz is not None and compare_pitch(pitch.median_hz, frequency_hz).verdict == "right"
+
+
+@pytest.mark.parametrize("frequency_hz", [50, 100, 440, 800, 1_000, 1_500, 1_800, 2_000, 2_500])
+def test_a_missing_fundamental_is_within_half_a_semitone(frequency_hz: float) -> None:
+    pitch = measure_pitch(partials(frequency_hz, range(2, 10), falling=False), SAMPLE_RATE_HZ)
+    assert pitch.median_hz is not None and compare_pitch(pitch.median_hz, frequency_hz).verdict == "right"
+
+
+@pytest.mark.parametrize("frequency_hz", [20, 50, 100, 150, 200, 7_900])
+def test_a_sine_out_of_range_has_no_pitch(frequency_hz: float) -> None:
+    assert measure_pitch(partials(frequency_hz, range(1, 2), falling=True), SAMPLE_RATE_HZ).median_hz is None
+
+
 def test_the_sample_rate_does_not_change_the_pitch() -> None:
     pitch = measure_pitch(note(330.0, rate=44_100), 44_100)
     assert pitch.median_hz == pytest.approx(330.0, rel=0.01)
@@ -47,6 +78,13 @@ def test_noise_and_silence_have_no_pitch(estimator: str) -> None:
     for waveform in (noise, np.zeros(SAMPLE_RATE_HZ // 2, np.float32), np.ones(7, np.float32)):
         pitch = measure_pitch(waveform, SAMPLE_RATE_HZ, estimator=estimator)  # type: ignore[arg-type]
         assert pitch.median_hz is None and pitch.mean_hz is None
+
+
+def test_a_band_of_noise_from_6_to_8_khz_has_no_pitch() -> None:
+    spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE_HZ))
+    spectrum[: 2 * 6_000] = 0
+    noise = (0.1 * np.fft.irfft(spectrum)).astype(np.float32)
+    assert measure_pitch(noise, SAMPLE_RATE_HZ).median_hz is None
 
 
 def test_both_estimators_agree() -> None:

@@ -57,7 +57,7 @@ class Scripted:
     kind = "audiobert"
 
     def __init__(self, name: str) -> None:
-        self.name, self.audio = name, not name.endswith(":no-audio")
+        self.name, self.audio = name, not name.endswith(":unheard")
         self.artefacts = {"sha256": "ab" * 32}
 
     def answer(self, questions: Any, protocol: str) -> Any:
@@ -83,20 +83,20 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("evaluated")
     write_benchmark(folder / "data")
-    real = module.load_model
-    module.load_model = lambda name, train, options: (  # type: ignore[assignment]
+    real = module.load_adapter
+    module.load_adapter = lambda name, train, options: (  # type: ignore[assignment]
         real(name, train, options) if name.startswith("control:") else Scripted(name)
     )
     try:
         evaluate(
-            ["no/such-model", "no/such-model:no-audio", "control:majority"],
+            ["no/such-model", "no/such-model:unheard", "control:majority"],
             folder / "data",
             splits=["dev"],
             out=folder / "results.json",
             predictions=folder / "predictions.jsonl",
         )
     finally:
-        module.load_model = real
+        module.load_adapter = real
     return folder
 
 
@@ -146,7 +146,7 @@ def test_the_report_has_its_sections_and_figures(report: Elements, evaluated: Pa
     assert "38.28" in report.text and "AudioBERT (BERT-base) (paper)" in report.text  # beside the published ones
     assert "the paper's AudioBERT (BERT-base) has 38.28%" in report.text
     for heading in (
-        "What audio adds",
+        "What hearing adds",
         "Accuracy by answer",
         "Calibration",
         "confusions",
@@ -156,17 +156,17 @@ def test_the_report_has_its_sections_and_figures(report: Elements, evaluated: Pa
         assert heading in report.text
     assert "film" in report.text  # a confusion
     assert report.text.count("Right: said") == 10 and report.text.count("Wrong: said") == 10
-    assert "audiobert evaluate no/such-model no/such-model:no-audio control:majority" in report.text
+    assert "audiobert evaluate no/such-model no/such-model:unheard control:majority" in report.text
     assert "Audit of data" in report.text and "Leaks" in report.text
     assert "torch" in report.text and "ab" * 32 in report.text  # versions and checksums
     assert "<b>owl</b>" in report.text  # markup in an answer is text
 
 
-def test_what_audio_adds_is_the_difference_of_the_two(report: Elements, evaluated: Path) -> None:
+def test_what_hearing_adds_is_the_difference_of_the_two(report: Elements, evaluated: Path) -> None:
     results = {one["model"]: one for one in json.loads((evaluated / "results.json").read_text())}
-    with_sound, without = (results[name]["results"][0] for name in ("no/such-model", "no/such-model:no-audio"))
-    points = 100 * (with_sound["correct"] - without["correct"]) / with_sound["n"]
-    assert f"Switched on, {points:+.2f} points" in report.text
+    with_sound, unheard = (results[name]["results"][0] for name in ("no/such-model", "no/such-model:unheard"))
+    points = 100 * (with_sound["correct"] - unheard["correct"]) / with_sound["n"]
+    assert f"With sound, {points:+.2f} points" in report.text
 
 
 def test_what_could_not_be_had_is_said(report: Elements) -> None:
@@ -283,7 +283,7 @@ def test_the_report_of_the_model_itself_has_figure_1_retrieval_and_captions(shar
     from web_server import MODEL
 
     results, predictions = tmp_path / "results.json", tmp_path / "predictions.jsonl"
-    models = [MODEL, f"{MODEL}:no-audio"]
+    models = [MODEL, f"{MODEL}:unheard"]
     evaluate(models, shared / "auditorybench", splits=["dev"], limit=24, out=results, predictions=predictions)
     report = make_report(Sources([results], [predictions]))
     assert {"figure_1", "retrieval", "accuracy", "calibration"} <= set(report.figures)

@@ -1,4 +1,4 @@
-"""From a sound file to numbers: decode, mix down, resample, log-mel spectrogram, measured attributes."""
+"""Decode and resample recordings, measure their attributes, compute log-mel spectrograms."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import BinaryIO
 
 import numpy as np
 import scipy.fft
-import soundfile
 import soxr
 
+from audiobert.decoding import MIX_SECONDS, SILENCE_DBFS, decode_samples
 from audiobert.errors import InputError
 from audiobert.pitch import Estimator, measure_pitch
 
 SAMPLE_RATE_HZ = 16_000
 HOP_LENGTH = 160  # 10 ms between spectrogram frames
-FRAME_LENGTH = 400  # 25 ms heard by one spectrogram frame
+FRAME_LENGTH = 400  # 25 ms, one spectrogram frame
 FFT_LENGTH = 512  # the next power of two
 FRAMES_PER_SECOND = SAMPLE_RATE_HZ // HOP_LENGTH
 MEL_BINS = 128
@@ -26,20 +26,13 @@ MEL_MIN_HZ = 20.0
 MEL_FLOOR = 1.192092955078125e-07  # Kaldi's: the smallest step of a float32 at 1.0
 PREEMPHASIS = 0.97
 
-SILENCE_DBFS = -80.0  # a level below this is called silence
+# Attributes are measured over the first so many seconds of sound, whatever a clip's encoders use of it.
+MEASURED_SECONDS = MIX_SECONDS
 
 # The resampler looks a little past the end; with this much more decoded, a cut clip equals the start of the whole one.
 _RESAMPLER_MARGIN_S = 0.05
 # Frames turned into spectra at once: small enough to stay in the cache of the processor.
 _SPECTROGRAM_BLOCK = 512
-
-
-class AudioFileError(InputError):
-    """A sound file that cannot be used; `reason` says in one word why (missing, undecodable, empty, not-finite)."""
-
-    def __init__(self, message: str, reason: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -112,39 +105,24 @@ def read_recording(
         (an `InputError`) When the file is missing, is no sound file, is damaged, holds no samples, or holds values
         that are no numbers.
     """
-    name = name or str(getattr(source, "name", source))
+    name = name or _name_of(source)
     if max_seconds is not None and not max_seconds > 0:
         raise InputError(f"max_seconds is {max_seconds}; it must be greater than 0")
-    if isinstance(source, str | Path) and not Path(source).is_file():
-        what = "is a folder" if Path(source).is_dir() else "does not exist"
-        raise AudioFileError(f"{name} {what}; give the path of a sound file", "missing")
-    try:
-        with soundfile.SoundFile(str(source) if isinstance(source, Path) else source) as file:
-            native_rate_hz, channels, frames = file.samplerate, file.channels, file.frames
-            wanted = -1
-            if max_seconds is not None:
-                wanted = int(np.ceil((max_seconds + _RESAMPLER_MARGIN_S) * native_rate_hz))
-            samples = file.read(wanted, dtype="float32", always_2d=True)  # (samples, channels)
-    except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError, OSError) as error:
-        reason = getattr(error, "error_string", None) or str(error)
-        if "not a regular file" in reason:  # so libsndfile calls an MP3 that ends before its first frame
-            reason = "it ends before any sound"
-        message = f"{name} cannot be decoded ({reason.strip().rstrip('.')}); give a sound file"
-        raise AudioFileError(message, "undecodable") from None
-    if not len(samples):
-        raise AudioFileError(f"{name} holds no samples; give a sound file that is not empty", "empty")
-    if wanted >= 0 and len(samples) < wanted:
-        frames = len(samples)  # the header of a cut-off file promises more than there is
-    waveform = samples[:, 0] if channels == 1 else samples.mean(axis=1)
-    if not np.isfinite(waveform).all():
-        message = f"{name} holds samples that are no numbers (NaN or infinity); give an undamaged sound file"
-        raise AudioFileError(message, "not-finite")
+    decoded = decode_samples(
+        source, name, max_seconds=None if max_seconds is None else max_seconds + _RESAMPLER_MARGIN_S
+    )
     at_rate = {
-        rate_hz: _resampled(waveform, native_rate_hz, rate_hz, max_seconds)
+        rate_hz: _resampled(decoded.waveform, decoded.sample_rate_hz, rate_hz, max_seconds)
         for rate_hz in dict.fromkeys([sample_rate_hz, *other_rates_hz])
     }
-    duration_s = max(frames, len(samples)) / native_rate_hz
-    return Recording(at_rate.pop(sample_rate_hz), sample_rate_hz, native_rate_hz, channels, duration_s, at_rate)
+    waveform = at_rate.pop(sample_rate_hz)
+    return Recording(
+        waveform, sample_rate_hz, decoded.sample_rate_hz, decoded.channels, decoded.duration_s, others=at_rate
+    )
+
+
+def _name_of(source: str | Path | BinaryIO) -> str:
+    return str(getattr(source, "name", source))
 
 
 def _resampled(waveform: np.ndarray, native_rate_hz: int, rate_hz: int, max_seconds: float | None) -> np.ndarray:
@@ -170,20 +148,22 @@ def load_audio(
 
 @dataclass(frozen=True)
 class Attributes:
-    """What is measured of a clip, beside its vectors.
+    """Measured attributes of a clip.
 
     Attributes
     ----------
     duration_s
-        Length in seconds (of the whole recording, where only its start was decoded).
-    loudness_dbfs, peak_dbfs
-        Root mean square and highest sample, in dB below full scale; at least -120.
+        Length of the whole recording in seconds.
+    loudness_dbfs
+        RMS level in dBFS, at least -120: 20 log10 of the root mean square, without weighting for the ear (not LUFS).
+    peak_dbfs
+        Level of the highest sample in dBFS, at least -120. A constant offset counts for neither level.
     pitch_hz, pitch_mean_hz
-        Median and mean over the voiced frames; None when the clip has no pitch.
+        Median and mean over the voiced frames, 23 Hz to 8 kHz; None when the clip has no pitch.
     voiced_ratio
         Share of the frames that have a pitch.
     spectral_centroid_hz
-        Where the middle of the spectrum's energy lies: how bright it sounds. 0 for digital silence.
+        Centre of the spectrum's energy. 0 for digital silence.
     spectral_flatness
         Geometric over arithmetic mean of the power spectrum: near 0 for a tone, near 1 for white noise.
     """
@@ -199,7 +179,7 @@ class Attributes:
 
     @property
     def silent(self) -> bool:
-        """Whether no sample reaches -80 dBFS."""
+        """Return True if no sample reaches -80 dBFS."""
         return self.peak_dbfs < SILENCE_DBFS
 
 
@@ -210,7 +190,7 @@ def _dbfs(amplitude: float) -> float:
 def measure(
     waveform: np.ndarray, sample_rate_hz: int, *, duration_s: float | None = None, estimator: Estimator = "swiftf0"
 ) -> Attributes:
-    """Measure pitch, loudness, duration and colour of a waveform.
+    """Measure pitch, RMS level, duration and spectrum of a waveform.
 
     Parameters
     ----------
@@ -228,6 +208,9 @@ def measure(
     InputError
         When the waveform is empty or has more than one axis.
     """
+    if waveform.ndim != 1 or not waveform.size:
+        raise InputError(f"the waveform has shape {waveform.shape}; give one axis of samples, at least one")
+    waveform = waveform - np.float32(waveform.mean(dtype=np.float64))  # a constant offset is no sound
     pitch = measure_pitch(waveform, sample_rate_hz, estimator=estimator)
     padded = np.pad(waveform, (0, max(0, FFT_LENGTH - waveform.size)))
     frames = np.lib.stride_tricks.sliding_window_view(padded, FFT_LENGTH)[:: FFT_LENGTH // 2]
@@ -245,6 +228,71 @@ def measure(
         spectral_centroid_hz=float((bins_hz * power).sum() / energy) if energy > 0 else 0.0,
         spectral_flatness=float(np.exp(np.log(power + 1e-12).mean()) / (power.mean() + 1e-12)),
     )
+
+
+@dataclass(frozen=True)
+class MeasuredClip:
+    """A decoded clip with its attributes.
+
+    Attributes
+    ----------
+    waveforms
+        By rate in Hz, `(samples,)` float32, mono, from shortly before the first sound on, without constant offset.
+    attributes
+        Measured over the first `MEASURED_SECONDS` of sound; `duration_s` is that of the whole file.
+    native_sample_rate_hz, channels
+        Those of the file.
+    """
+
+    waveforms: dict[int, np.ndarray]
+    attributes: Attributes
+    native_sample_rate_hz: int
+    channels: int
+
+
+def measure_clip(
+    source: str | Path | BinaryIO,
+    *,
+    rates_hz: Iterable[int] = (),
+    seconds: float = MEASURED_SECONDS,
+    estimator: Estimator = "swiftf0",
+    name: str | None = None,
+) -> MeasuredClip:
+    """Decode a clip for its encoders and measure its attributes, which do not depend on what the encoders need.
+
+    Parameters
+    ----------
+    source
+        A path, or a seekable binary file.
+    rates_hz
+        Sample rates of the waveforms.
+    seconds
+        Length of the waveforms; a shorter clip gives shorter ones.
+    estimator
+        Pitch estimator; see `audiobert.pitch.measure_pitch`.
+    name
+        What error messages call the source; its path by default.
+
+    Raises
+    ------
+    AudioFileError
+        (an `InputError`) When the file cannot be used; see `read_recording`.
+    """
+    longest = max(seconds, MEASURED_SECONDS) + _RESAMPLER_MARGIN_S
+    decoded = decode_samples(source, name or _name_of(source), max_seconds=longest, skip_silence=True)
+    native_rate_hz = decoded.sample_rate_hz
+    stretch = decoded.waveform[: round((MEASURED_SECONDS + _RESAMPLER_MARGIN_S) * native_rate_hz)]
+    waveform = decoded.waveform - np.float32(stretch.mean(dtype=np.float64))
+    measured = _resampled(waveform[: len(stretch)], native_rate_hz, SAMPLE_RATE_HZ, MEASURED_SECONDS)
+    attributes = measure(measured, SAMPLE_RATE_HZ, duration_s=decoded.duration_s, estimator=estimator)
+    used = waveform[: round((seconds + _RESAMPLER_MARGIN_S) * native_rate_hz)]
+    waveforms = {
+        rate_hz: measured[: round(seconds * rate_hz)]
+        if rate_hz == SAMPLE_RATE_HZ and seconds <= MEASURED_SECONDS
+        else _resampled(used, native_rate_hz, rate_hz, seconds)
+        for rate_hz in rates_hz
+    }
+    return MeasuredClip(waveforms, attributes, native_rate_hz, decoded.channels)
 
 
 def _to_mel(frequency_hz: np.ndarray | float) -> np.ndarray:

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from audiobert.encoders import AudioTower, AudioTowerConfig
 from audiobert.errors import InputError
 from audiobert.features import FeatureMaker
-from audiobert.sentence import query_tokens
+from audiobert.sentence import check_text, query_tokens, shortened
 
 MAX_QUERY_TOKENS = 64
 
@@ -100,10 +100,20 @@ class ClapProjections(nn.Module):
         return contrastive_loss(audio, self.text_vectors(sentence_vectors), self.log_temperature.exp())
 
 
-def refuse_empty(queries: Sequence[str]) -> None:
-    """Raise InputError if a query has no words."""
-    if any(not query.strip() for query in queries):
-        raise InputError("a query is empty; give some words for a sound")
+def check_queries(queries: Sequence[str]) -> None:
+    """Refuse what cannot be looked up.
+
+    Raises
+    ------
+    InputError
+        One text is given where several are wanted, or a query is no valid text or has no words.
+    """
+    if isinstance(queries, str):
+        raise InputError(f"the queries are one text, {shortened(queries)!r}; give a list of texts")
+    for query in queries:
+        check_text(query)
+        if not query.strip():
+            raise InputError("a query is empty; give some words for a sound")
 
 
 class ClapModel:
@@ -154,9 +164,9 @@ class ClapModel:
         Raises
         ------
         InputError
-            A text is empty.
+            A text is empty or no valid text.
         """
-        refuse_empty(texts)
+        check_queries(texts)
         sentence = [np.zeros((0, self.text_dim), dtype=np.float32)]
         clap = [np.zeros((0, self.clap_dim), dtype=np.float32)]
         for start in range(0, len(texts), batch_size):

@@ -15,7 +15,7 @@ from transformers import AutoFeatureExtractor, AutoTokenizer, PreTrainedTokenize
 from transformers import ClapModel as TransformersClap
 
 from audiobert.backbone import Identity, find_model, load_extractor, load_weights, model_type, weights_checksums
-from audiobert.clap import ClapModel, QueryVectors, refuse_empty
+from audiobert.clap import ClapModel, QueryVectors, check_queries
 from audiobert.encoders.family import ExtractorFeatures
 from audiobert.errors import InputError
 from audiobert.features import FeatureMaker
@@ -104,9 +104,9 @@ class HubClap:
         Raises
         ------
         InputError
-            A text is empty.
+            A text is empty or no valid text.
         """
-        refuse_empty(texts)
+        check_queries(texts)
         vectors = [np.zeros((0, self.clap_dim), dtype=np.float32)]
         for start in range(0, len(texts), batch_size):
             tokens = query_tokens(self.tokenizer, texts[start : start + batch_size], self.max_tokens)

@@ -49,10 +49,6 @@ class ModelClipEncoder:
         """Return ids and SHA-256 of the models; a bank of others is refused."""
         return self._identity
 
-    def embed_names(self, names: Sequence[str]) -> np.ndarray:
-        """Return the vectors of names, `(names, text_dim)`: none yet, since `text_dim` is 0."""
-        return np.zeros((len(names), self.text_dim), np.float32)
-
     def __getstate__(self) -> dict[str, Any]:
         """Return what travels to another process: the audio side, without the backbone."""
         audio_side = self._clap.without_text() if isinstance(self._clap, ClapModel) else self._clap

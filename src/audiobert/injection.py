@@ -56,7 +56,7 @@ class SpanKnowledge:
 
 
 class Injection(nn.Module):
-    """Base of the ways to inject: pools the clips of a span and leaves to its subclass what happens to the embeddings."""
+    """Base of the ways to inject: pools the clips of a span; a subclass puts the result among the embeddings."""
 
     def __init__(self, settings: InjectionSettings) -> None:
         super().__init__()

@@ -40,7 +40,7 @@ class KnowledgeSettings(Settings):
 
 
 def attribute_features(attributes: Sequence[Attributes]) -> np.ndarray:
-    """Return measured attributes on scales of about one, `(clips, 7)` float32: octaves for frequencies and durations."""
+    """Return measured attributes on scales of about one, `(clips, 7)` float32; frequencies and durations in octaves."""
     rows = [
         (
             math.log2(a.pitch_hz / 440.0) if a.pitch_hz else 0.0,
@@ -78,7 +78,7 @@ class KnowledgeEncoder(nn.Module):
         return self.outer.out_features
 
     def project(self, features: Tensor, attributes: Tensor) -> Tensor:
-        """Compute knowledge vectors `(clips, hidden_size)` from tower vectors `(clips, width)` and attribute features."""
+        """Compute knowledge vectors `(clips, hidden_size)` of tower vectors `(clips, width)` and attribute features."""
         joined = self.norm(features)
         if self.settings.attributes:
             joined = torch.cat([joined, attributes], dim=-1)

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -84,7 +84,7 @@ class ModelConfig(Settings):
     version: int
     parts: dict[str, str]
     bank: str = BANK_FOLDER
-    models: dict[str, Published] = {}
+    models: dict[str, Published] = Field(default_factory=dict)
 
 
 def encoder_identity(records: Mapping[str, PartRecord]) -> dict[str, Any]:
@@ -181,7 +181,8 @@ def model_folder(name: str | Path) -> Path:
     if given and Path(given).is_dir():
         if not is_model_folder(Path(given)):
             raise ArtefactError(
-                f"{given} has no {CONFIG} of an AudioBERT: give a folder written by save_pretrained or by 'audiobert train'"
+                f"{given} has no {CONFIG} of an AudioBERT: give a folder written by save_pretrained or by 'audiobert"
+                " train'"
             )
         return Path(given)
     if given in PRESETS:

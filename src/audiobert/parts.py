@@ -1,4 +1,4 @@
-"""The parts of a model, loaded: plain language model, detector, CLAP and audio encoder, on backbones that are loaded once."""
+"""The parts of a model, loaded: plain language model, detector, CLAP and audio encoder."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def load_detector(folder: Path, backbones: Backbones | None = None) -> tuple[Spa
 
 
 def copy_of_all(backbone: Backbone) -> nn.Module:
-    """Return a copy of a backbone's encoder that shares nothing: a detector that was fine-tuned whole has own embeddings."""
+    """Return a copy of a backbone's encoder that shares nothing, as a detector that was fine-tuned whole needs."""
     import copy
 
     return copy.deepcopy(backbone.model.base_model)

@@ -463,7 +463,7 @@ def _given_spans(
     spans: Sequence[Sequence[Offsets]],
     hits: Sequence[Sequence[tuple[Hit, ...]]] | None,
 ) -> list[list[Span]]:
-    """Return spans that are given by their offsets in the original texts, in the order of the text, with clips if given."""
+    """Return spans given by their offsets in the original texts, in the order of the text, with clips if given."""
     found: list[list[Span]] = []
     for row, (sentence, offsets) in enumerate(zip(sentences, spans, strict=True)):
         own: list[Span] = []
@@ -471,7 +471,9 @@ def _given_spans(
             start, end = sentence.to_text(*span)
             text = sentence.text[start:end]
             if text:
-                own.append(Span(text, start, end) if hits is None else AuditorySpan(text, start, end, 1.0, hits[row][place]))
+                own.append(
+                    Span(text, start, end) if hits is None else AuditorySpan(text, start, end, 1.0, hits[row][place])
+                )
         found.append(sorted(own, key=lambda one: one.start))
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
@@ -32,14 +32,28 @@ _MIN_VOICED_SECONDS = 0.048
 _MIN_VOICED_RATIO = 0.02
 # pYIN calls about half the frames of noise voiced, each with a probability of 0.01.
 _PYIN_MIN_PROBABILITY = 0.05
-# SwiftF0 hears 46.9 to 2,093.75 Hz. A sound beyond shows as one of its harmonics or subharmonics, or not at all.
+# SwiftF0 covers 46.9 to 2,093.75 Hz. A pitch beyond appears as an overtone or a subharmonic, or not at all.
 _MODEL_MIN_HZ, _MODEL_MAX_HZ = 46.875, 2_093.75
 _SUSPECT_LOW_HZ = 4 * _MODEL_MIN_HZ
-_SUSPECT_HIGH_HZ = _MODEL_MAX_HZ / 3
 _SUSPECT_VOICED_RATIO = 0.5
-# A sound that high has its strongest partial there or above; looked for in spectra of 64 ms.
-_SUSPECT_STRONGEST_HZ = 0.9 * _MODEL_MAX_HZ
+# Share of the energy of all partials that those at odd multiples of the pitch have at least.
+_MIN_ODD_SHARE = 0.02
+# Of several supported tracks, one with less than this of the highest voiced ratio is not considered.
+_MIN_RELATIVE_VOICED = 0.7
+# Spectra of 64 ms every 32 ms, in which partials are searched for.
 _SPECTRUM_SAMPLES = 1024
+_SPECTRUM_HOP_S = _SPECTRUM_SAMPLES / 2 / _MODEL_RATE_HZ
+_BIN_HZ = _MODEL_RATE_HZ / _SPECTRUM_SAMPLES
+_RESOLVED_HZ = 16 * _BIN_HZ  # below, the spectra do not tell partials from what lies between them
+# Half-width of the search for a partial, as shares of its frequency and of the pitch.
+_PARTIAL_WIDTH, _PARTIAL_MAX_WIDTH = 0.04, 0.1
+# Above this share of the highest pitch of one speed, the next speed is tried, too.
+_NEAR_CEILING = 0.9
+_AT_CEILING = 0.98
+# Noise from 5 to 8 kHz is narrow at quarter speed, and taken for a tone. In a tone, the highest bin within 10% of the
+# pitch has more than so many times the median power there (in noise about 7 times).
+_MIN_PEAK_TO_MEDIAN = 12.0
+_TONAL_BAND = 0.1
 
 
 @dataclass(frozen=True)
@@ -61,9 +75,10 @@ class Pitch:
 
 @dataclass(frozen=True)
 class _Track:
-    """Pitch of the voiced frames and how many frames there were."""
+    """Pitch and time of the voiced frames, and the number of all frames."""
 
-    voiced_hz: np.ndarray
+    voiced_hz: np.ndarray  # (voiced,)
+    voiced_s: np.ndarray  # (voiced,)
     frames: int
     hop_seconds: float
 
@@ -88,30 +103,92 @@ def _swiftf0() -> SwiftF0:
     return SwiftF0(threads=1, spin=False)
 
 
+def _track_of(pitch_hz: np.ndarray, voiced: np.ndarray, hop_seconds: float) -> _Track:
+    return _Track(pitch_hz[voiced], np.flatnonzero(voiced) * hop_seconds, len(pitch_hz), hop_seconds)
+
+
 def _swiftf0_track(waveform: np.ndarray, speed: float) -> _Track:
-    """Track of a 16 kHz waveform played `speed` times as fast, which moves the range of the model down by that."""
-    heard = waveform if speed == 1 else soxr.resample(waveform, _MODEL_RATE_HZ * speed, _MODEL_RATE_HZ)
-    if not heard.size:
-        return _Track(np.zeros(0), 0, _HOP_SECONDS * speed)
-    result = _swiftf0().detect(heard, _MODEL_RATE_HZ)
-    voiced_hz = result.pitch_hz[result.confidence >= _VOICED] / speed
-    return _Track(voiced_hz, len(result.pitch_hz), _HOP_SECONDS * speed)
+    """Track a 16 kHz waveform played `speed` times as fast; the range of the model is divided by `speed`."""
+    played = waveform if speed == 1 else soxr.resample(waveform, _MODEL_RATE_HZ * speed, _MODEL_RATE_HZ)
+    if not played.size:
+        return _track_of(np.zeros(0), np.zeros(0, bool), _HOP_SECONDS * speed)
+    result = _swiftf0().detect(played, _MODEL_RATE_HZ)
+    return _track_of(result.pitch_hz / speed, result.confidence >= _VOICED, _HOP_SECONDS * speed)
 
 
-def _strongest_hz(waveform: np.ndarray) -> float:
-    """Frequency with the most energy over a whole 16 kHz waveform."""
-    padded = np.pad(waveform, (0, max(0, _SPECTRUM_SAMPLES - waveform.size)))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _SPECTRUM_SAMPLES)[::_SPECTRUM_SAMPLES]
+def _power_spectra(waveform: np.ndarray) -> np.ndarray:
+    """Compute power spectra `(frames, 513)` of a 16 kHz waveform, centred on every 32 ms."""
+    half = _SPECTRUM_SAMPLES // 2
+    padded = np.pad(waveform, (half, _SPECTRUM_SAMPLES))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _SPECTRUM_SAMPLES)[::half]
     spectrum = scipy.fft.rfft(frames * np.hanning(_SPECTRUM_SAMPLES).astype(np.float32), axis=1)
-    power = (spectrum.real**2 + spectrum.imag**2).sum(axis=0)
-    return float(np.argmax(power)) * _MODEL_RATE_HZ / _SPECTRUM_SAMPLES
+    return np.asarray(spectrum.real**2 + spectrum.imag**2)
+
+
+def _is_octave_low(track: _Track, power: np.ndarray) -> bool:
+    """Return True if a track has no partials at odd multiples of its pitch, that is, its sound is an octave higher.
+
+    Odd multiples count if they have 2% of the energy of all partials, and more than the noise between them; even ones
+    if they have more than the noise. Noise is measured at two places, since partials may lie in one of them: those of a
+    sound that is an octave or a twelfth lower.
+    """
+    if track.median_hz < _RESOLVED_HZ:
+        return False
+    rows = _rows(track, power)
+    multiples = range(1, int(_MODEL_RATE_HZ / 2 / track.voiced_hz.min()) + 1)
+
+    def energy(offset: float, chosen: range) -> float:
+        return sum(_peak_energy(track, power, rows, multiple + offset) for multiple in chosen)
+
+    odd, even = energy(0.0, multiples[::2]), energy(0.0, multiples[1::2])
+    noise = min(energy(-1 / 2, multiples), energy(-1 / 3, multiples))
+    return odd < max(_MIN_ODD_SHARE * (odd + even), noise) and even > noise
+
+
+def _peak_energy(track: _Track, power: np.ndarray, rows: np.ndarray, multiple: float) -> float:
+    """Return the energy of the highest bins near a multiple of the pitch, summed over the voiced frames."""
+    width = math.ceil(min(_PARTIAL_WIDTH * multiple, _PARTIAL_MAX_WIDTH) * track.median_hz / _BIN_HZ)
+    centres = np.rint(multiple * track.voiced_hz / _BIN_HZ).astype(int)
+    bins = centres[:, None] + np.arange(-width, width + 1)  # (voiced, 2 * width + 1)
+    inside = (bins >= 0) & (bins < power.shape[1])
+    return float(np.where(inside, power[rows[:, None], np.clip(bins, 0, power.shape[1] - 1)], 0.0).max(axis=1).sum())
+
+
+def _is_tonal(track: _Track, power: np.ndarray) -> bool:
+    """Return True if the spectra have a peak near the median pitch in most of the voiced frames."""
+    if not track.pitched:
+        return False
+    rows = np.unique(_rows(track, power))
+    low, high = (round(share * track.median_hz / _BIN_HZ) for share in (1 - _TONAL_BAND, 1 + _TONAL_BAND))
+    band = power[rows, low : high + 1]  # (frames, bins)
+    ratios = band.max(axis=1) / np.maximum(np.median(band, axis=1), np.finfo(np.float32).tiny)
+    return bool(np.median(ratios) > _MIN_PEAK_TO_MEDIAN)
+
+
+def _rows(track: _Track, power: np.ndarray) -> np.ndarray:
+    """Return the indices of the spectra at the voiced frames, `(voiced,)`."""
+    return np.minimum(np.rint(track.voiced_s / _SPECTRUM_HOP_S).astype(int), len(power) - 1)
+
+
+def _lowest_supported(tracks: list[_Track], power: np.ndarray) -> _Track:
+    """Return the lowest pitched track that is not an octave low, else the most voiced one, an octave up."""
+    pitched = [track for track in tracks if track.pitched]
+    if not pitched:
+        return tracks[0]
+    supported = [track for track in pitched if not _is_octave_low(track, power)]
+    if not supported:
+        best = max(pitched, key=lambda track: track.voiced_ratio)
+        higher = replace(best, voiced_hz=2 * best.voiced_hz)
+        return higher if _is_tonal(higher, power) else replace(best, voiced_hz=np.zeros(0), voiced_s=np.zeros(0))
+    least = _MIN_RELATIVE_VOICED * max(track.voiced_ratio for track in supported)
+    return min((track for track in supported if track.voiced_ratio >= least), key=lambda track: track.median_hz)
 
 
 def _estimate_swiftf0(waveform: np.ndarray, sample_rate_hz: int) -> _Track:
-    """SwiftF0 (arXiv 2508.18440), widened by an octave at both ends.
+    """Track the pitch with SwiftF0 (arXiv 2508.18440), extended by one octave downwards and two upwards.
 
-    Where its answer could be an overtone of a sound below its range, or the undertone of one above, it listens again at
-    double or half speed, and believes what it hears there only beyond its own range.
+    Sounds near an end of the model's range are tracked again at double, half or quarter speed. Of the tracks upwards,
+    the lowest whose partials are those of its pitch is taken.
     """
     waveform = waveform if sample_rate_hz == _MODEL_RATE_HZ else soxr.resample(waveform, sample_rate_hz, _MODEL_RATE_HZ)
     track = _swiftf0_track(waveform, 1.0)
@@ -120,11 +197,22 @@ def _estimate_swiftf0(waveform: np.ndarray, sample_rate_hz: int) -> _Track:
         low = _swiftf0_track(waveform, 2.0)
         if low.pitched and low.median_hz < _MODEL_MIN_HZ and low.voiced_ratio >= track.voiced_ratio:
             return low
-    if (doubtful or track.median_hz > _SUSPECT_HIGH_HZ) and _strongest_hz(waveform) > _SUSPECT_STRONGEST_HZ:
-        high = _swiftf0_track(waveform, 0.5)
-        if high.pitched and high.median_hz > _MODEL_MAX_HZ and high.voiced_ratio >= track.voiced_ratio:
-            return high
-    return track
+    doubtful = doubtful or track.median_hz > _MODEL_MAX_HZ / 3
+    power = _power_spectra(waveform)
+    strongest_hz = float(np.argmax(power.sum(axis=0))) * _BIN_HZ
+    tracks = [track]
+    for speed in (0.5, 0.25):
+        last, ceiling_hz = tracks[-1], _MODEL_MAX_HZ / (2 * speed)
+        near = max(strongest_hz, last.median_hz if last.pitched else 0.0) > _NEAR_CEILING * ceiling_hz
+        if not near and not (doubtful and last.pitched and _is_octave_low(last, power)):
+            break
+        higher = _swiftf0_track(waveform, speed)
+        if speed == 0.25 and not _is_tonal(higher, power):
+            break
+        if higher.pitched and last.median_hz > _AT_CEILING * ceiling_hz:
+            tracks.pop()  # a pitch above the range of a speed may appear at its upper end
+        tracks.append(higher)
+    return tracks[0] if len(tracks) == 1 else _lowest_supported(tracks, power)
 
 
 def _estimate_pyin(waveform: np.ndarray, sample_rate_hz: int) -> _Track:
@@ -138,11 +226,11 @@ def _estimate_pyin(waveform: np.ndarray, sample_rate_hz: int) -> _Track:
         waveform, sr=_MODEL_RATE_HZ, fmin=PITCH_MIN_HZ, fmax=PITCH_MAX_HZ, frame_length=2048, hop_length=256
     )
     voiced &= probability >= _PYIN_MIN_PROBABILITY
-    return _Track(pitch_hz[voiced], len(pitch_hz), _HOP_SECONDS)
+    return _track_of(pitch_hz, voiced, _HOP_SECONDS)
 
 
 def _no_estimate(_waveform: np.ndarray, _sample_rate_hz: int) -> _Track:
-    return _Track(np.zeros(0), 0, _HOP_SECONDS)
+    return _track_of(np.zeros(0), np.zeros(0, bool), _HOP_SECONDS)
 
 
 _ESTIMATORS: dict[str, Callable[[np.ndarray, int], _Track]] = {

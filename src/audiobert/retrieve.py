@@ -145,7 +145,7 @@ class Retriever:
     def rows(
         self, bank: AudioBank, queries: Sequence[str], top_k: int, *, mask: np.ndarray | None = None, **filters: Any
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return scores and row numbers of one bank's best clips, both `(queries, top_k)`; row -1 where there are fewer.
+        """Return scores and row numbers of one bank's best clips, both `(queries, top_k)`; -1 where there are fewer.
 
         Parameters
         ----------

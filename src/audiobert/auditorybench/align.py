@@ -1,4 +1,4 @@
-"""Where the spans that AuditoryBench names stand in its sentences, as character offsets.
+"""Find the spans that AuditoryBench names in its sentences, as character offsets.
 
 About 8% of the animal spans and 1% of the pitch spans do not occur in their sentence as written: they differ in case
 ("Whining" / "whining"), punctuation ("Brela Croatia" / "Brela, Croatia"), inflection ("protecting their eggs" /
@@ -30,7 +30,7 @@ _MINIMUM_STEM = 3
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """Where one span stands: character offsets [start, end), or None, and how it was found."""
+    """Hold the character offsets [start, end) of one span, or None, and how it was found."""
 
     offsets: tuple[int, int] | None
     method: Method
@@ -56,7 +56,7 @@ def _stem(word: str) -> str:
 
 
 def _same(left: str, right: str) -> bool:
-    """Equal stems, or a long common beginning ("distant" / "distance")."""
+    """Return whether stems are equal or have a long common beginning ("distant" / "distance")."""
     if left == right:
         return True
     shorter, longer = sorted((left, right), key=len)
@@ -78,7 +78,7 @@ def _at_boundary(text: str, start: int, end: int) -> bool:
 
 
 def _occurrences(text: str, span: str) -> list[tuple[int, int]]:
-    """Every place where `span` stands in `text`; places at word boundaries first, then those inside a word."""
+    """Return every occurrence of `span` in `text`; those at word boundaries first, then those inside a word."""
     places = []
     start = text.find(span)
     while start >= 0:
@@ -88,7 +88,7 @@ def _occurrences(text: str, span: str) -> list[tuple[int, int]]:
 
 
 def _tolerant(text: str, span: str, start: int, end: int) -> tuple[int, int] | None:
-    """Best local alignment (Smith-Waterman over words) of the span within text[start:end], if it covers enough."""
+    """Return the best local alignment (Smith-Waterman over words) of the span in text[start:end], if good enough."""
     wanted = _words(span, 0, len(span))
     given = _words(text, start, end)
     content = sum(word.weight for word in wanted if word.weight == 1.0)
@@ -148,13 +148,13 @@ def align_spans(text: str, spans: Sequence[str]) -> list[Alignment]:
     text
         A sentence with `[MASK]`.
     spans
-        What the benchmark says the sound is. With two, the first is looked for before the mask and the second behind
-        it; only when it is not there, on the other side.
+        The spans as the row names them. Of two, the first is looked for before the mask and the second after it, and
+        only if it is not there on the other side.
 
     Returns
     -------
     list of Alignment
-        One a span, in the same order; `offsets` is None where a span is empty or not in the sentence.
+        One per span, in the same order; `offsets` is None where a span is empty or not in the sentence.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What is wrong with a benchmark folder: leaks, ambiguity, missing spans, priors; `audit_page` makes it a page."""
+"""Find what is wrong with a benchmark folder: leaks, ambiguity, missing spans, priors."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from audiobert.auditorybench.align import MASK, align_spans
-from audiobert.auditorybench.data import Row, auditorybench_tasks, available_splits, load_split
-from audiobert.auditorybench.tasks import SPLITS, Task
+from audiobert.auditorybench.data import Row, available_splits, load_split
+from audiobert.auditorybench.tasks import SPLITS, Task, auditorybench_tasks
 from audiobert.errors import InputError, MissingExtraError
 
 # Two sentences are near-duplicates when their normalised edit similarity (rapidfuzz ratio) is at least this.
@@ -32,12 +32,12 @@ def audit(
     tokenizer: Any = None,
     near_duplicates: bool = True,
 ) -> dict[str, Any]:
-    """Look at every split of a folder.
+    """Audit every split of a folder.
 
     Parameters
     ----------
     tokenizer
-        A tokenizer of transformers; with it the wordpieces of the answers are counted.
+        A tokenizer of transformers; if given, the wordpieces of the answers are counted.
     near_duplicates
         Look for sentences that differ by a few letters (needs rapidfuzz; some seconds).
 
@@ -49,7 +49,7 @@ def audit(
     Raises
     ------
     InputError
-        When the folder lacks all files of a task, or a file is wrong.
+        If the folder lacks all files of a task, or a file is wrong.
     """
     report: dict[str, Any] = {"folder": str(folder), "near_duplicate_ratio": NEAR_DUPLICATE, "tasks": {}}
     for task in tasks if tasks is not None else auditorybench_tasks():
@@ -66,7 +66,7 @@ def audit(
 
 
 def audit_task(task: Task, splits: Splits, *, tokenizer: Any = None, near_duplicates: bool = True) -> dict[str, Any]:
-    """Everything about one task."""
+    """Audit one task."""
     found: dict[str, Any] = {
         "kind": task.kind,
         "splits": {split: _size(rows) for split, rows in splits.items()},
@@ -105,13 +105,13 @@ def _size(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _priors(rows: Sequence[Row], most: int = 5) -> dict[str, float]:
-    """Share of the most frequent answers: what "always this" scores."""
+    """Return the shares of the most frequent answers, which are the accuracies of constant answers."""
     counts = Counter(row.answer.casefold() for row in rows)
     return {answer: _share(count, len(rows)) for answer, count in counts.most_common(most)}
 
 
 def ambiguity(rows: Sequence[Row]) -> dict[str, Any]:
-    """Sentences that stand in the split with several answers, and the accuracy ceiling that follows from them."""
+    """Count the sentences with several answers, and compute the accuracy ceiling that follows from them."""
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         answers[row.text.casefold()][row.answer.casefold()] += 1
@@ -128,7 +128,7 @@ def ambiguity(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def span_faults(rows: Sequence[Row]) -> dict[str, Any]:
-    """Spans that are empty or not in their sentence; `alignment` counts how they were found (see `align_spans`)."""
+    """Count spans that are empty or not in their sentence, and how they were aligned (see `align_spans`)."""
     methods: Counter[str] = Counter()
     missing: set[int] = set()
     missing_folded: set[int] = set()
@@ -164,7 +164,7 @@ def span_faults(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def leak(splits: Splits, first: str, second: str, *, near_duplicates: bool) -> dict[str, Any]:
-    """Rows of the smaller-named purpose (`second`) whose sentence, or sentence and answer, stands in `first`."""
+    """Count rows of split `second` whose sentence, or sentence and answer, also occurs in split `first`."""
     known, asked = splits[first], splits[second]
     texts = {row.text for row in known}
     folded = {row.text.casefold() for row in known}
@@ -186,12 +186,12 @@ def leak(splits: Splits, first: str, second: str, *, near_duplicates: bool) -> d
 
 
 def near_duplicate_pairs(asked: Sequence[str], known: Sequence[str]) -> list[tuple[str, str]]:
-    """For each asked sentence that nearly stands in `known`, the pair.
+    """Return the pairs of an asked sentence and a nearly equal one in `known`.
 
     Raises
     ------
     MissingExtraError
-        Without rapidfuzz.
+        If rapidfuzz is not installed.
     """
     try:
         from rapidfuzz import fuzz, process
@@ -208,7 +208,7 @@ def near_duplicate_pairs(asked: Sequence[str], known: Sequence[str]) -> list[tup
 
 
 def unseen_answers(train: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
-    """Rows whose answer no train row has."""
+    """Count rows whose answer no train row has."""
     known = {row.answer.casefold() for row in train}
     unseen = Counter(row.answer.casefold() for row in rows if row.answer.casefold() not in known)
     return {
@@ -220,7 +220,7 @@ def unseen_answers(train: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def train_answers_where_seen(train: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
-    """Where a sentence stands in train: does train give its answer, and is train's most frequent answer right?"""
+    """Count, for sentences that train has, if train gives the answer, and if its most frequent one is right."""
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     for row in train:
         answers[row.text.casefold()][row.answer.casefold()] += 1
@@ -237,7 +237,7 @@ def train_answers_where_seen(train: Sequence[Row], rows: Sequence[Row]) -> dict[
 
 
 def wordpieces(rows: Sequence[Row], tokenizer: Any) -> dict[str, int]:
-    """How many rows have an answer of so many wordpieces."""
+    """Count rows by the number of wordpieces of their answer."""
     sizes: Counter[int] = Counter()
     lengths: dict[str, int] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""The audit as a page of text."""
+"""Write an audit as a page of text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def _percent(value: float) -> str:
 
 
 def to_text(report: Mapping[str, Any]) -> str:
-    """The audit as a page of text."""
+    """Return an audit as a page of text."""
     lines = [f"Audit of {report['folder']}"]
     for name, task in report["tasks"].items():
         lines += ["", f"{name} ({task['kind']})", "=" * (len(name) + len(task["kind"]) + 3), ""]
@@ -24,12 +24,12 @@ def _page(task: Mapping[str, Any]) -> list[str]:
     lines = ["Rows"]
     for split, size in task["splits"].items():
         lines.append(
-            f"  {split:6} {size['rows']:6,} rows, {size['words']:7,} words ({size['words_per_caption']:.2f} a "
+            f"  {split:6} {size['rows']:6,} rows, {size['words']:7,} words ({size['words_per_caption']:.2f} per "
             f"caption), {size['answers']} answers, {size['duplicate_rows']} duplicate rows"
         )
         if several := size["rows_without_exactly_one_mask"]:
             lines.append(f"         not exactly one [MASK]: rows {', '.join(map(str, several[:10]))}")
-    lines += ["", "Leaks (sentences of one split that stand in another)"]
+    lines += ["", "Leaks (sentences of one split that are also in another)"]
     for entry in task["leaks"]:
         near = f", {entry['sentence_near_duplicate']} nearly" if "sentence_near_duplicate" in entry else ""
         lines.append(

@@ -1,7 +1,7 @@
-"""The rows of AuditoryBench: both published layouts, checked at the door.
+"""Read the rows of AuditoryBench, in both published layouts, and refuse what cannot be read.
 
 The public repository published the benchmark twice: flat files (`animal_sound_recognition_dev.csv`) and, later, folders
-(`animal_sound_recognition/dev.csv`) with four options a row; the span column is called `span` in one file and
+(`animal_sound_recognition/dev.csv`) with four options per row; the span column is called `span` in one file and
 `description` in another. `load_split` reads them all. It refuses a train split that contains the test split: at the
 first of these commits the published animal train file is byte for byte the test file.
 """
@@ -9,6 +9,7 @@ first of these commits the published animal train file is byte for byte the test
 from __future__ import annotations
 
 import ast
+import codecs
 import csv
 import hashlib
 import io
@@ -17,13 +18,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from audiobert.artefacts import sha256_of
 from audiobert.auditorybench.align import MASK, align_spans
 from audiobert.auditorybench.published import published_file
-from audiobert.auditorybench.tasks import SPLITS, Task, builtin_tasks, find_task
+from audiobert.auditorybench.tasks import Task, auditorybench_tasks, find_task
 from audiobert.errors import InputError
 
-BENCHMARK = "AuditoryBench"
 # A train split with more than this share of the test rows is not a train split. Between the published splits it is 0.
 MAXIMUM_SHARED_WITH_TEST = 0.5
 _LETTERS = "ABCDEFGHIJ"
@@ -31,22 +30,22 @@ _LETTERS = "ABCDEFGHIJ"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One question.
+    """Hold one row of a split.
 
     Attributes
     ----------
     row
-        Index of the row in its file, the first below the header being 0.
+        Index of the row in its file; the first after the header is 0.
     text
-        The sentence with `[MASK]`, or a question.
+        Sentence with `[MASK]`, or a question.
     answer
         As published ("River otter", "higher").
     spans
-        What the row says its sounds are; some are empty.
+        The row's spans as published; some are empty.
     span_offsets
         Character offsets [start, end) of each span in `text`, None where it cannot be aligned.
     choices
-        The options of a multiple-choice row.
+        Options of a multiple-choice row.
     """
 
     task: str
@@ -59,13 +58,32 @@ class Row:
     choices: tuple[str, ...] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AlignedRow:
+    """Hold a row's sentence and answer with the offsets of all its spans, each inside the sentence."""
+
+    text: str
+    answer: str
+    spans: tuple[tuple[int, int], ...]
+
+
+def aligned_rows(rows: Iterable[Row]) -> list[AlignedRow]:
+    """Return the rows whose spans are all in their sentence. A sentence may occur with several answers."""
+    found = []
+    for row in rows:
+        places = tuple(place for place in row.span_offsets if place is not None)
+        if places and len(places) == len(row.span_offsets):
+            found.append(AlignedRow(row.text, row.answer, places))
+    return found
+
+
 def split_path(folder: str | Path, task: str | Task, split: str) -> Path:
-    """The file of a split, in whichever layout the folder has.
+    """Return the file of a split, in whichever layout the folder has.
 
     Raises
     ------
     InputError
-        When the folder or the file is missing; the message says which names were looked for.
+        If the folder or the file is missing; the message says which names were looked for.
     """
     folder, task = Path(folder), find_task(task)
     if not folder.is_dir():
@@ -84,10 +102,10 @@ def split_path(folder: str | Path, task: str | Task, split: str) -> Path:
 
 
 def available_splits(folder: str | Path, task: str | Task) -> list[str]:
-    """The splits of a task whose file is in the folder, in the order train, dev, test, wiki."""
+    """Return the splits of a task whose file is in the folder, in the order train, dev, test, wiki."""
     task = find_task(task)
     found = []
-    for split in sorted(task.files, key=lambda name: SPLITS.index(name) if name in SPLITS else len(SPLITS)):
+    for split in task.splits:
         try:
             split_path(folder, task, split)
         except InputError:
@@ -97,12 +115,13 @@ def available_splits(folder: str | Path, task: str | Task) -> list[str]:
 
 
 def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Header and (line number, fields) of a CSV file; UTF-8 with or without a byte-order mark, any line ends.
+    """Read header and (line number, fields) of a CSV file; UTF-8 with or without a byte-order mark, any line ends.
 
     Raises
     ------
     InputError
-        When the file is not UTF-8, not CSV, empty, or a line has more or fewer fields than the header.
+        If the file is not UTF-8, not CSV, empty, names a column twice, or a line has more or fewer fields than the
+        header.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -114,6 +133,8 @@ def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
         header = [name.strip() for name in next(reader, [])]
         if not any(header):
             raise InputError(f"{path} is empty: a header line and rows are wanted")
+        if twice := sorted({name for name in header if header.count(name) > 1}):
+            raise InputError(f"{path}: the header names the column '{twice[0]}' twice; rename one")
         for fields in reader:
             if not fields:
                 continue
@@ -128,7 +149,7 @@ def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
 
 
 def _column(header: Sequence[str], spellings: Sequence[str]) -> str | None:
-    """The first spelling that the header has, as written, else regardless of case."""
+    """Return the first spelling that the header has, as written, else regardless of case."""
     for spelling in spellings:
         if spelling in header:
             return spelling
@@ -136,29 +157,30 @@ def _column(header: Sequence[str], spellings: Sequence[str]) -> str | None:
     return next((by_lower[s.lower()] for s in spellings if s.lower() in by_lower), None)
 
 
-def parse_options(text: str) -> tuple[str, ...]:
-    """Options written in one field: a JSON or Python list, or text parted by `|`, `;` or line ends."""
+def parse_options(text: str) -> tuple[str, ...] | None:
+    """Read options from one field, a JSON or Python list of texts; None if it is something else.
+
+    >>> parse_options("['a park', 'a pool']")
+    ('a park', 'a pool')
+    """
     for parse in (json.loads, ast.literal_eval):
         try:
             value = parse(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
-        if isinstance(value, list | tuple):
-            return tuple(str(option).strip() for option in value)
-        if isinstance(value, dict):
-            return tuple(str(option).strip() for option in value.values())
-    for separator in ("\n", "|", ";"):
-        if separator in text:
-            return tuple(option.strip() for option in text.split(separator) if option.strip())
-    return ()
+        if isinstance(value, list | tuple) and value and all(isinstance(option, str) for option in value):
+            return tuple(option.strip() for option in value)
+    return None
 
 
-def resolve_choice(value: str, choices: Sequence[str], *, first_number: int = 0) -> str | None:
-    """The option that `value` names: by its text, its letter ("B", "(b)", "B. owl"), or its number.
+def resolve_choice(value: str, choices: Sequence[str], *, first_number: int | None = None) -> str | None:
+    """Return the option that `value` names by its text, its letter ("B", "(b)", "B. owl"), or its number.
 
-    Numbers count from `first_number`.
+    Numbers name options only if `first_number` says what the first one is called.
 
     >>> resolve_choice("(b)", ["owl", "magpie"])
+    'magpie'
+    >>> resolve_choice("2", ["owl", "magpie"], first_number=1)
     'magpie'
     """
     value = value.strip()
@@ -169,36 +191,37 @@ def resolve_choice(value: str, choices: Sequence[str], *, first_number: int = 0)
     if len(letter) == 1 and letter in _LETTERS[: len(choices)]:
         return choices[_LETTERS.index(letter)]
     head, _, rest = value.partition(" ")
-    if rest and rest.strip().casefold() in by_text and len(head.strip("().:")) == 1:
-        return by_text[rest.strip().casefold()]
-    if value.isdigit() and 0 <= int(value) - first_number < len(choices):
+    head = head.strip("().:").upper()
+    if rest.strip().casefold() in by_text and len(head) == 1 and head in _LETTERS[: len(choices)]:
+        # "B. owl" must name one option twice, not two.
+        named = by_text[rest.strip().casefold()]
+        return named if choices[_LETTERS.index(head)].casefold() == named.casefold() else None
+    if first_number is not None and value.isdecimal() and 0 <= int(value) - first_number < len(choices):
         return choices[int(value) - first_number]
     return None
 
 
 class _RowReader:
-    """Turns the fields of one file's lines into rows, knowing which column is which."""
+    """Turn the fields of one file's lines into rows."""
 
-    def __init__(
-        self, path: Path, task: Task, split: str, header: Sequence[str], lines: Sequence[tuple[int, dict[str, str]]]
-    ) -> None:
+    def __init__(self, path: Path, task: Task, split: str, header: Sequence[str]) -> None:
         self.path, self.task, self.split = path, task, split
         columns = task.columns
         self.text = self._needed(header, columns.text, "the sentence")
-        self.spans = [_column(header, spellings) for spellings in columns.spans]
-        if task.benchmark == BENCHMARK and None in self.spans:
-            missing = " / ".join(columns.spans[self.spans.index(None)])
-            raise InputError(f"{path}: no column '{missing}'; it has {', '.join(header)}")
+        self.spans = [self._needed(header, spellings, "a span") for spellings in columns.spans]
         self.choices = [name for spellings in columns.choices if (name := _column(header, spellings))]
         self.choice_list = _column(header, columns.choice_list)
-        self.choice_answer = _column(header, columns.choice_answer) if self.choices or self.choice_list else None
-        if task.kind == "multiple-choice":
-            self.answer = self.choice_answer or self._needed(header, columns.answer, "the answer")
+        choice_answer = _column(header, columns.choice_answer) if self.choices or self.choice_list else None
+        if task.kind == "multiple-choice" and choice_answer:
+            self.answer = choice_answer
         else:
             self.answer = self._needed(header, columns.answer, "the answer")
-        # All values of the answer column: whether numbers count from 1, and, where a row has no options, what they are.
-        self.values = sorted({fields[self.answer].casefold() for _, fields in lines})
-        self.first_number = 1 if "0" not in self.values else 0
+        if task.kind == "multiple-choice" and not (self.choices or self.choice_list or task.label_words):
+            names = [f"'{spellings[0]}'" for spellings in (*columns.choices, columns.choice_list) if spellings]
+            raise InputError(
+                f"{path}: no column of options ({', '.join(names)}); it has {', '.join(header)}. A YAML file of your"
+                " own for --tasks says which they are"
+            )
 
     def _needed(self, header: Sequence[str], spellings: Sequence[str], what: str) -> str:
         name = _column(header, spellings)
@@ -207,69 +230,82 @@ class _RowReader:
             raise InputError(f"{self.path}: no column {wanted} for {what}; it has {', '.join(header)}")
         return name
 
-    def _row_choices(self, fields: dict[str, str], spans: tuple[str, ...], where: str) -> tuple[str, ...] | None:
+    def _row_choices(self, fields: dict[str, str], where: str) -> tuple[str, ...] | None:
         if self.choice_list:
             options = parse_options(fields[self.choice_list])
-        else:
-            options = tuple(fields[name] for name in self.choices if fields[name])
+            if options is None:
+                raise InputError(
+                    f"{where}: '{self.choice_list}' is no list of options: {fields[self.choice_list][:60]!r}; a JSON"
+                    ' list is wanted, such as ["an owl", "a cat"]'
+                )
+            return options
+        options = tuple(fields[name] for name in self.choices if fields[name])
         if options or self.task.kind != "multiple-choice":
             return options or None
-        if labels := self.task.label_words:
-            return tuple(labels)
-        # "A", "2" or a span's own text name one of the two spans.
-        if (
-            len(spans) == 2
-            and all(spans)
-            and resolve_choice(fields[self.answer], spans, first_number=self.first_number)
-        ):
-            return spans
-        if 2 <= len(self.values) <= len(_LETTERS):  # "higher" and "lower": the same words in every row
-            return tuple(self.values)
-        raise InputError(f"{where}: no options: columns with them or a list of them are wanted")
+        if self.task.label_words:
+            return tuple(self.task.label_words)
+        raise InputError(f"{where}: no options in {', '.join(self.choices)}")
+
+    def _resolved(self, answer: str, choices: Sequence[str], where: str) -> str:
+        first_number = self.task.columns.first_number
+        resolved = resolve_choice(answer, choices, first_number=first_number)
+        if resolved is not None:
+            return resolved
+        if answer.isdecimal() and first_number is None:
+            raise InputError(
+                f"{where}: the answer is the number {answer}, and task '{self.task.name}' does not say whether options"
+                " count from 0 or 1: first_number in the columns of its YAML file says it"
+            )
+        raise InputError(f"{where}: the answer '{answer}' is none of the options {', '.join(choices)}")
 
     def row(self, index: int, line: int, fields: dict[str, str]) -> Row:
         where = f"{self.path}, line {line}"
         text, answer = fields[self.text], fields[self.answer]
         if not text or not answer:
             raise InputError(f"{where}: the {'sentence' if not text else 'answer'} is empty")
-        spans = tuple(fields[name] for name in self.spans if name is not None)
-        choices = self._row_choices(fields, spans, where)
+        spans = tuple(fields[name] for name in self.spans)
+        choices = self._row_choices(fields, where)
         if self.task.kind == "multiple-choice":
-            resolved = resolve_choice(answer, choices or (), first_number=self.first_number)
-            if resolved is None:
-                raise InputError(f"{where}: the answer '{answer}' is none of the options {', '.join(choices or ())}")
-            answer = resolved
+            answer = self._resolved(answer, choices or (), where)
         elif MASK not in text:
             raise InputError(f"{where}: the sentence has no {MASK}: {text[:80]}")
-        labels = self.task.label_words
-        if labels and self.task.kind == "comparison" and answer.casefold() not in {w.casefold() for w in labels}:
-            raise InputError(f"{where}: the answer '{answer}' is none of {', '.join(labels)}")
+        pair = self.task.pair
+        if pair and answer.casefold() not in {word.casefold() for word in pair}:
+            raise InputError(f"{where}: the answer '{answer}' is none of {', '.join(pair)}")
         offsets = tuple(alignment.offsets for alignment in align_spans(text, spans))
         return Row(self.task.name, self.split, index, text, answer, spans, offsets, choices)
 
 
 def rows_sha256(rows: Iterable[Row]) -> str:
-    """Digest of text, answer and spans of all rows in order; the same in every layout and with any line ends."""
+    """Return the digest of text, answer and spans of all rows in order; layout and line ends do not change it."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps([row.text, row.answer, *row.spans], ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
 
 
-def _read_rows(path: Path, task: Task, split: str) -> list[Row]:
+def read_rows(path: Path, task: Task, split: str) -> list[Row]:
+    """Read the rows of one file; see `load_split`."""
     header, lines = read_csv(path)
-    reader = _RowReader(path, task, split, header, lines)
+    reader = _RowReader(path, task, split, header)
     rows = [reader.row(index, line, fields) for index, (line, fields) in enumerate(lines)]
     if not rows:
         raise InputError(f"{path} has a header but no rows")
     return rows
 
 
-def refuse_test_as_train(folder: str | Path, task: str | Task, path: Path, rows: Sequence[Row]) -> None:
-    """Raise when what is called train is, or contains, the test split.
+def _same_bytes(path: Path, sha256: str | None) -> bool:
+    """Return whether a file is the published one, byte for byte or but for its line ends and byte-order mark."""
+    content = path.read_bytes()
+    unix = content.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n")
+    return sha256 in {hashlib.sha256(form).hexdigest() for form in (content, unix, unix.replace(b"\n", b"\r\n"))}
 
-    Three signs are looked for: the published checksum of the test file; as many rows as the published test split (the
-    same file saved again); and, where a test file lies beside it, more than half of its rows.
+
+def refuse_test_as_train(folder: str | Path, task: str | Task, path: Path, rows: Sequence[Row]) -> None:
+    """Raise if the train file is, or contains, the test split.
+
+    Two signs are looked for: the published checksum of the test file, and, where a test file is beside it, more than
+    half of the test rows.
 
     Raises
     ------
@@ -278,18 +314,13 @@ def refuse_test_as_train(folder: str | Path, task: str | Task, path: Path, rows:
     """
     task = find_task(task)
     remedy = "the published train file is the test file; 'audiobert data download' fetches the right one"
-    test, train = published_file(task.name, "test"), published_file(task.name, "train")
-    if test and train:
-        if test.sha256 == sha256_of(path):
-            raise InputError(f"{path} is the test split, byte for byte, under the name of train: {remedy}")
-        if len(rows) == test.captions:
-            raise InputError(
-                f"{path} has {len(rows):,} rows, the test split's number, not train's {train.captions:,}: {remedy}"
-            )
+    test = published_file(task.name, "test")
+    if test and _same_bytes(path, test.sha256):
+        raise InputError(f"{path} is the test split under the name of train: {remedy}")
     if "test" not in available_splits(folder, task):
         return
     known = {(row.text, row.answer) for row in rows}
-    test_rows = _read_rows(split_path(folder, task, "test"), task, "test")
+    test_rows = read_rows(split_path(folder, task, "test"), task, "test")
     shared = sum((row.text, row.answer) in known for row in test_rows)
     if shared > MAXIMUM_SHARED_WITH_TEST * len(test_rows):
         raise InputError(f"{path} contains {shared:,} of the {len(test_rows):,} test rows: {remedy}")
@@ -303,30 +334,30 @@ def load_split(folder: str | Path, task: str | Task, split: str) -> list[Row]:
     folder
         A folder with the published files, in either layout, or the public repository's root.
     task
-        `animal`, `pitch`, another shipped task, the path of a task's YAML file, or a `Task`.
+        A shipped task by name, the path of a task's YAML file, or a `Task`.
     split
         `train`, `dev`, `test` or `wiki`.
 
     Raises
     ------
     InputError
-        When a file or column is missing, a line cannot be read, or train contains the test split.
+        If a file or column is missing, a line cannot be read, or train contains the test split.
     """
     task = find_task(task)
     path = split_path(folder, task, split)
-    rows = _read_rows(path, task, split)
+    rows = read_rows(path, task, split)
     if split == "train":
         refuse_test_as_train(folder, task, path, rows)
     return rows
 
 
 def load_benchmark(folder: str | Path, tasks: Iterable[str | Task] | None = None) -> dict[tuple[str, str], list[Row]]:
-    """Read every split that the folder has, by (task, split); the tasks are AuditoryBench's two unless given.
+    """Read every split that the folder has, by (task, split); by default of AuditoryBench's tasks.
 
     Raises
     ------
     InputError
-        When the folder has no file of any of the tasks, or a file is wrong.
+        If the folder has no file of any of the tasks, or a file is wrong.
     """
     chosen = [find_task(task) for task in tasks] if tasks is not None else auditorybench_tasks()
     loaded = {
@@ -337,8 +368,3 @@ def load_benchmark(folder: str | Path, tasks: Iterable[str | Task] | None = None
     if not loaded:
         split_path(folder, chosen[0], next(iter(chosen[0].files)))  # raises, and says what was looked for
     return loaded
-
-
-def auditorybench_tasks() -> list[Task]:
-    """AuditoryBench's two tasks, animal and pitch."""
-    return [task for task in builtin_tasks().values() if task.benchmark == BENCHMARK]

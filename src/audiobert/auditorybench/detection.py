@@ -1,4 +1,4 @@
-"""How well a span detector finds the spans of AuditoryBench: the F1 of the paper's Table II.
+"""Measure how well a span detector finds the spans of AuditoryBench: the F1 of the paper's Table II.
 
 The published code labels the tokens of a sentence, padded to 128, and takes scikit-learn's `f1_score(..., "weighted")`
 of the two label matrices: an F1 for each of the 128 positions, averaged by how often a gold token stands there. That is
@@ -14,38 +14,39 @@ from typing import Any, Protocol
 import numpy as np
 
 from audiobert.artefacts import provenance
-from audiobert.auditorybench.data import Row, load_split
-from audiobert.auditorybench.evaluate import write_results
-from audiobert.auditorybench.models import ModelOptions
+from audiobert.auditorybench.data import Row, aligned_rows, load_split
+from audiobert.auditorybench.evaluate import DEFAULT_SPLITS, write_results
+from audiobert.auditorybench.models import ModelOptions, kind_of_model
+from audiobert.auditorybench.tasks import Task, auditorybench_tasks, find_task
 from audiobert.errors import InputError
 
 PUBLISHED_LENGTH = 128
 
 
 class Span(Protocol):
-    """A found span: character offsets [start, end)."""
+    """Interface of a found span: character offsets [start, end)."""
 
     start: int
     end: int
 
 
 class Detector(Protocol):
-    """What finds spans; an AudioBERT does."""
+    """Interface of a span detector; an AudioBERT is one."""
 
     tokenizer: Any
 
     def detect(self, texts: list[str]) -> Sequence[Sequence[Span]]:
-        """The spans of each text."""
+        """Return the spans of each text."""
 
 
-def token_labels(offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]) -> list[bool]:
-    """Which tokens, given by their character offsets, touch a span; special tokens (of no length) never do."""
+def touching_tokens(offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]) -> list[bool]:
+    """Return True for each token, given by its offsets, that touches a span; special tokens (of no length) never do."""
     wanted = list(spans)
     return [end > start and any(start < stop and begin < end for begin, stop in wanted) for start, end in offsets]
 
 
 def weighted_f1(gold: np.ndarray, found: np.ndarray) -> float:
-    """The published figure: F1 a position, averaged by the number of gold tokens there; arrays (rows, positions)."""
+    """Compute the published F1: per position, weighted by its gold tokens; arrays of shape (rows, positions)."""
     true = (gold & found).sum(axis=0)
     both = gold.sum(axis=0) + found.sum(axis=0)
     f1 = np.divide(2 * true, both, out=np.zeros(len(both)), where=both > 0)
@@ -54,15 +55,15 @@ def weighted_f1(gold: np.ndarray, found: np.ndarray) -> float:
 
 
 def detector_scores(detector: Detector, rows: Sequence[Row]) -> dict[str, Any]:
-    """Score a detector on rows, over those whose spans all stand in the sentence.
+    """Score a detector on the rows whose spans are all in the sentence.
 
     Returns
     -------
     dict
         `n` rows scored, `skipped` rows without aligned spans, `f1` (published definition), `f1_micro`, `precision`,
-        `recall` over tokens, and `exact`, the share of gold spans found with the very same offsets.
+        `recall` over tokens, and `exact`, the share of gold spans found with equal offsets.
     """
-    usable = [row for row in rows if row.span_offsets and all(row.span_offsets)]
+    usable = aligned_rows(rows)
     texts = [row.text for row in usable]
     encoding = detector.tokenizer(texts, return_offsets_mapping=True, truncation=True, max_length=PUBLISHED_LENGTH)[
         "offset_mapping"
@@ -71,13 +72,12 @@ def detector_scores(detector: Detector, rows: Sequence[Row]) -> dict[str, Any]:
     found = np.zeros_like(gold)
     exact = total = 0
     for index, (row, spans) in enumerate(zip(usable, detector.detect(texts) if texts else [], strict=True)):
-        places = [place for place in row.span_offsets if place is not None]
         said = [(span.start, span.end) for span in spans]
-        labels = token_labels(encoding[index], places)
+        labels = touching_tokens(encoding[index], row.spans)
         gold[index, : len(labels)] = labels
-        found[index, : len(labels)] = token_labels(encoding[index], said)
-        exact += len(set(places) & set(said))
-        total += len(places)
+        found[index, : len(labels)] = touching_tokens(encoding[index], said)
+        exact += len(set(row.spans) & set(said))
+        total += len(row.spans)
     true = int((gold & found).sum())
     precision = true / int(found.sum()) if found.any() else 0.0
     recall = true / int(gold.sum()) if gold.any() else 0.0
@@ -93,8 +93,7 @@ def detector_scores(detector: Detector, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def load_detector(name: str, options: ModelOptions) -> tuple[Detector, dict[str, Any]]:
-    """The span detector of an AudioBERT, and what it is."""
-    from audiobert.auditorybench.models import kind_of_model
+    """Load the span detector of an AudioBERT, with its description."""
     from audiobert.pipeline import AudioBert
 
     if name.startswith("control:") or (options.kind or kind_of_model(name)) != "audiobert":
@@ -107,32 +106,35 @@ def evaluate_detectors(
     models: Sequence[str],
     data: str | Path,
     *,
-    tasks: Sequence[str] = ("animal", "pitch"),
-    splits: Sequence[str] = ("dev", "wiki"),
+    tasks: Sequence[str | Task] | None = None,
+    splits: Sequence[str] = DEFAULT_SPLITS,
     options: ModelOptions | None = None,
     limit: int | None = None,
     out: str | Path | None = None,
     loader: Callable[[str, ModelOptions], tuple[Detector, dict[str, Any]]] = load_detector,
 ) -> list[dict[str, Any]]:
-    """Score the span detectors of models, each task apart and both together.
+    """Score the span detectors of models, on each task and on all together.
 
     Returns
     -------
     list of dict
-        For each model `model`, provenance, and `detection`: entries of `detector_scores` with `task` and `split`.
+        For each model `model`, `limit`, provenance, and `detection`: entries of `detector_scores` with `task` and
+        `split`.
     """
-    loaded = {(task, split): load_split(data, task, split)[:limit] for task in tasks for split in splits}
+    chosen = [find_task(task) for task in tasks] if tasks is not None else auditorybench_tasks()
+    loaded = {(task.name, split): load_split(data, task, split)[:limit] for task in chosen for split in splits}
     reports = []
     for name in dict.fromkeys(models):
         detector, made_of = loader(name, options or ModelOptions())
         entries = [
             {"task": task, "split": split, **detector_scores(detector, rows)} for (task, split), rows in loaded.items()
         ]
-        if len(tasks) > 1:
+        if len(chosen) > 1:
             for split in splits:
-                rows = [row for task in tasks for row in loaded[task, split]]
+                rows = [row for task in chosen for row in loaded[task.name, split]]
                 entries.append({"task": "combined", "split": split, **detector_scores(detector, rows)})
-        reports.append({"model": name, **provenance(artefacts={"model": made_of}), "results": [], "detection": entries})
+        made = provenance(artefacts={"model": made_of})
+        reports.append({"model": name, "limit": limit, **made, "results": [], "detection": entries})
         if out is not None:
             write_results(out, reports)
     return reports

@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 
 from audiobert.artefacts import sha256_of, whole_file
-from audiobert.auditorybench.data import Row, load_split, rows_sha256, split_path
+from audiobert.auditorybench.data import Row, load_split, read_rows, rows_sha256, split_path
 from audiobert.auditorybench.published import FILES, REPOSITORY, PublishedFile, published_file
+from audiobert.auditorybench.tasks import find_task
 from audiobert.errors import InputError, RemoteError
 from audiobert.progress import progress
 
@@ -23,13 +24,13 @@ TIMEOUT_S = 60.0
 
 
 def default_folder() -> Path:
-    """Where `data download` puts the benchmark unless told otherwise."""
+    """Return the folder that `data download` fills by default."""
     base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return Path(base) / "audiobert" / "auditorybench"
 
 
 def data_folder(given: str | Path | None = None) -> Path:
-    """The benchmark's folder: what is given, else `AUDITORYBENCH_DIR`, else where `data download` puts it."""
+    """Return the benchmark's folder: the given one, else `AUDITORYBENCH_DIR`, else that of `data download`."""
     return Path(given or os.environ.get(FOLDER_VARIABLE) or default_folder())
 
 
@@ -41,10 +42,10 @@ def download(
     transport: httpx.BaseTransport | None = None,
     files: Sequence[PublishedFile] = FILES,
 ) -> list[dict[str, Any]]:
-    """Fetch the files that are not there yet.
+    """Fetch the files that are not in the folder yet.
 
-    A file is checked before it gets its name, so that what lies in the folder is whole and right; one that lies there
-    already and is right is not fetched again.
+    A file is checked before it gets its name, so that the folder holds only whole, published files. One that is there
+    already is not fetched again.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ def download(
     Raises
     ------
     RemoteError
-        When a file cannot be fetched, or is not the published one. The files before it are kept.
+        If a file cannot be fetched, or is not the published one. The files before it are kept.
     """
     folder = Path(out) if out is not None else data_folder()
     base = (mirror or os.environ.get(MIRROR_VARIABLE) or DEFAULT_BASE_URL).rstrip("/")
@@ -80,16 +81,13 @@ def download(
 
 
 def _is_published(path: Path, file: PublishedFile) -> bool:
-    """Whether a file's bytes, or else its rows, are the published ones."""
+    """Return whether a file's bytes, or else its rows, are the published ones."""
     if file.sha256 is not None and sha256_of(path) == file.sha256:
         return True
     if file.rows_sha256 is None:
         return False
-    from audiobert.auditorybench.data import _read_rows
-    from audiobert.auditorybench.tasks import find_task
-
     try:
-        return rows_sha256(_read_rows(path, find_task(file.task), file.split)) == file.rows_sha256
+        return rows_sha256(read_rows(path, find_task(file.task), file.split)) == file.rows_sha256
     except InputError:
         return False
 
@@ -119,22 +117,22 @@ def _fetch(client: httpx.Client, url: str, file: PublishedFile, path: Path) -> N
 
 
 def verify(folder: str | Path) -> list[dict[str, Any]]:
-    """Check every file of AuditoryBench in a folder: checksum, rows, columns, words a caption, train against test.
+    """Check every file of AuditoryBench in a folder: checksum, rows, columns, words per caption, train against test.
 
     Returns
     -------
     list of dict
-        One a published file: `task`, `split`, `file`, `status` (`published`: byte for byte or row for row; `changed`;
+        One per published file: `task`, `split`, `file`, `status` (`published`: byte for byte or row for row; `changed`;
         `missing`; `wrong`), `rows`, `words`, `words_per_caption` and `faults`, a list of sentences.
 
     Raises
     ------
     InputError
-        When there is no such folder or none of the files is in it.
+        If there is no such folder or none of the files is in it.
     """
     report = [_verify_file(Path(folder), file) for file in FILES]
     if all(entry["status"] == "missing" for entry in report):
-        split_path(folder, "animal", "dev")  # raises, and says what was looked for
+        split_path(folder, FILES[0].task, FILES[0].split)  # raises, and says what was looked for
     return report
 
 
@@ -160,7 +158,7 @@ def _verify_file(folder: Path, file: PublishedFile) -> dict[str, Any]:
         entry["faults"].append(f"{path} has {len(rows):,} rows, Table I says {file.captions:,}")
     wanted = round(file.words / file.captions, 2)
     if entry["words_per_caption"] != wanted:
-        entry["faults"].append(f"{path} has {entry['words_per_caption']} words a caption, Table I says {wanted}")
+        entry["faults"].append(f"{path} has {entry['words_per_caption']} words per caption, Table I says {wanted}")
     return entry
 
 

@@ -1,32 +1,33 @@
-"""The loop between tasks and models, which knows neither: questions in, predictions and figures out."""
+"""Evaluate models on tasks: questions in, predictions and figures out."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from audiobert.artefacts import provenance, sha256_of, write_json, write_text
 from audiobert.auditorybench.data import Row, available_splits, load_split, split_path
-from audiobert.auditorybench.metrics import Answered, Seen, share, summarise
-from audiobert.auditorybench.models import Adapter, ModelOptions, load_model
-from audiobert.auditorybench.protocol import PROTOCOLS, Prediction, ProtocolName, protocol_of
+from audiobert.auditorybench.interfaces import Prediction, ProtocolName
+from audiobert.auditorybench.metrics import Answered, Seen, rows_by_seed, share, summarise
+from audiobert.auditorybench.models import Adapter, ModelOptions, load_adapter
+from audiobert.auditorybench.protocol import PROTOCOLS, protocol_of
 from audiobert.auditorybench.questions import Question, flip, label_set, make_question
-from audiobert.auditorybench.stats import mean_and_sd, wilson_interval
-from audiobert.auditorybench.tasks import Task, find_task
+from audiobert.auditorybench.stats import mean_and_sd, two_level_difference
+from audiobert.auditorybench.tasks import Task, auditorybench_tasks, find_task
 from audiobert.errors import InputError
 from audiobert.progress import progress
 
 SEED = "{seed}"
-DEFAULT_TASKS = ("animal", "pitch")
 DEFAULT_SPLITS = ("dev", "wiki")
+MOST_SEEDS = 1_000
 
 
 @dataclass(frozen=True)
 class Part:
-    """One split of one task, as questions."""
+    """Hold one split of one task, as questions."""
 
     task: Task
     split: str
@@ -39,17 +40,18 @@ class Part:
 
 @dataclass
 class Plan:
-    """What is asked: the parts, in the order of tasks and splits, and the train rows for the controls."""
+    """Hold the parts to evaluate, in the order of tasks and splits, and the train rows for the controls."""
 
     parts: list[Part]
     train: dict[str, list[Row]]
     protocol: ProtocolName
+    limit: int | None = None
     artefacts: dict[str, Any] = field(default_factory=dict)
 
 
 def make_plan(
     data: str | Path,
-    tasks: Iterable[str | Task] = DEFAULT_TASKS,
+    tasks: Iterable[str | Task] | None = None,
     splits: Iterable[str] = DEFAULT_SPLITS,
     protocol: ProtocolName = "paper",
     *,
@@ -59,16 +61,19 @@ def make_plan(
 
     Parameters
     ----------
+    tasks
+        Names, paths of YAML files, or tasks; by default AuditoryBench's.
     limit
-        Take the first so many rows of each split; for a quick look.
+        Take only the first rows of each split, at most this many.
 
     Raises
     ------
     InputError
-        When a file is missing or wrong; a task without one of the splits is passed over unless it has none of them.
+        If a file is missing or wrong. A task without one of the splits is passed over unless it has none of them.
     """
-    chosen, wanted = [find_task(task) for task in tasks], list(dict.fromkeys(splits))
-    plan = Plan([], {}, protocol)
+    chosen = [find_task(task) for task in tasks] if tasks is not None else auditorybench_tasks()
+    wanted = list(dict.fromkeys(splits))
+    plan = Plan([], {}, protocol, limit)
     for task in chosen:
         present = available_splits(data, task)
         here = [split for split in wanted if split in task.files]
@@ -101,7 +106,7 @@ def _part(
 
 
 def ask(model: Adapter, part: Part) -> list[Answered]:
-    """Ask a model all questions of a part, and those the other way round."""
+    """Ask a model all questions of a part, and its comparisons with their spans exchanged."""
     turned = [index for index, question in enumerate(part.flipped) if question is not None]
     questions = part.questions + [question for question in part.flipped if question is not None]
     predictions: list[Prediction | None] = [None] * len(questions)
@@ -122,7 +127,7 @@ def ask(model: Adapter, part: Part) -> list[Answered]:
 
 
 def prediction_line(model: str, seed: int, part: Part, answered: Answered) -> dict[str, Any]:
-    """One line of `--predictions`: enough to score again without the model."""
+    """Return one line of `--predictions`, from which the model can be scored again."""
     question, said = answered.question, answered.prediction
     line = {
         "model": model,
@@ -149,7 +154,7 @@ def prediction_line(model: str, seed: int, part: Part, answered: Answered) -> di
 def evaluate_model(
     name: str, plan: Plan, options: ModelOptions, seeds: Sequence[int] = (0,), *, lines: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Evaluate one model, for each seed where its name has `{seed}`; appends its predictions to `lines`.
+    """Evaluate one model, for each seed where its name has `{seed}`; append its predictions to `lines`.
 
     Returns
     -------
@@ -161,66 +166,80 @@ def evaluate_model(
     artefacts: dict[str, Any] = {}
     kind = ""
     for seed in used:
-        model = load_model(name.replace(SEED, str(seed)), plan.train, options)
+        model = load_adapter(name.replace(SEED, str(seed)), plan.train, options)
         kind = model.kind
         artefacts["model" if len(used) == 1 else f"model.{seed}"] = model.artefacts
         figures = []
         for part in plan.parts:
             answered = ask(model, part)
             lines += [prediction_line(name, seed, part, a) for a in answered]
-            figures.append({"task": part.task.name, "split": part.split, **summarise(answered, part.seen)})
+            figures.append(
+                {
+                    "task": part.task.name,
+                    "title": part.task.title,
+                    "split": part.split,
+                    **summarise(answered, part.seen),
+                }
+            )
         runs.append(figures)
     results = [
-        {**over_seeds([run[index] for run in runs]), "seeds": used, "protocol": part.protocol}
+        {**merge_seeds([run[index] for run in runs]), "seeds": used, "protocol": part.protocol}
         for index, part in enumerate(plan.parts)
     ]
     return {
         "model": name,
         "kind": kind,
         "protocol": plan.protocol,
+        "limit": plan.limit,
         **provenance(artefacts={**artefacts, "data": plan.artefacts}),
         "results": results,
         "combined": combine(results),
     }
 
 
-def over_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One seed's figures as they are; of several the mean accuracy, its standard deviation, and each seed's figures."""
+def merge_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Merge the figures of several seeds on one split.
+
+    Of one seed they stay as they are. Of several: the mean accuracy with an interval over seeds and rows, its standard
+    deviation, the mean of both ways, and each seed's figures.
+    """
     if len(runs) == 1:
         return dict(runs[0])
     first = runs[0]
-    mean, deviation = mean_and_sd([run["correct"] / run["n"] for run in runs])
-    correct, _ = mean_and_sd([run["correct"] for run in runs])
-    low, high = wilson_interval(correct, first["n"])
-    return {
-        "task": first["task"],
-        "split": first["split"],
-        "n": first["n"],
-        "correct": round(correct, 2),
-        "accuracy": round(mean, 4),
-        "ci95": [round(low, 4), round(high, 4)],
-        "sd": round(deviation, 4) if deviation is not None else None,
-        "per_seed": list(runs),
-        "rows_correct": first["rows_correct"],
-    }
+    merged = {key: first[key] for key in ("task", "title", "split") if key in first}
+    merged |= _mean_figures(runs, rows_by_seed({"per_seed": list(runs)}))
+    if all("both_ways" in run for run in runs):
+        both = [run["both_ways"]["accuracy"] for run in runs]
+        merged["both_ways"] = {"n": first["both_ways"]["n"], "accuracy": round(mean_and_sd(both)[0], 4)}
+    return {**merged, "per_seed": list(runs)}
+
+
+def _mean_figures(runs: Sequence[Mapping[str, Any]], rows: Sequence[Sequence[int]] | None) -> dict[str, Any]:
+    """Return n, mean correct, accuracy, its interval over seeds and rows, and its standard deviation over seeds."""
+    n = runs[0]["n"]
+    accuracy, deviation = mean_and_sd([run["correct"] / n for run in runs])
+    figures: dict[str, Any] = {"n": n, "correct": round(accuracy * n, 2), "accuracy": round(accuracy, 4)}
+    if rows is not None:
+        found = two_level_difference(rows, [[0] * n])
+        figures["ci95"] = [round(max(0.0, found.low), 4), round(min(1.0, found.high), 4)]
+    return {**figures, "sd": round(deviation, 4) if deviation is not None else None}
 
 
 def combine(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All tasks together, split by split, where a split has more than one task."""
+    """Return the figures of all tasks together, split by split, where a split has more than one task."""
     combined = []
     for split in dict.fromkeys(result["split"] for result in results):
         here = [result for result in results if result["split"] == split]
         if len(here) < 2:
             continue
         n = sum(result["n"] for result in here)
-        figures = share(sum(result["correct"] for result in here), n)
-        assert figures is not None
-        entry = {"split": split, **figures}
         if all("per_seed" in result for result in here):
-            seeds = zip(*(result["per_seed"] for result in here), strict=True)
-            accuracies = [sum(run["correct"] for run in runs) / n for runs in seeds]
-            entry["sd"] = round(mean_and_sd(accuracies)[1] or 0.0, 4)
-        combined.append(entry)
+            seeds = list(zip(*(result["per_seed"] for result in here), strict=True))
+            runs = [{"n": n, "correct": sum(run["correct"] for run in runs)} for runs in seeds]
+            rows = [[int(letter) for run in runs for letter in run["rows_correct"]] for runs in seeds]
+            combined.append({"split": split, **_mean_figures(runs, rows)})
+        else:
+            combined.append({"split": split, **(share(sum(result["correct"] for result in here), n) or {})})
     return combined
 
 
@@ -228,7 +247,7 @@ def evaluate(
     models: Sequence[str],
     data: str | Path,
     *,
-    tasks: Iterable[str | Task] = DEFAULT_TASKS,
+    tasks: Iterable[str | Task] | None = None,
     splits: Iterable[str] = DEFAULT_SPLITS,
     protocol: ProtocolName = "paper",
     seeds: Sequence[int] = (0,),
@@ -242,19 +261,21 @@ def evaluate(
     Parameters
     ----------
     models
-        Names as `load_model` takes them; `{seed}` in a name stands for each of `seeds` in turn.
+        Names as `load_adapter` takes them; `{seed}` in a name stands for each of `seeds` in turn.
+    limit
+        Evaluate only the first rows of each split, at most this many. The results say so.
     out, predictions
-        Files that are written after each model, whole, so that nothing is lost when a later one fails.
+        Files that are written whole after each model, so that nothing is lost if a later one fails.
 
     Returns
     -------
     list of dict
-        One object a model, in the form of `evaluate --out`.
+        One object per model, in the form of `evaluate --out`.
 
     Raises
     ------
-    InputError, RemoteError
-        See `make_plan`, `load_model` and the adapters.
+    InputError, ArtefactError, RemoteError
+        See `make_plan`, `load_adapter` and the adapters.
     """
     if not models:
         raise InputError("no model to evaluate: give at least one, like 'audiobert evaluate mini'")
@@ -271,17 +292,17 @@ def evaluate(
 
 
 def write_results(path: str | Path, reports: Sequence[dict[str, Any]]) -> None:
-    """Write results: one model's object as it is, several as a list of such objects."""
+    """Write results: the object of one model, or a list of the objects of several."""
     write_json(path, reports[0] if len(reports) == 1 else list(reports))
 
 
 def parse_protocol(name: str) -> ProtocolName:
-    """A protocol by name.
+    """Return a protocol by name.
 
     Raises
     ------
     InputError
-        When there is no such protocol.
+        If there is no such protocol.
     """
     for protocol in PROTOCOLS:
         if name == protocol:
@@ -290,20 +311,27 @@ def parse_protocol(name: str) -> ProtocolName:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Seeds from "0,1,2" or "0-4".
+    """Read seeds from "0,1,2" or "0-4".
 
     Raises
     ------
     InputError
-        When the text is no such list.
+        If the text is no such list, or names a seed twice.
 
-    >>> parse_seeds("0-2,7")
+    Examples
+    --------
+    >>> parse_seeds("0-2, 7")
     [0, 1, 2, 7]
     """
     seeds: list[int] = []
     for item in text.split(","):
-        first, _, last = item.strip().partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
-            raise InputError(f"'{text}' is no list of seeds, like 0,1,2 or 0-4")
-        seeds += range(int(first), int(last or first) + 1)
-    return list(dict.fromkeys(seeds))
+        first, dash, last = (part.strip() for part in item.partition("-"))
+        bounds = (first, last) if dash else (first, first)
+        if not all(bound.isascii() and bound.isdecimal() for bound in bounds) or int(bounds[1]) < int(bounds[0]):
+            raise InputError(f"--seeds is {text!r}; give whole numbers separated by commas, such as 0,1,2 or 0-4")
+        if int(bounds[1]) - int(bounds[0]) >= MOST_SEEDS:
+            raise InputError(f"--seeds is {text!r}; at most {MOST_SEEDS} seeds are taken")
+        seeds += range(int(bounds[0]), int(bounds[1]) + 1)
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"--seeds is {text!r}, which names a seed twice; give different whole numbers")
+    return seeds

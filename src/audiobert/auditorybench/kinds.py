@@ -17,9 +17,9 @@ import numpy as np
 
 SHARE, REMAINDER = 5, 1  # a family is withheld where the first byte of its hash leaves this remainder
 # Words behind the thing itself: of "clock tick" and "violin section" the family is the first word.
-_DOINGS = frozenset(
+_DOINGS = (
     "alarm bite breaking click cleaner closing collapse creaks drops falling flip flush harmonics hiss hit key knock"
-    " machine noise opening scratch section shutter strings strum tap tick typing".split()
+    " machine noise opening scratch section shutter strings strum tap tick typing"
 )
 # Names of one thing that share no word.
 _TWINS = {
@@ -71,7 +71,7 @@ def family(label: str) -> str:
     """
     name = words_of(label)
     words = name.split() or [""]
-    head = singular(words[0] if words[-1] in _DOINGS else words[-1])
+    head = singular(words[0] if words[-1] in _DOINGS.split() else words[-1])
     return _TWINS.get(name, _TWINS.get(head, head))
 
 
@@ -86,11 +86,11 @@ def withheld_clips(labels: Sequence[str]) -> np.ndarray:
 
 
 def names_withheld(labels: Collection[str]) -> Callable[[Iterable[str]], bool]:
-    """Return a function that says whether any of some texts names a withheld kind of these labels, singular or plural."""
+    """Return a function that tells whether any of some texts names one of these labels that is withheld."""
     names = sorted({words_of(label) for label in labels if label and is_withheld(label)})
     heads = sorted({family(name) for name in names})
     if not heads:
-        return lambda texts: False
+        return lambda _: False
     pattern = re.compile(
         rf"(?<![\w-])(?:{'|'.join(map(re.escape, [*names, *heads]))})(?:s|es)?(?![\w-])", re.IGNORECASE
     )

@@ -6,11 +6,10 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
-_ONSETS = (
-    "b bl br c ch cl cr d dr f fl fr g gl gr h j k kl l m n p pl pr qu r s sh sk sl sn sp st t th tr tw v w y z".split()
-)
-_VOWELS = "a e i o u ai ee oo ou".split()
-_CODAS = [*"b ck d ff g k l m n p r sh ss st t th x zz nd mp".split(), "", "", "", ""]
+# Separated by spaces; two spaces in a row hold the empty coda.
+_ONSETS = "b bl br c ch cl cr d dr f fl fr g gl gr h j k kl l m n p pl pr qu r s sh sk sl sn sp st t th tr tw v w y z"
+_VOWELS = "a e i o u ai ee oo ou"
+_CODAS = "b ck d ff g k l m n p r sh ss st t th x zz nd mp    "
 _SYLLABLES = (1, 1, 2, 2, 3)
 
 
@@ -28,8 +27,9 @@ def made_up_name(random: np.random.Generator) -> str:
     return "".join(pieces)
 
 
-def _pick(random: np.random.Generator, pieces: list[str]) -> str:
-    return pieces[random.integers(len(pieces))]
+def _pick(random: np.random.Generator, pieces: str) -> str:
+    choices = pieces.split(" ")
+    return choices[random.integers(len(choices))]
 
 
 def made_up_names(kinds: Iterable[str], seed: int = 5, taken: Collection[str] = ()) -> dict[str, str]:

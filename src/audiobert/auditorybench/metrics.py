@@ -1,14 +1,14 @@
-"""From predictions to figures: accuracy with its interval, seen and unseen apart, ranks, and both ways round."""
+"""Compute figures of predictions: accuracy with its interval, seen and unseen apart, ranks, both ways round."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from audiobert.auditorybench.data import Row
-from audiobert.auditorybench.protocol import TOP_K, Prediction
+from audiobert.auditorybench.interfaces import TOP_K, Prediction
 from audiobert.auditorybench.questions import Question
 from audiobert.auditorybench.stats import wilson_interval
 
@@ -17,7 +17,7 @@ _DIGITS = 4
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One row with what a model said to it, and to the question the other way round where that can be asked."""
+    """Hold a question with its prediction, and the prediction with spans exchanged where there is one."""
 
     question: Question
     prediction: Prediction
@@ -26,7 +26,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Seen:
-    """Sentences and answers of a train split, case folded, to tell what a model may have seen."""
+    """Hold the sentences and answers of a train split, case folded: what a model may have seen."""
 
     sentences: frozenset[str]
     answers: frozenset[str]
@@ -38,7 +38,7 @@ class Seen:
 
 
 def share(correct: float, n: int) -> dict[str, Any] | None:
-    """n, correct, accuracy and its Wilson interval; None without rows."""
+    """Return n, correct, accuracy and its Wilson interval; None without rows."""
     if n == 0:
         return None
     low, high = wilson_interval(correct, n)
@@ -56,7 +56,7 @@ def _accuracy(answered: Iterable[Answered]) -> dict[str, Any] | None:
 
 
 def macro_accuracy(answered: Sequence[Answered]) -> float:
-    """Mean over answers of the accuracy on the rows with that answer, so that rare animals count as much as "bird"."""
+    """Return the mean over answers of the accuracy on the rows with that answer, so that rare answers count equally."""
     by_answer: dict[str, list[bool]] = defaultdict(list)
     for a in answered:
         by_answer[a.question.answer.casefold()].append(a.prediction.correct)
@@ -64,7 +64,7 @@ def macro_accuracy(answered: Sequence[Answered]) -> float:
 
 
 def rank_metrics(answered: Sequence[Answered]) -> dict[str, float]:
-    """Top-5 accuracy and mean reciprocal rank, where the protocol ranks; a rank of 0 (not a candidate) counts as 0."""
+    """Return top-5 accuracy and mean reciprocal rank, where the protocol ranks; rank 0 (no candidate) counts as 0."""
     ranks = [a.prediction.rank for a in answered]
     if any(rank is None for rank in ranks):
         return {}
@@ -77,9 +77,11 @@ def rank_metrics(answered: Sequence[Answered]) -> dict[str, float]:
 
 
 def both_ways(answered: Sequence[Answered]) -> dict[str, Any] | None:
-    """Accuracy when a comparison and the same the other way round must both be right, and how often the two agree.
+    """Return the share of comparisons that are right both as published and with their spans exchanged.
 
-    A model that lives on the prior of "higher" answers both ways alike: its consistency is low and so is this accuracy.
+    The one definition of this measure: the two spans change places with their determiners, the right answer is the
+    opposite word (`questions.flip`), and a model that detects spans detects them anew. A model that always answers the
+    more frequent word has an accuracy of 0 here. `consistency` is the share of comparisons with opposite answers.
     """
     pairs = [(a.prediction, a.flipped) for a in answered if a.flipped is not None]
     figures = share(sum(one.correct and other.correct for one, other in pairs), len(pairs))
@@ -91,14 +93,14 @@ def both_ways(answered: Sequence[Answered]) -> dict[str, Any] | None:
 
 
 def summarise(answered: Sequence[Answered], seen: Seen | None) -> dict[str, Any]:
-    """All figures of one model on one split.
+    """Return all figures of one model on one split.
 
     Returns
     -------
     dict
         `n`, `correct`, `accuracy`, `ci95`; `macro_accuracy`; `top5`, `mrr` and `answerable` where ranks are known;
         `seen` and `unseen` sentences and answers where there is a train split; `both_ways` for comparisons; and
-        `rows_correct`, a 0 or 1 a row, from which two models on the same rows are compared.
+        `rows_correct`, a 0 or 1 per row, from which two models on the same rows are compared.
     """
     figures = _accuracy(answered) or {}
     figures["macro_accuracy"] = round(macro_accuracy(answered), _DIGITS)
@@ -115,3 +117,11 @@ def summarise(answered: Sequence[Answered], seen: Seen | None) -> dict[str, Any]
         figures["both_ways"] = both
     figures["rows_correct"] = "".join("1" if a.prediction.correct else "0" for a in answered)
     return figures
+
+
+def rows_by_seed(entry: Mapping[str, Any]) -> list[list[int]] | None:
+    """Return 0 or 1 per seed and row from an entry of `results`; None where it has no rows."""
+    runs = entry.get("per_seed", [entry])
+    if any("rows_correct" not in run for run in runs):
+        return None
+    return [[int(letter) for letter in run["rows_correct"]] for run in runs]

@@ -9,10 +9,10 @@ COLUMNS: tuple[tuple[str, str], ...] = tuple(
     (task, split) for task in ("animal", "pitch", "combined") for split in ("dev", "test", "wiki")
 )
 
-Row = tuple[str, tuple[float, ...], tuple[float, ...] | None]
+PublishedRow = tuple[str, tuple[float, ...], tuple[float, ...] | None]
 
 # Table III, accuracy: method, means, standard deviations over 5 seeds (None where one run is reported).
-TABLE_3: tuple[Row, ...] = (
+TABLE_3: tuple[PublishedRow, ...] = (
     ("BERT-base", (15.51, 13.46, 3.05, 59.42, 60.41, 48.06, 44.72, 44.61, 45.72), None),
     ("BERT-large", (16.53, 15.85, 5.58, 59.59, 58.90, 54.90, 45.17, 44.41, 52.36), None),
     ("RoBERTa-base", (14.67, 14.04, 2.54, 54.50, 55.84, 47.45, 41.16, 41.77, 45.14), None),
@@ -32,7 +32,7 @@ TABLE_3: tuple[Row, ...] = (
 )
 
 # Table II, F1 of the span detector: trained on, means, standard deviations.
-TABLE_2: tuple[Row, ...] = (
+TABLE_2: tuple[PublishedRow, ...] = (
     (
         "trained on animal",
         (92.75, 92.76, 100.0, 34.87, 34.61, 60.37, 43.67, 43.72, 60.96),

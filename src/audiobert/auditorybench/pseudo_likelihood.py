@@ -1,12 +1,12 @@
-"""Pseudo-log-likelihood of candidate words at a mask, ranked without computing what cannot matter.
+"""Rank candidate words at a mask by pseudo-log-likelihood, without computing what cannot change the result.
 
 The score of a candidate with wordpieces w1 ... wk is the sum over i of log p(wi | the sentence with w1 ... w(i-1) known
 and k - i + 1 masks behind them): within a word from left to right, so that a word's later pieces do not give away its
 earlier ones (Kauf and Ivanova 2023, "A Better Way to Do Masked Language Model Scoring").
 
 All candidates of k pieces share the first forward pass. As each term is at most 0, the sum so far bounds the score from
-above; a candidate whose bound lies below both the answer's score and the fifth best is not computed to its end, and the
-rank of the answer and the best five are exact all the same.
+above; a candidate whose bound is below both the answer's score and the fifth best is not computed to its end. The rank
+of the answer and the best five are exact.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from audiobert.auditorybench.protocol import TOP_K, Evidence, MaskedScorer, MaskQuery, Prediction, ranked_prediction
+from audiobert.auditorybench.interfaces import TOP_K, Evidence, MaskedScorer, MaskQuery, Prediction, ranked_prediction
 from audiobert.auditorybench.questions import Question
 from audiobert.errors import InputError
 
-# So many questions are worked on together: enough to fill batches, few enough to keep the bookkeeping small.
+# Questions at a time: enough to fill batches, few enough to keep the bookkeeping small.
 QUESTIONS_AT_ONCE = 128
 
 
 @dataclass(slots=True)
 class _Chain:
-    """One candidate of one question: its pieces, how many are scored, and the sum of their log-probabilities."""
+    """Hold a candidate of a question: its pieces, how many are scored, and the sum of their log-probabilities."""
 
     pieces: tuple[int, ...]
     done: int = 0
@@ -37,7 +37,7 @@ class _Chain:
 
     @property
     def key(self) -> tuple[tuple[int, ...], int]:
-        """Known pieces and number of masks: chains with the same key share a forward pass."""
+        """Return known pieces and number of masks: chains with the same key share a forward pass."""
         return self.pieces[: self.done], len(self.pieces) - self.done
 
 
@@ -49,7 +49,7 @@ class _State:
     evidence: Evidence = field(default_factory=Evidence)
 
     def threshold(self) -> float:
-        """Bounds below this cannot change the rank of the answer or the best five."""
+        """Return the bound below which a chain cannot change the rank of the answer or the best five."""
         complete = sorted((c.score for c in self.chains if c is not None and c.complete), reverse=True)
         fifth = complete[TOP_K - 1] if len(complete) >= TOP_K else -math.inf
         if self.answer is None:
@@ -66,7 +66,7 @@ class _State:
         return [c for c in self.chains if c is not None and not c.complete and c.score >= least]
 
     def scores(self) -> list[float]:
-        """Complete scores; those that were given up are below everything that matters."""
+        """Return complete scores; those of abandoned chains are below everything that matters."""
         return [c.score if c is not None and c.complete else -math.inf for c in self.chains]
 
 
@@ -112,7 +112,7 @@ def _advance(model: MaskedScorer, states: Sequence[_State], *, answer_only: bool
 def score_chains(
     model: MaskedScorer, questions: Sequence[Question], chosen: Sequence[int]
 ) -> Iterator[tuple[int, Prediction]]:
-    """Rank the candidates of the chosen questions; yields (position, prediction)."""
+    """Rank the candidates of the chosen questions; yield (position, prediction)."""
     for start in range(0, len(chosen), QUESTIONS_AT_ONCE):
         part = chosen[start : start + QUESTIONS_AT_ONCE]
         states = [_start(model, questions[index]) for index in part]

@@ -1,4 +1,4 @@
-"""What is known of AuditoryBench as published: where the files lie, their checksums, and the paper's Table I."""
+"""Facts about AuditoryBench as published: where its files are, their checksums, and the paper's Table I."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ COMMIT_OF_ANIMAL_TRAIN = "2e2ff11d09d434e264a20cdf5299f51a6f68465f"
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One file of the benchmark.
+    """Describe one file of the benchmark.
 
     Attributes
     ----------
     name
-        Name under which it is kept; `comparsion` is the publisher's spelling.
+        Name in the folder; `comparsion` is the publisher's spelling.
     commit, path
-        Where it lies in the public repository.
+        Its place in the public repository.
     sha256
         Of the bytes as published; None where only the rows are known.
     rows_sha256
@@ -120,5 +120,5 @@ FILES: tuple[PublishedFile, ...] = (
 
 
 def published_file(task: str, split: str) -> PublishedFile | None:
-    """The published file of a task and split; None for a task of another benchmark."""
+    """Return the published file of a task and split; None for a task of another benchmark."""
     return next((file for file in FILES if (file.task, file.split) == (task, split)), None)

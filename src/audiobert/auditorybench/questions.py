@@ -1,4 +1,4 @@
-"""From a row to the question that a model is asked: candidates, prompts, and the same question the other way round."""
+"""Turn rows into questions: candidates, prompts, and comparisons with their spans exchanged."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _DETERMINER = re.compile(r"(?:^|(?<=\s))(?:an?|the|some)\s+$", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a model is asked.
+    """Hold one question as a model gets it.
 
     Attributes
     ----------
     text
-        The sentence with exactly one `[MASK]`.
+        Sentence with exactly one `[MASK]`.
     span_offsets
         Character offsets of the row's spans in `text` (gold spans), without those that could not be aligned.
     spans
         The span strings, in the order in which they stand in the question.
     candidates
-        What may be answered, or None when any word may be.
+        The allowed answers, or None if any word may be the answer.
     where
         File and row, for messages.
     flipped
-        Whether this is the question the other way round (spans swapped, answer flipped).
+        True if the spans are exchanged and the answer is the opposite word.
     """
 
     task: str
@@ -54,22 +54,22 @@ class Question:
 
     @property
     def before(self) -> str:
-        """The text up to the mask."""
+        """Return the text before the mask."""
         return self.text[: self.text.index(MASK)]
 
     @property
     def after(self) -> str:
-        """The text behind the mask."""
+        """Return the text after the mask."""
         return self.text[self.text.index(MASK) + len(MASK) :]
 
 
 def label_set(task: Task, train: Sequence[Row] | None) -> tuple[str, ...] | None:
-    """The candidates of a task that are the same for every row; None where they are the row's own.
+    """Return the candidates that all rows of a task share; None where each row has its own.
 
     Raises
     ------
     InputError
-        When they are the train split's answers and there is no train split.
+        If they are the train split's answers and there is no train split.
     """
     if task.label_words is not None:
         return tuple(task.label_words)
@@ -85,7 +85,7 @@ def _lettered(choices: Iterable[str]) -> str:
 
 
 def _fill(template: str, text: str, choices: Sequence[str]) -> str:
-    """Put a row into a prompt template; the row's own braces are left alone."""
+    """Fill a prompt template; braces in the row itself are left alone."""
     values = {
         "text": text,
         "blank": text.replace(MASK, BLANK),
@@ -98,12 +98,12 @@ def _fill(template: str, text: str, choices: Sequence[str]) -> str:
 def make_question(
     row: Row, task: Task, path: Path, candidates: tuple[str, ...] | None, *, with_choices: bool = False
 ) -> Question:
-    """A row as a question; `with_choices` asks it with the row's own options.
+    """Turn a row into a question; with `with_choices`, the candidates are the row's own options.
 
     Raises
     ------
     InputError
-        When the text has not exactly one mask, or options are wanted and the row has none.
+        If the text has not exactly one mask, or options are wanted and the row has none.
     """
     where = f"{path}, row {row.row}"
     text = row.text if MASK in row.text else _fill(task.cloze, row.text, row.choices or ())
@@ -137,14 +137,14 @@ def _with_determiner(text: str, place: tuple[int, int]) -> tuple[int, int]:
 
 
 def _recase(phrase: str, *, first: bool) -> str:
-    """Capital letter at the sentence's beginning; a determiner elsewhere in lower case."""
+    """Capitalise a phrase at the beginning of the sentence; elsewhere put its determiner in lower case."""
     if first:
         return phrase[:1].upper() + phrase[1:]
     return re.sub(r"^(An?|The|Some)(?=\s)", lambda match: match.group().lower(), phrase)
 
 
 def swap_spans(text: str, places: Sequence[tuple[int, int]]) -> str | None:
-    """The sentence with its two spans, and their determiners, in each other's place; None when it cannot be done.
+    """Return the sentence with its two spans and their determiners exchanged; None if that is not possible.
 
     >>> swap_spans("A bell has a [MASK] pitch than the hum of a fridge.", [(2, 6), (31, 46)])
     'The hum of a fridge has a [MASK] pitch than a bell.'
@@ -158,15 +158,13 @@ def swap_spans(text: str, places: Sequence[tuple[int, int]]) -> str | None:
 
 
 def flip(question: Question, task: Task) -> Question | None:
-    """The same comparison the other way round: spans swapped, answer flipped; None where a span is not in the text."""
-    labels = task.label_words
-    if question.kind != "comparison" or labels is None or len(labels) != 2 or len(question.spans) != 2:
+    """Return a comparison with its spans exchanged and the opposite answer; None where a span is not in the text."""
+    if task.pair is None or len(question.spans) != 2:
         return None
     text = swap_spans(question.text, question.span_offsets)
     if text is None or text.count(MASK) != 1:
         return None
     first, second = question.spans
-    other = labels[1] if question.answer.casefold() == labels[0].casefold() else labels[0]
     places = []
     for place, start in ((question.span_offsets[1], 0), (question.span_offsets[0], text.index(MASK))):
         phrase = question.text[slice(*place)]  # as it stands in the sentence, not as the row writes it
@@ -176,7 +174,7 @@ def flip(question: Question, task: Task) -> Question | None:
     return replace(
         question,
         text=text,
-        answer=other,
+        answer=task.opposite(question.answer),
         spans=(second, first),
         span_offsets=tuple(places),
         prompt=_fill(task.prompt, text, question.candidates or ()),
@@ -185,10 +183,10 @@ def flip(question: Question, task: Task) -> Question | None:
     )
 
 
-def normalise(reply: str) -> str:
-    """What a model said, as a word to compare: first line, without quotes, final stop, article; case folded.
+def normalise_reply(reply: str) -> str:
+    """Return a reply as a word to compare: first line, without quotes, final stop and article; case folded.
 
-    >>> normalise(' "The Cat."\\n')
+    >>> normalise_reply(' "The Cat."\\n')
     'cat'
     """
     reply = re.sub(r"<think>.*?</think>", "", reply, flags=re.DOTALL).strip()

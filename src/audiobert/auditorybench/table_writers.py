@@ -1,4 +1,4 @@
-"""Tables for a terminal, Markdown, LaTeX and CSV."""
+"""Write tables for a terminal, Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -6,33 +6,31 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
-from audiobert.auditorybench.tables import TITLES, ResultTable, TextTable
+from audiobert.auditorybench.tables import ResultTable, TextTable
 from audiobert.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"}
-_LATEX |= {"~": r"$\sim$", "✗": r"$\times$", "±": r"$\pm$", "\\": r"\textbackslash{}"}
+_LATEX |= {"~": r"$\sim$", "✗": r"$\times$", "±": r"$\pm$", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+_LATEX |= {"<": r"$<$", ">": r"$>$"}
 _LATEX_ESCAPES = str.maketrans(_LATEX)
 
 
-def as_text(table: ResultTable | TextTable, *, interval: bool = True) -> TextTable:
-    """A table of figures as a table of text."""
+def as_text(table: ResultTable | TextTable) -> TextTable:
+    """Return a table of figures as a table of text."""
     if isinstance(table, TextTable):
         return table
-    head = ["", *(f"{TITLES.get(task, task)} {split}" for task, split in table.columns)]
-    rows = [
-        [row.name, *(row.cells[c].text(interval=interval) if c in row.cells else "" for c in table.columns)]
-        for row in table.rows
-    ]
+    head = ["", *map(table.heading, table.columns)]
+    rows = [[row.label, *(row.cells[c].text() if c in row.cells else "" for c in table.columns)] for row in table.rows]
     sections = [row.section for row in table.rows]
     ends = {i for i in range(len(sections) - 1) if sections[i] != sections[i + 1]}
     return TextTable(table.title, head, rows, frozenset(ends), table.legend)
 
 
 def to_terminal(table: ResultTable | TextTable) -> RichTable:
-    """A rich table; what is not text stands on the right of its column."""
+    """Return a rich table with figures aligned on the right."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -47,15 +45,16 @@ def to_terminal(table: ResultTable | TextTable) -> RichTable:
 
 
 def to_markdown(table: ResultTable | TextTable) -> str:
-    """A Markdown table with its legend."""
+    """Return a Markdown table with its title and legend."""
     text = as_text(table)
-    lines = [f"| {' | '.join(text.head)} |", f"| --- |{' ---: |' * (len(text.head) - 1)}"]
+    lines = [f"**{text.title}**", ""]
+    lines += [f"| {' | '.join(text.head)} |", f"| --- |{' ---: |' * (len(text.head) - 1)}"]
     lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in text.rows]
     return "\n".join(lines) + (f"\n\n{text.legend}" if text.legend else "") + "\n"
 
 
 def to_csv(table: ResultTable | TextTable) -> str:
-    """One line a row; the bounds of an interval, the standard deviation and the mark have columns of their own."""
+    """Return one line per row; bounds of an interval, standard deviation, mark and limit have columns of their own."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     if isinstance(table, TextTable):
@@ -64,7 +63,7 @@ def to_csv(table: ResultTable | TextTable) -> str:
         return out.getvalue()
     parts = ("", ".low", ".high", ".sd", ".mark")
     names = [f"{task}.{split}" for task, split in table.columns]
-    writer.writerow(["name", "section", *(name + part for name in names for part in parts)])
+    writer.writerow(["name", "section", "limit", *(name + part for name in names for part in parts)])
     for row in table.rows:
         values: list[Any] = []
         for column in table.columns:
@@ -75,43 +74,49 @@ def to_csv(table: ResultTable | TextTable) -> str:
             low, high = (round(bound, 4) for bound in cell.interval) if cell.interval else ("", "")
             deviation = "" if cell.deviation is None else round(cell.deviation, 4)
             values += [round(cell.value, 4), low, high, deviation, cell.mark]
-        writer.writerow([row.name, row.section, *values])
+        writer.writerow([row.name, row.section, row.limit or "", *values])
     return out.getvalue()
 
 
 def to_latex(table: ResultTable | TextTable) -> str:
-    """A booktabs table; figures without their intervals, as in the paper."""
-    text = as_text(table, interval=False)
-    lines = [rf"\begin{{tabular}}{{l{'r' * (len(text.head) - 1)}}}", r"\toprule"]
+    """Return a booktabs table with its title and legend, which the packages booktabs prints."""
+    text = as_text(table)
+    width = len(text.head)
+    lines = [rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}", _across(width, text.title), r"\toprule"]
+    head = text.head
     if isinstance(table, ResultTable):
         tasks = list(dict.fromkeys(task for task, _ in table.columns))
         widths = {task: sum(t == task for t, _ in table.columns) for task in tasks}
-        spanning = [rf"\multicolumn{{{widths[t]}}}{{c}}{{{TITLES.get(t, t)}}}" for t in tasks]
+        titles = [table.titles.get(task, task).translate(_LATEX_ESCAPES) for task in tasks]
+        spanning = [rf"\multicolumn{{{widths[t]}}}{{c}}{{{title}}}" for t, title in zip(tasks, titles, strict=True)]
         lines.append(" & ".join(["", *spanning]) + r" \\")
         head = ["Method", *(split for _, split in table.columns)]
-    else:
-        head = text.head
     lines += [" & ".join(name.translate(_LATEX_ESCAPES) for name in head) + r" \\", r"\midrule"]
     for index, row in enumerate(text.rows):
         lines.append(" & ".join(cell.translate(_LATEX_ESCAPES) for cell in row) + r" \\")
         if index in text.ends:
             lines.append(r"\midrule")
-    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines.append(r"\bottomrule")
     if text.legend:
-        lines.append("% " + text.legend)
-    return "\n".join(lines) + "\n"
+        lines.append(_across(width, text.legend))
+    return "\n".join([*lines, r"\end{tabular}"]) + "\n"
+
+
+def _across(width: int, text: str) -> str:
+    """Return a LaTeX row with one text over all columns."""
+    return rf"\multicolumn{{{width}}}{{l}}{{{text.translate(_LATEX_ESCAPES)}}} \\"
 
 
 WRITERS = {"markdown": to_markdown, "latex": to_latex, "csv": to_csv}
 
 
 def write_table(table: ResultTable | TextTable, form: str) -> str:
-    """A table as `markdown`, `latex` or `csv`.
+    """Return a table as `markdown`, `latex` or `csv`.
 
     Raises
     ------
     InputError
-        When the form is none of these.
+        If the form is none of these.
     """
     if form not in WRITERS:
         raise InputError(f"no table form '{form}': there are terminal, {', '.join(WRITERS)}")

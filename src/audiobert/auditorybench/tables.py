@@ -1,4 +1,4 @@
-"""Results beside the paper's: Table III (accuracy) and Table II (span detectors), for a terminal and for a paper.
+"""Set results beside the paper's: Table III (accuracy) and Table II (span detectors), for a terminal and for a paper.
 
 Controls stand above the models, and a model that does not beat the best of them on a column is marked there.
 `table_writers` prints the tables.
@@ -6,68 +6,83 @@ Controls stand above the models, and a model that does not beat the best of them
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from audiobert.artefacts import read_json
 from audiobert.auditorybench import paper
-from audiobert.auditorybench.stats import McNemar, PairedBootstrap, holm, mcnemar_exact, paired_bootstrap
+from audiobert.auditorybench.metrics import rows_by_seed
+from audiobert.auditorybench.stats import Difference, holm, two_level_difference
+from audiobert.auditorybench.tasks import builtin_tasks
 from audiobert.errors import ArtefactError, InputError
 
 Section = Literal["published", "control", "model"]
-TITLES = {"animal": "Animal sound", "pitch": "Sound pitch comparison", "combined": "Combined"}
+Column = tuple[str, str]  # task and split; the task `combined` stands for all tasks of the split
+COMBINED = "combined"
 SIGNIFICANCE = 0.05
-# ✗: not above the best control. ~: above it, but not with p < 0.05 (McNemar's exact test, Holm over the models).
+# ✗: not above the best control. ~: above it, but not with p < 0.05.
 NOT_ABOVE, NOT_SURE = "✗", "~"
+TEST = "bootstrap over seeds and rows"
 LEGEND = (
     f"{NOT_ABOVE} not above the best control on that column; {NOT_SURE} above it, but p >= {SIGNIFICANCE} "
-    "(McNemar's exact test, Holm-adjusted over the models)."
+    f"({TEST}, Holm-adjusted over the models)."
 )
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure in percent, with its interval or its standard deviation over seeds, and the mark."""
+    """Hold a figure in percent, with its interval or its standard deviation over seeds, and its mark."""
 
     value: float
     interval: tuple[float, float] | None = None
     deviation: float | None = None
     mark: str = ""
 
-    def text(self, *, plus_minus: str = "±", interval: bool = True) -> str:
-        """The figure as it is printed."""
+    def text(self, *, plus_minus: str = "±") -> str:
+        """Return the figure as it is printed."""
         spread = ""
         if self.deviation is not None:
             spread = f" {plus_minus}{self.deviation:.2f}"
-        elif interval and self.interval is not None:
+        elif self.interval is not None:
             spread = f" [{self.interval[0]:.1f}, {self.interval[1]:.1f}]"
         return f"{self.value:.2f}{spread}{' ' + self.mark if self.mark else ''}"
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """A method with its figures by (task, split)."""
+    """Hold a method with its figures by column. `limit`: the figures are those of the first rows of each split."""
 
     name: str
     section: Section
-    cells: dict[tuple[str, str], Cell]
+    cells: dict[Column, Cell]
+    limit: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Return the name as it is printed, with the limit."""
+        return f"{self.name} ({first_rows(self.limit)})" if self.limit else self.name
 
 
 @dataclass(frozen=True)
 class ResultTable:
-    """Figures by method (rows) and task and split (columns)."""
+    """Hold figures by method (rows) and task and split (columns); `titles` are those of the tasks."""
 
     title: str
-    columns: list[tuple[str, str]]
+    columns: list[Column]
     rows: list[TableRow]
+    titles: Mapping[str, str]
     legend: str = ""
+
+    def heading(self, column: Column) -> str:
+        """Return a column's heading."""
+        return f"{self.titles.get(column[0], column[0])} {column[1]}"
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """Any table as text: a head, rows, and the places of rows behind which a section ends."""
+    """Hold any table as text: a head, rows, and the indices of rows after which a section ends."""
 
     title: str
     head: list[str]
@@ -76,13 +91,22 @@ class TextTable:
     legend: str = ""
 
 
+def first_rows(limit: int) -> str:
+    """Return the words that tell a part of a split from the whole.
+
+    >>> first_rows(200)
+    'first 200 rows'
+    """
+    return "first row" if limit == 1 else f"first {limit} rows"
+
+
 def read_results(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
-    """Read files of `evaluate --out`, each one model's object or a list of them.
+    """Read files of `evaluate --out`, each with one model's object or a list of them.
 
     Raises
     ------
     InputError
-        When a file is none of these.
+        If a file is neither.
     """
     reports: list[dict[str, Any]] = []
     for path in paths:
@@ -99,11 +123,31 @@ def read_results(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
     return reports
 
 
-def is_control(report: dict[str, Any]) -> bool:
+def is_control(report: Mapping[str, Any]) -> bool:
+    """Return whether results are those of a control."""
     return str(report["model"]).startswith("control:")
 
 
-def _published(rows: Sequence[paper.Row], columns: Sequence[tuple[str, str]]) -> list[TableRow]:
+def limit_of(report: Mapping[str, Any]) -> int | None:
+    """Return the number of rows per split that results are limited to, or None for whole splits."""
+    return report.get("limit")
+
+
+def task_titles(reports: Sequence[Mapping[str, Any]] = ()) -> dict[str, str]:
+    """Return the titles of the shipped tasks and of those in results, by name."""
+    titles = {task.name: task.title for task in builtin_tasks().values()} | {COMBINED: "Combined"}
+    return titles | {e["task"]: e["title"] for report in reports for e in report["results"] if e.get("title")}
+
+
+def _title(title: str, reports: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table's title, which says so if all or some figures are those of the first rows."""
+    limits = {limit_of(report) for report in reports}
+    if len(limits) == 1 and (limit := limits.pop()):
+        return f"{title}, {first_rows(limit)} of each split"
+    return f"{title}, some on the first rows of each split" if any(limits) else title
+
+
+def _published(rows: Sequence[paper.PublishedRow], columns: Sequence[Column]) -> list[TableRow]:
     out = []
     for name, values, deviations in rows:
         cells = {
@@ -115,81 +159,93 @@ def _published(rows: Sequence[paper.Row], columns: Sequence[tuple[str, str]]) ->
     return out
 
 
-def _entries(report: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+def _entries(report: Mapping[str, Any]) -> dict[Column, dict[str, Any]]:
     found = {(entry["task"], entry["split"]): entry for entry in report["results"]}
-    return found | {("combined", entry["split"]): entry for entry in report.get("combined", [])}
+    return found | {(COMBINED, entry["split"]): entry for entry in report.get("combined", [])}
 
 
-def _columns(reports: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The paper's columns that some report has, then those of other tasks."""
+def _columns(reports: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """Return the paper's columns that some report has, then those of other tasks."""
     present = [column for report in reports for column in _entries(report)]
     return [c for c in paper.COLUMNS if c in present] + [c for c in dict.fromkeys(present) if c not in paper.COLUMNS]
 
 
-def _correct(report: dict[str, Any], column: tuple[str, str]) -> list[bool] | None:
-    """Right or wrong for each row; of `combined` the tasks one after the other."""
-    entries = report["results"]
-    chosen = [e for e in entries if e["split"] == column[1] and (column[0] in ("combined", e["task"]))]
-    if not chosen or any("rows_correct" not in entry for entry in chosen):
+def correct_rows(report: Mapping[str, Any], column: Column) -> list[list[int]] | None:
+    """Return 0 or 1 per seed and row of a column, of `combined` the tasks one after the other; None if unknown."""
+    chosen = [e for e in report["results"] if e["split"] == column[1] and column[0] in (COMBINED, e["task"])]
+    by_task = [rows_by_seed(entry) for entry in sorted(chosen, key=lambda e: str(e["task"]))]
+    rows = [task for task in by_task if task is not None]
+    if not rows or len(rows) < len(by_task):
         return None
-    return [letter == "1" for entry in sorted(chosen, key=lambda e: str(e["task"])) for letter in entry["rows_correct"]]
+    return [[row for seed in seeds for row in seed] for seeds in zip(*rows, strict=True)]
 
 
-def _best_control(reports: Sequence[dict[str, Any]], column: tuple[str, str]) -> dict[str, Any] | None:
-    controls = [report for report in reports if is_control(report) and column in _entries(report)]
+def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], column: Column) -> Difference | None:
+    """Compare two models on the same rows of a column; None where the rows differ or are unknown."""
+    a, b = correct_rows(first, column), correct_rows(second, column)
+    if a is None or b is None or len(a[0]) != len(b[0]) or limit_of(first) != limit_of(second):
+        return None
+    return two_level_difference(a, b, paired_seeds=_seeds(first) == _seeds(second))
+
+
+def _seeds(report: Mapping[str, Any]) -> list[int]:
+    return next((entry["seeds"] for entry in report["results"] if "seeds" in entry), [])
+
+
+def _best_control(
+    reports: Sequence[Mapping[str, Any]], column: Column, limit: int | None = None
+) -> Mapping[str, Any] | None:
+    controls = [r for r in reports if is_control(r) and column in _entries(r) and limit_of(r) == limit]
     return max(controls, key=lambda report: _entries(report)[column]["accuracy"], default=None)
 
 
-def _marks(reports: Sequence[dict[str, Any]], column: tuple[str, str]) -> dict[int, str]:
-    """The mark of each model (by its place in `reports`) against the best control on a column."""
-    control = _best_control(reports, column)
-    if control is None:
-        return {}
-    least = _entries(control)[column]["accuracy"]
+def _marks(reports: Sequence[Mapping[str, Any]], column: Column) -> dict[int, str]:
+    """Return the marks of models (by their index in `reports`) against the best control with the same rows."""
     marks: dict[int, str] = {}
     unsure: dict[int, float] = {}
     for index, report in enumerate(reports):
-        entry = _entries(report).get(column)
-        if is_control(report) or entry is None:
+        entry, control = _entries(report).get(column), _best_control(reports, column, limit_of(report))
+        if is_control(report) or entry is None or control is None:
             continue
-        if entry["accuracy"] <= least:
+        if entry["accuracy"] <= _entries(control)[column]["accuracy"]:
             marks[index] = NOT_ABOVE
-            continue
-        first, second = _correct(report, column), _correct(control, column)
-        if first and second and len(first) == len(second):
-            unsure[index] = mcnemar_exact(first, second).p_value
+        elif (difference := compare_reports(report, control, column)) is not None:
+            unsure[index] = difference.p_value
     for index, p_value in zip(unsure, holm(list(unsure.values())), strict=True):
         if p_value >= SIGNIFICANCE:
             marks[index] = NOT_SURE
     return marks
 
 
-def accuracy_table(reports: Sequence[dict[str, Any]], *, published: bool = True) -> ResultTable:
-    """Table III: the paper's rows, the controls, the models."""
+def accuracy_table(reports: Sequence[Mapping[str, Any]], *, published: bool = True) -> ResultTable:
+    """Make Table III: the paper's rows, the controls, the models.
+
+    Figures on the first rows of each split are named so, and the paper's figures are not marked against them.
+    """
     columns = _columns(reports)
     marks = {column: _marks(reports, column) for column in columns}
-    rows = _published(paper.TABLE_3, columns) if published and any(c in paper.COLUMNS for c in columns) else []
     own: dict[Section, list[TableRow]] = {"control": [], "model": []}
     for index, report in enumerate(reports):
         cells = {}
         for column, entry in _entries(report).items():
-            low, high = entry["ci95"]
-            sd = entry.get("sd")
+            interval, sd = entry.get("ci95"), entry.get("sd")
             cells[column] = Cell(
                 100 * entry["accuracy"],
-                (100 * low, 100 * high),
+                (100 * interval[0], 100 * interval[1]) if interval else None,
                 100 * sd if sd is not None else None,
                 marks[column].get(index, ""),
             )
         section: Section = "control" if is_control(report) else "model"
-        own[section].append(TableRow(str(report["model"]), section, cells))
-    controls = bool(own["control"])
-    best = _mark_published(rows, own["control"]) if controls else rows
-    return ResultTable("Accuracy (%)", columns, best + own["control"] + own["model"], LEGEND if controls else "")
+        own[section].append(TableRow(str(report["model"]), section, cells, limit_of(report)))
+    rows = _published(paper.TABLE_3, columns) if published and any(c in paper.COLUMNS for c in columns) else []
+    rows = _mark_published(rows, [row for row in own["control"] if row.limit is None])
+    legend = LEGEND if own["control"] else ""
+    rows += own["control"] + own["model"]
+    return ResultTable(_title("Accuracy (%)", reports), columns, rows, task_titles(reports), legend)
 
 
-def _mark_published(rows: list[TableRow], controls: Sequence[TableRow]) -> list[TableRow]:
-    """Mark published figures that are not above the best control; of them no rows are known, so no test is made."""
+def _mark_published(rows: Sequence[TableRow], controls: Sequence[TableRow]) -> list[TableRow]:
+    """Mark published figures that are not above the best control; their rows are unknown, so no test is made."""
     marked = []
     for row in rows:
         cells = {}
@@ -201,8 +257,8 @@ def _mark_published(rows: list[TableRow], controls: Sequence[TableRow]) -> list[
     return marked
 
 
-def detector_table(reports: Sequence[dict[str, Any]], *, published: bool = True) -> ResultTable:
-    """Table II: F1 of span detectors; each report has `model` and `detection`, entries with task, split and f1."""
+def detector_table(reports: Sequence[Mapping[str, Any]], *, published: bool = True) -> ResultTable:
+    """Make Table II: F1 of span detectors; each report has `model` and `detection`, entries with task, split and f1."""
     entries = [{(e["task"], e["split"]): e for e in report.get("detection", [])} for report in reports]
     present = {column for found in entries for column in found}
     columns = [column for column in paper.COLUMNS if column in present]
@@ -210,64 +266,66 @@ def detector_table(reports: Sequence[dict[str, Any]], *, published: bool = True)
     rows = _published(paper.TABLE_2, columns) if published else []
     for report, found in zip(reports, entries, strict=True):
         cells = {column: Cell(100 * entry["f1"]) for column, entry in found.items()}
-        rows.append(TableRow(str(report["model"]), "model", cells))
-    return ResultTable("Span detection, F1 (%)", columns, rows)
+        rows.append(TableRow(str(report["model"]), "model", cells, limit_of(report)))
+    return ResultTable(_title("Span detection, F1 (%)", reports), columns, rows, task_titles(reports))
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two models on the same rows of one column."""
+class PairedTest:
+    """Hold the difference of two models on the same rows of one column."""
 
     first: str
     second: str
     task: str
     split: str
-    mcnemar: McNemar
-    bootstrap: PairedBootstrap
+    seeds: tuple[int, int]
+    difference: Difference
     p_holm: float
 
 
-def pairwise(reports: Sequence[dict[str, Any]]) -> list[Comparison]:
-    """Every model against every other (and against the controls) on the same rows; p-values Holm-adjusted a column."""
-    comparisons = []
+def pairwise(reports: Sequence[Mapping[str, Any]]) -> list[PairedTest]:
+    """Test every two models on the same rows, over all their seeds; p-values are Holm-adjusted per column."""
+    tests = []
     for column in _columns(reports):
         pairs = []
         for i, first in enumerate(reports):
             for second in reports[i + 1 :]:
-                a, b = _correct(first, column), _correct(second, column)
-                if a and b and len(a) == len(b):
-                    pairs.append((first, second, mcnemar_exact(a, b), paired_bootstrap(a, b)))
-        adjusted = holm([test.p_value for _, _, test, _ in pairs])
-        for (first, second, test, bootstrap), p_value in zip(pairs, adjusted, strict=True):
-            comparisons.append(Comparison(first["model"], second["model"], *column, test, bootstrap, p_value))
-    return comparisons
+                if (difference := compare_reports(first, second, column)) is not None:
+                    seeds = len(correct_rows(first, column) or ()), len(correct_rows(second, column) or ())
+                    pairs.append((first["model"], second["model"], seeds, difference))
+        adjusted = holm([difference.p_value for *_, difference in pairs])
+        for (one, other, seeds, difference), p_value in zip(pairs, adjusted, strict=True):
+            tests.append(PairedTest(one, other, *column, seeds, difference, p_value))
+    return tests
 
 
-def pairwise_table(comparisons: Sequence[Comparison]) -> TextTable:
-    """The comparisons, a line each."""
-    head = ["First", "Second", "Split", "Only first", "Only second", "McNemar p", "Holm p", "Difference [95%]"]
+def pairwise_table(tests: Sequence[PairedTest], reports: Sequence[Mapping[str, Any]] = ()) -> TextTable:
+    """Make a table of pairwise tests, one per line."""
+    titles = task_titles(reports)
+    head = ["First", "Second", "Split", "Seeds", "Difference [95%]", "p", "Holm p"]
     rows = []
-    for c in comparisons:
-        points = [100 * value for value in (c.bootstrap.difference, c.bootstrap.low, c.bootstrap.high)]
+    for test in tests:
+        mean, low, high = (100 * value for value in (test.difference.mean, test.difference.low, test.difference.high))
         rows.append(
             [
-                c.first,
-                c.second,
-                f"{TITLES.get(c.task, c.task)} {c.split}",
-                str(c.mcnemar.only_first),
-                str(c.mcnemar.only_second),
-                f"{c.mcnemar.p_value:.2g}",
-                f"{c.p_holm:.2g}",
-                f"{points[0]:+.2f} [{points[1]:+.2f}, {points[2]:+.2f}]",
+                test.first,
+                test.second,
+                f"{titles.get(test.task, test.task)} {test.split}",
+                f"{test.seeds[0]}, {test.seeds[1]}",
+                f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]",
+                f"{test.difference.p_value:.2g}",
+                f"{test.p_holm:.2g}",
             ]
         )
-    ends = {i for i in range(len(rows) - 1) if rows[i][2] != rows[i + 1][2]}
-    legend = "Rows that only one of the two got right; the difference of the accuracies in points, paired bootstrap."
-    return TextTable("Models on the same rows", head, rows, frozenset(ends), legend)
+    starts = [i for i in range(len(rows)) if i == 0 or rows[i][2] != rows[i - 1][2]]
+    several = len(starts) < len(rows)
+    ends = frozenset(start - 1 for start in starts if start) if several else frozenset()
+    legend = f"Difference of the accuracies in points: {TEST}, Holm-adjusted per split."
+    return TextTable(_title("Models on the same rows", reports), head, rows, ends, legend)
 
 
 def table_to_json(table: ResultTable) -> dict[str, Any]:
-    """A table for machines: figures in percent, by `task.split`."""
+    """Return a table for machines: figures in percent, by `task.split`."""
     rows = []
     for row in table.rows:
         cells = {
@@ -279,5 +337,5 @@ def table_to_json(table: ResultTable) -> dict[str, Any]:
             }
             for (task, split), cell in row.cells.items()
         }
-        rows.append({"name": row.name, "section": row.section, "cells": cells})
+        rows.append({"name": row.name, "section": row.section, "limit": row.limit, "cells": cells})
     return {"title": table.title, "legend": table.legend, "rows": rows}

@@ -36,7 +36,10 @@ TASK = "unread"
 ATTRIBUTE = "pitch"
 PAIRS = 400  # of withheld kinds with each other
 KNOWN_PER_KIND = 8
-TEMPLATES = ("The sound of {x} has a [MASK] pitch than the sound of {y}.", "The sound of {x} is [MASK] than the sound of {y}.")
+TEMPLATES = (
+    "The sound of {x} has a [MASK] pitch than the sound of {y}.",
+    "The sound of {x} is [MASK] than the sound of {y}.",
+)
 NAMING = "This is the sound of {a}[MASK]."
 
 
@@ -161,7 +164,9 @@ def different_pairs(
         and abs(one.measured - other.measured) > least
     ]
     chosen = [pairs[i] for i in random.permutation(len(pairs))[:count]]
-    return [pair if turned else pair[::-1] for pair, turned in zip(chosen, random.random(len(chosen)) < 0.5, strict=True)]
+    return [
+        pair if turned else pair[::-1] for pair, turned in zip(chosen, random.random(len(chosen)) < 0.5, strict=True)
+    ]
 
 
 def comparison(task: str, row: int, x: Kind, y: Kind, called: dict[str, str], attribute: Attribute) -> Question:
@@ -198,7 +203,7 @@ def _namings(model: AudioBert, kinds: Sequence[Kind]) -> Iterator[Condition]:
 
 
 def name_recordings(model: AudioBert, asked: Sequence[tuple[Kind, int]], *, batch_size: int = 64) -> list[Answered]:
-    """Ask what clips of the bank are, each handed over as a recording; right when every wordpiece is the first choice."""
+    """Ask what clips of the bank are, each given as a recording; right when every wordpiece is the first choice."""
     adapter = AudioBertModel(model, model.name)
     answered = []
     for start in range(0, len(asked), batch_size):
@@ -243,4 +248,3 @@ def _naming(row: int, text: str, answer: str) -> Question:
         chat=text,
         where=f"{TASK}-naming, recording {row}",
     )
-

@@ -119,7 +119,7 @@ class AudioBank:
         """Ids and checksums, by role, of the models that made the vectors."""
         return self.manifest["identity"]
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """The distinct texts that clips are known by (see `known_as`), in order of first occurrence."""
         return self._names.texts.to_pylist()
@@ -218,7 +218,7 @@ class AudioBank:
             return None
         return ApproximateIndex(self.folder / INDEX, len(self))
 
-    def find(self, ids: Iterable[str]) -> np.ndarray:
+    def find(self, ids: str | Iterable[str]) -> np.ndarray:
         """Return the row numbers of clips by id.
 
         Raises
@@ -226,7 +226,7 @@ class AudioBank:
         InputError
             When an id is not in the bank.
         """
-        wanted = list(ids)
+        wanted = _texts(ids)
         rows = pc.index_in(pa.array(wanted, pa.string()), self.table["id"].combine_chunks())
         if rows.null_count:
             unknown = wanted[rows.is_null().index(True).as_py()]

@@ -9,7 +9,7 @@ that was killed walks again: what has an outcome and the same content is taken o
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -242,7 +242,7 @@ def _outcomes(
     total: int | None,
     engine: str,
     address: str | None,
-) -> Iterator[tuple[Block, list[Record]]]:
+) -> Generator[tuple[Block, list[Record]], None, None]:
     """Decode and encode blocks, here or on a cluster."""
     if engine == "ray":
         from audiobert.bank.ray_engine import encode_blocks
@@ -295,10 +295,10 @@ class _Build:
         self._journal.place(places, repeats)
         return block
 
-    def run(self, outcomes: Iterator[tuple[Block, list[Record]]]) -> None:
+    def run(self, outcomes: Generator[tuple[Block, list[Record]], None, None]) -> None:
         """Write the outcome of each block when it is there."""
         started = time.perf_counter()
-        with closing(outcomes), progress() as bar:  # type: ignore[type-var]
+        with closing(outcomes), progress() as bar:
             task = bar.add_task("building", total=self._source.total, note="")
             for block, records in outcomes:
                 self._journal.commit(records)

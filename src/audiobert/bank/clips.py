@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -89,15 +91,20 @@ def given_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     """Order a source's row into the columns of the table; whatever has no column of its own goes to `extra`.
 
     Columns that are measured (`duration_s`, `pitch_hz`, ...) are measured again and not taken over, except those that
-    say something else than the measurement does; these are no columns of the table.
+    say something else than the measurement does; these are no columns of the table. Of several captions the first is
+    taken, and the others go to `extra` as `more_captions`.
     """
     given: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     for name, value in row.items():
-        if value is None or value == "" or name == "id":
+        if name == "id" or not (isinstance(value, list | dict) or text_of(value)):
             continue
-        if name in TEXT_COLUMNS:
-            given[name] = value if isinstance(value, str) else str(value)
+        if name == "caption" and isinstance(value, list):
+            captions = [text for one in value if (text := text_of(one))]
+            given[name] = captions[0] if captions else None
+            extra.update({"more_captions": captions[1:]} if captions[1:] else {})
+        elif name in TEXT_COLUMNS:
+            given[name] = text_of(value)
         elif name == "tags":
             given[name] = _tags(value)
         elif name == "extra" and isinstance(value, Mapping):
@@ -108,10 +115,45 @@ def given_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
+def text_of(value: Any) -> str:
+    """Return a cell as text; empty for None and for a number that is none (NaN), as pandas writes a missing cell.
+
+    >>> text_of(7), text_of(float("nan")), text_of(["a", "b"])
+    ('7', '', 'a; b')
+    """
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    if isinstance(value, list | tuple):
+        return "; ".join(text for one in value if (text := text_of(one)))
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
 def _tags(value: Any) -> list[str]:
     if isinstance(value, str):
-        value = json.loads(value) if value.startswith("[") else value.split(",")
-    return [text for tag in value if (text := str(tag).strip())]
+        listed = list_in(value)
+        value = value.split(",") if listed is None else listed
+    elif not isinstance(value, list | tuple):
+        value = [value]
+    return [text for tag in value if (text := text_of(tag).strip())]
+
+
+def list_in(text: str) -> list[Any] | None:
+    """Return the list that a cell spells in JSON, or as Python or numpy print one; None where it spells none.
+
+    >>> list_in("['dog', 'cat']"), list_in("['dog' 'cat']"), list_in("[field] dog")
+    (['dog', 'cat'], ['dog', 'cat'], None)
+    """
+    if not text.lstrip().startswith("["):
+        return None
+    with_commas = re.sub(r"""(['"])\s+(?=['"])""", r"\1, ", text)  # pandas writes a numpy array without commas
+    for read, spelling in ((json.loads, text), (ast.literal_eval, with_commas.strip())):
+        try:
+            value = read(spelling)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            continue
+        if isinstance(value, list):
+            return value
+    return None
 
 
 def measured_columns(

@@ -6,17 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from audiobert.audio import (
-    FRAME_LENGTH,
-    SAMPLE_RATE_HZ,
-    SILENCE_DBFS,
-    Attributes,
-    AudioFileError,
-    measure,
-    read_recording,
-)
+from audiobert.audio import FRAME_LENGTH, SAMPLE_RATE_HZ, Attributes, measure_clip
 from audiobert.bank.clips import measured_columns
 from audiobert.bank.sources import Entry
+from audiobert.decoding import SILENCE_DBFS, AudioFileError
 from audiobert.features import Features, Makers, make_features, rates_hz, settings_of
 from audiobert.pitch import Estimator
 
@@ -87,26 +80,28 @@ def hear(entry: Entry, hearing: Hearing, known_sha256: str | None = None) -> Hea
             return Heard(sha256, unchanged=True)
         file.seek(0)
         direct = entry.file if entry.span is None and entry.content is None else None
-        rates = rates_hz(hearing.makers)
         try:
-            recording = read_recording(direct or file, other_rates_hz=rates, max_seconds=hearing.seconds, name=entry.id)
+            clip = measure_clip(
+                direct or file,
+                rates_hz=rates_hz(hearing.makers),
+                seconds=hearing.seconds,
+                estimator=hearing.estimator,
+                name=entry.id,
+            )
         except AudioFileError as error:
             return Heard(sha256, problem=(error.reason, str(error)))
-    if recording.duration_s > hearing.max_duration_s:
-        detail = f"{recording.duration_s:.0f} s is longer than {hearing.max_duration_s:.0f} s"
+    attributes = clip.attributes
+    if attributes.duration_s > hearing.max_duration_s:
+        detail = f"{attributes.duration_s:.0f} s is longer than {hearing.max_duration_s:.0f} s"
         return Heard(sha256, problem=("too-long", detail))
-    if len(recording.waveform) < FRAME_LENGTH:
-        return Heard(sha256, problem=("too-short", f"{recording.duration_s * 1000:.0f} ms is shorter than 25 ms"))
-    attributes = measure(
-        recording.waveform, SAMPLE_RATE_HZ, duration_s=recording.duration_s, estimator=hearing.estimator
-    )
+    if attributes.duration_s * SAMPLE_RATE_HZ < FRAME_LENGTH:
+        return Heard(sha256, problem=("too-short", f"{attributes.duration_s * 1000:.0f} ms is shorter than 25 ms"))
     if attributes.silent:
         return Heard(sha256, problem=("silent", f"no sample reaches {SILENCE_DBFS:.0f} dBFS"))
     measured = measured_columns(
         attributes,
-        sample_rate_hz=recording.native_sample_rate_hz,
-        channels=recording.channels,
+        sample_rate_hz=clip.native_sample_rate_hz,
+        channels=clip.channels,
         content_sha256=sha256,
     )
-    waveforms = {rate_hz: recording.at(rate_hz) for rate_hz in rates}
-    return Heard(sha256, False, None, make_features(hearing.makers, waveforms), attributes, measured)
+    return Heard(sha256, False, None, make_features(hearing.makers, clip.waveforms), attributes, measured)

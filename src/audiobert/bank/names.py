@@ -36,22 +36,22 @@ def plain_name(text: str) -> str:
 
 
 def known_as(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the texts that a clip is known by: caption and label; else title, else the stem of its file name.
+    """Return the texts that a clip is known by: caption and label; without a caption, title or file name, too.
 
-    A stem has underscores and dashes as spaces and does not count where it holds digits only.
+    A file name has underscores and dashes as spaces, and does not count where no letter is in it.
 
     >>> known_as({"label": "dog", "caption": "a dog barking", "path": "dog/0001.wav"})
     ('dog barking', 'dog')
-    >>> known_as({"path": "field/low_piano-note.wav"}), known_as({"path": "0001_2.wav"})
-    (('low piano note',), ())
+    >>> known_as({"label": "field", "path": "field/low_piano-note.wav"}), known_as({"path": "0001_2.wav"})
+    (('field', 'low piano note'), ())
     """
-    given = [plain_name(text) for column in ("caption", "label") if (text := (row.get(column) or "").strip())]
-    if not given and (title := (row.get("title") or "").strip()):
-        given = [plain_name(title)]
-    if not given:
-        stem = PurePosixPath(row.get("path") or "").stem.replace("_", " ").replace("-", " ")
-        given = [plain_name(stem)] if any(character.isalpha() for character in stem) else []
-    return tuple(dict.fromkeys(given))[:NAMES_PER_CLIP]
+    given = [text for column in ("caption", "label") if (text := (row.get(column) or "").strip())]
+    if not (row.get("caption") or "").strip():
+        stem = PurePosixPath(row.get("path") or "").stem
+        title = (row.get("title") or "").strip() or stem
+        given.append(title.replace("_", " ").replace("-", " ") if title == stem else title)
+    found = [plain_name(text) for text in given if any(character.isalpha() for character in text)]
+    return tuple(dict.fromkeys(found))[:NAMES_PER_CLIP]
 
 
 @dataclass(frozen=True)

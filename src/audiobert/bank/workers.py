@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -50,7 +50,9 @@ def hear_task(task: Task, hearing: Hearing) -> Heard:
         return Heard(problem=("failed", f"decoding it ended in {type(error).__name__}: {error}"))
 
 
-def hear_blocks(blocks: Iterable[Block], hearing: Hearing, workers: int) -> Iterator[tuple[Block, list[Heard]]]:
+def hear_blocks(
+    blocks: Iterable[Block], hearing: Hearing, workers: int
+) -> Generator[tuple[Block, list[Heard]], None, None]:
     """Decode blocks of clips and yield them in order.
 
     Parameters

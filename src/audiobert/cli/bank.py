@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from audiobert.answers import Hit
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A bank's folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON on stdout.")]
 Exclude = Annotated[
-    list[Path] | None, typer.Option("--exclude", help="A file with an id a line: clips that must not be found.")
+    list[Path] | None,
+    typer.Option("--exclude", help="Clips that must not be found: ids, one per line, or a table with a column 'id'."),
 ]
 
 
@@ -36,12 +37,12 @@ def build(
     ],
     out: Annotated[Path, typer.Option("--out", help="The bank's folder.")],
     model: Annotated[str, typer.Option("--model", help="'mini' or a model's folder.")] = "mini",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on, or add what is new or changed.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a build, or add what is new or changed.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bank that is there.")] = False,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode; one a core by default.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips encoded at once.")] = 32,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode; one per core by default.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips per batch of the encoder.")] = 32,
     max_duration: Annotated[float, typer.Option(help="Longer recordings (seconds) are rejected.")] = 1_800.0,
-    pitch: Annotated[str, typer.Option(help="How pitch is measured: swiftf0, pyin, or none.")] = "swiftf0",
+    pitch: Annotated[str, typer.Option(help="Pitch estimator: swiftf0, pyin, or none.")] = "swiftf0",
     no_paths: Annotated[bool, typer.Option("--no-paths", help="Do not record where the audio lies.")] = False,
     index: Annotated[
         bool | None, typer.Option("--index/--no-index", help="Approximate index; from 100,000 clips by default.")
@@ -66,9 +67,9 @@ def build(
 
     if pitch not in ESTIMATOR_NAMES:
         raise InputError(f"--pitch is {pitch!r}; give one of {', '.join(ESTIMATOR_NAMES)}")
-    open_source(source)  # a wrong path is told before the model is loaded
+    opened = open_source(source)  # refuse a wrong path before loading the model
     report = build_bank(
-        source,
+        opened,
         out,
         load_clip_encoder(model, device, precision),
         resume=resume,
@@ -93,7 +94,7 @@ def build(
 
 
 def info(folder: Folder, as_json: Json = False) -> None:
-    """What a bank holds, what made it, and whether it may be passed on.
+    """Show what a bank holds, what made it, and whether it may be passed on.
 
     Example: audiobert bank info my-bank
     """
@@ -134,7 +135,7 @@ def merge(
     out: Annotated[Path, typer.Option("--out", help="The new bank's folder.")],
     as_json: Json = False,
 ) -> None:
-    """Put several banks into one.
+    """Merge several banks into one.
 
     Example: audiobert bank merge animals instruments --out both
     """
@@ -165,7 +166,7 @@ def search(
     query: Annotated[str, typer.Argument(help="Words for a sound.")],
     bank: Annotated[Path | None, typer.Option("--bank", help="Search this bank instead of the model's own.")] = None,
     model: Annotated[str, typer.Option("--model", help="'mini' or a model's folder.")] = "mini",
-    top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many clips.")] = 10,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Number of clips.")] = 10,
     exclude: Exclude = None,
     licenses: Annotated[list[str] | None, typer.Option("--license", help="Only these licences.")] = None,
     redistributable: Annotated[
@@ -177,15 +178,16 @@ def search(
     max_duration: Annotated[float | None, typer.Option(help="Seconds.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Find the clips whose sound fits words best.
+    """Find the clips whose sound fits the words best.
 
     Example: audiobert search "a small dog barking" --top-k 5
     """
     from audiobert.bank.sources import read_ids
+    from audiobert.cli.sentence import read_texts
     from audiobert.errors import InputError
     from audiobert.pipeline import AudioBert
 
-    if not query.strip():
+    if not read_texts([query])[0].strip():
         raise InputError("the query is empty; give words for a sound")
     excluded = [identifier for path in exclude or [] for identifier in read_ids(path)]
     hits = AudioBert.from_pretrained(model, bank=bank).search(

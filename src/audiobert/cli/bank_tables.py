@@ -1,4 +1,4 @@
-"""How a bank and what was found in it look on a terminal."""
+"""Tables of a bank and of search results for a terminal."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ _YES_NO = {True: "yes", False: "no", None: "not stated"}
 
 
 def bank_tables(bank: AudioBank) -> Iterator[Table]:
-    """What `bank info` shows: the bank, its licences, what was rejected."""
+    """Yield the tables of `bank info`: the bank, its licences, what was rejected."""
     manifest = bank.manifest
     table = Table("", "", title=str(bank.folder), show_header=False, title_justify="left")
     table.add_row("clips", f"{len(bank):,}")
     table.add_row("audio", f"{manifest.get('seconds', 0) / 60:,.1f} minutes")
     table.add_row("CLAP vectors", f"{manifest['clap_dim']} float16")
     table.add_row("knowledge vectors", f"{manifest['hidden_size']} float16")
+    if "text_dim" in manifest:
+        table.add_row("name vectors", f"{manifest['text_dim']} float16, {manifest['names']:,} distinct names")
     table.add_row("size on disk", decimal(sum(one["bytes"] for one in manifest["files"].values())))
     for name, value in _flat(manifest["identity"]):
         table.add_row(name, f"{value[:12]}..." if name.endswith("sha256") else str(value))
     for name, value in _flat(manifest["settings"]):
         table.add_row(name, str(value))
     if index := manifest.get("index"):
-        table.add_row("index", f"{index['kind']}, {index['nprobe']} of {index['lists']} lists a query")
+        table.add_row("index", f"{index['kind']}, {index['nprobe']} of {index['lists']} lists per query")
         table.add_row("recall@10 of the index", f"{index['recall_at_10']:.3f}")
     table.add_row("created", str(manifest.get("created")))
     yield table
@@ -61,7 +63,7 @@ def _flat(identity: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def hit_table(hits: list[Hit]) -> Table:
-    """What `search` shows."""
+    """Return the table of `search`."""
     table = Table("score", "clip", "what it is", "pitch", "length", "licence")
     for hit in hits:
         clip = hit.clip

@@ -10,8 +10,13 @@ from typing import Annotated, Any
 import typer
 
 Config = Annotated[Path, typer.Argument(help="YAML file with the settings; see configs/construct-example.yaml.")]
-Redo = Annotated[bool, typer.Option("--redo", help="Make it again, also over a file that was edited by hand.")]
-Engine = Annotated[str | None, typer.Option(help="http (a server), local (transformers) or ray (Ray Data with vLLM).")]
+Redo = Annotated[bool, typer.Option("--redo", help="Make it again even if nothing has changed.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Also replace files that a person has changed or put there.")
+]
+Engine = Annotated[
+    str | None, typer.Option(help="http (a server), transformers (in this process) or ray (Ray Data with vLLM).")
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first so many clips of the collection.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
@@ -32,7 +37,7 @@ def register(app: typer.Typer) -> None:
     for step, text in _STEP_HELP.items():
         family.command(step, help=f"{text} {_example(step)}")(_command_of(step))
     family.command("schema")(_schema)
-    review = typer.Typer(help="The human evaluation: export a sample, import what was said.", no_args_is_help=True)
+    review = typer.Typer(help="The human evaluation: export a sample, import the judgements.", no_args_is_help=True)
     review.command("export")(_review_export)
     review.command("import")(_review_import)
     family.add_typer(review, name="review")
@@ -44,12 +49,18 @@ def _example(step: str) -> str:
 
 
 def _do(
-    steps: Sequence[str] | None, config: Path, redo: bool, engine: str | None, limit: int | None, as_json: bool
+    steps: Sequence[str] | None,
+    config: Path,
+    redo: bool,
+    overwrite: bool,
+    engine: str | None,
+    limit: int | None,
+    as_json: bool,
 ) -> None:
     from audiobert.construct.run import STEPS, Construction, read_settings
 
     settings = read_settings(config, engine=engine, limit=limit)
-    with Construction(settings, redo=redo) as construction:
+    with Construction(settings, redo=redo, overwrite=overwrite) as construction:
         report = construction.report(construction.run(steps or STEPS))
     if as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
@@ -58,16 +69,26 @@ def _do(
 
 
 def _run(
-    config: Config, redo: Redo = False, engine: Engine = None, limit: Limit = None, as_json: AsJson = False
+    config: Config,
+    redo: Redo = False,
+    overwrite: Overwrite = False,
+    engine: Engine = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
 ) -> None:
-    _do(None, config, redo, engine, limit, as_json)
+    _do(None, config, redo, overwrite, engine, limit, as_json)
 
 
 def _command_of(step: str) -> Any:
     def command(
-        config: Config, redo: Redo = False, engine: Engine = None, limit: Limit = None, as_json: AsJson = False
+        config: Config,
+        redo: Redo = False,
+        overwrite: Overwrite = False,
+        engine: Engine = None,
+        limit: Limit = None,
+        as_json: AsJson = False,
     ) -> None:
-        _do((step,), config, redo, engine, limit, as_json)
+        _do((step,), config, redo, overwrite, engine, limit, as_json)
 
     return command
 
@@ -110,18 +131,22 @@ def _review_export(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the sheets; review/ of the construction by default.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a sample of each task for the annotators: CSV sheets and Label Studio JSON.
 
     Example: audiobert construct review export configs/construct-example.yaml
     """
+    from audiobert.construct.output import DATASET
     from audiobert.construct.review import export_review
     from audiobert.construct.run import read_settings
+    from audiobert.construct.workspace import disk_faults
 
     settings = read_settings(config)
     folder = out or settings.out / "review"
-    counts = export_review(settings.out / "dataset", folder, settings.review)
+    with disk_faults(folder):
+        counts = export_review(settings.out / DATASET, folder, settings.review, overwrite=overwrite)
     if as_json:
         print(json.dumps({"out": str(folder), "rows": counts}, indent=2))
     else:
@@ -132,7 +157,7 @@ def _review_import(
     files: Annotated[list[Path], typer.Argument(help="Filled-in sheets (.csv) or Label Studio exports (.json).")],
     as_json: AsJson = False,
 ) -> None:
-    """Accuracy, fluency and Krippendorff's alpha of what the annotators said, beside the paper's Table IV.
+    """Print accuracy, fluency and Krippendorff's alpha of the judgements, beside the paper's Table IV.
 
     Example: audiobert construct review import runs/construct/review/animal_annotator_1.csv ...
     """

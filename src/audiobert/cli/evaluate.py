@@ -1,4 +1,4 @@
-"""`audiobert evaluate`, `audiobert compare` and `audiobert plain-text`."""
+"""Define `audiobert evaluate`, `audiobert compare` and `audiobert plain-text`."""
 
 from __future__ import annotations
 
@@ -33,45 +33,52 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="mini, a preset, a folder, a hub id, control:majority, control:bag-of-words; an AudioBERT's name may "
-            "end in :no-audio or :gold-spans; {seed} in a name stands for each of --seeds.",
+            help="mini, a preset, a folder, a hub id, or a control: control:majority, control:bag-of-words, "
+            "control:bag-of-words-told, control:text-scorers. An AudioBERT's name may end in :unheard (same weights, "
+            "knowledge vectors zero), :off (LoRA off: the plain language model) or :gold-spans (the row's own spans). "
+            "{seed} in a name stands for each of --seeds.",
         ),
     ],
     data: Annotated[
         Path | None, typer.Option(help="Folder with the benchmark; default AUDITORYBENCH_DIR, else 'data download's.")
     ] = None,
     tasks: Annotated[
-        str, typer.Option(help="Tasks, parted by commas: animal, pitch, pp-animal, ... or YAML files.")
-    ] = "animal,pitch",
-    splits: Annotated[str, typer.Option(help="Splits, parted by commas: train, dev, wiki, test.")] = "dev,wiki",
-    protocol: Annotated[str, typer.Option(help="paper, candidates or multiple-choice.")] = "paper",
-    seeds: Annotated[str, typer.Option(help="Seeds, parted by commas, for names with {seed}.")] = "0",
-    out: Annotated[Path | None, typer.Option(help="Write the results to this JSON file.")] = None,
-    predictions: Annotated[Path | None, typer.Option(help="Write a line a row to this JSONL file.")] = None,
-    detector: Annotated[bool, typer.Option("--detector", help="Score the models' span detectors (Table II).")] = False,
-    kind: Annotated[
-        str | None, typer.Option(help="masked, causal or audiobert, where the model's config does not tell.")
+        str | None,
+        typer.Option(help="Tasks or YAML files, separated by commas; default AuditoryBench's: animal,pitch."),
     ] = None,
+    splits: Annotated[str, typer.Option(help="Splits, separated by commas: train, dev, wiki, test.")] = "dev,wiki",
+    protocol: Annotated[str, typer.Option(help="paper, candidates or multiple-choice.")] = "paper",
+    seeds: Annotated[str, typer.Option(help="Seeds for names with {seed}: 0,1,2 or 0-4.")] = "0",
+    out: Annotated[Path | None, typer.Option(help="Write the results to this JSON file.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Write one line per row to this JSONL file.")] = None,
+    detector: Annotated[bool, typer.Option("--detector", help="Score the models' span detectors (Table II).")] = False,
+    kind: Annotated[str | None, typer.Option(help="masked, causal or audiobert, if the config does not say.")] = None,
     bank: Annotated[str | None, typer.Option(help="Another bank for an AudioBERT.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default a GPU when there is one.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Sentences in a forward pass.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The first so many rows of each split, for a look.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, mps ...; default the accelerator if there is one.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Sentences per forward pass.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Evaluate only the first rows of each split.")] = None,
     base_url: Annotated[
         str | None, typer.Option(help="An OpenAI-compatible server; the MODELs are then its models.")
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests to the server at once.")] = 8,
-    retries: Annotated[int, typer.Option(min=0, help="Further tries after a passing fault of the server.")] = 4,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 60.0,
+    retries: Annotated[int, typer.Option(min=0, help="Retries after a temporary fault of the server.")] = 4,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for a reply.")] = 60.0,
     key_variable: Annotated[
-        str, typer.Option(help="The environment variable that holds the server's key.")
-    ] = "OPENAI_API_KEY",
-    cache: Annotated[Path | None, typer.Option(help="Folder that keeps the server's answers.")] = None,
+        str | None,
+        typer.Option(
+            help="The environment variable that holds the server's key. Default: OPENAI_API_KEY, sent only over https "
+            "or to this machine."
+        ),
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps the server's replies.")] = None,
     form: Annotated[str, _FORM] = "terminal",
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
-    """How much a model knows of sound: accuracy with its interval, beside the paper's Table III.
+    """Measure what models know of sound: accuracy with its interval, beside the paper's Table III.
 
-    Example: audiobert evaluate mini control:majority control:bag-of-words --data auditorybench --out results.json
+    Example: audiobert evaluate mini mini:unheard control:text-scorers --data auditorybench --out results.json
     """
     from audiobert.auditorybench.detection import evaluate_detectors
     from audiobert.auditorybench.download import data_folder
@@ -97,14 +104,20 @@ def evaluate(
     )
     if detector:
         reports = evaluate_detectors(
-            models, folder, tasks=_list(tasks), splits=_list(splits), options=options, limit=limit, out=out
+            models,
+            folder,
+            tasks=_list(tasks) if tasks else None,
+            splits=_list(splits),
+            options=options,
+            limit=limit,
+            out=out,
         )
         _show(detector_table(reports), form, as_json, reports)
         return
     reports = run(
         models,
         folder,
-        tasks=_list(tasks),
+        tasks=_list(tasks) if tasks else None,
         splits=_list(splits),
         protocol=parse_protocol(protocol),
         seeds=parse_seeds(seeds),
@@ -139,14 +152,20 @@ def _print_table(table: ResultTable | TextTable, form: str) -> None:
 
 def compare(
     results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="Files of 'evaluate --out'.")],
-    pairs: Annotated[bool, typer.Option("--pairs/--no-pairs", help="Test every two models on the same rows.")] = True,
-    published: Annotated[bool, typer.Option("--paper/--no-paper", help="Set the paper's rows beside.")] = True,
+    pairs: Annotated[
+        bool | None,
+        typer.Option(
+            "--pairs/--no-pairs",
+            help="Test every two models on the same rows. With --format csv, --pairs prints these tests instead.",
+        ),
+    ] = None,
+    published: Annotated[bool, typer.Option("--paper/--no-paper", help="Show the paper's rows.")] = True,
     form: Annotated[str, _FORM] = "terminal",
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
-    """Results side by side with the paper's Table III; controls first, and a mark where a model does not beat them.
+    """Compare results with the paper's Table III; controls first, and a mark where a model does not beat them.
 
-    Two models are compared on the same rows by McNemar's exact test and a paired bootstrap.
+    Every two models are tested on the same rows by a bootstrap over seeds and rows.
 
     Example: audiobert compare mini.json controls.json --format markdown
     """
@@ -154,28 +173,27 @@ def compare(
 
     reports = read_results(results)
     table = accuracy_table(reports, published=published)
-    comparisons = pairwise(reports) if pairs else []
+    one_table = form == "csv" and not as_json  # so that what is printed can be read as one table
+    tests = pairwise(reports) if pairs or (pairs is None and not one_table) else []
     if as_json:
-        print(
-            json.dumps(
-                {"table": table_to_json(table), "pairs": [asdict(comparison) for comparison in comparisons]},
-                ensure_ascii=False,
-            )
-        )
+        content = {"table": table_to_json(table), "pairs": [asdict(test) for test in tests]}
+        print(json.dumps(content, ensure_ascii=False))
         return
-    _print_table(table, form)
-    if comparisons:
+    if not (one_table and pairs):
+        _print_table(table, form)
+    if tests and not one_table:
         print()
-        _print_table(pairwise_table(comparisons), form)
+    if tests or (one_table and pairs):
+        _print_table(pairwise_table(tests, reports), form)
 
 
 def plain_text(
-    text: Annotated[Path, typer.Argument(help="A file with a sentence a line, gzipped or not.")],
+    text: Annotated[Path, typer.Argument(help="A file with one sentence per line, gzipped or not.")],
     model: Annotated[str, typer.Option(help="A preset or a folder.")] = "mini",
-    limit: Annotated[int | None, typer.Option(min=1, help="The first so many lines.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Read only the first lines.")] = None,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
-    """What a model does to text that is not about sound: perplexity with LoRA off and on, false alarms.
+    """Measure what a model does to text that is not about sound: perplexity with LoRA off and on, false alarms.
 
     Example: audiobert plain-text general_eval.txt.gz --model mini
     """

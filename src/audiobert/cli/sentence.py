@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audiobert.errors import InputError
+from audiobert.table_files import text_fault
 
 if TYPE_CHECKING:
     from rich.text import Text as RichText
@@ -36,14 +37,15 @@ def register(app: typer.Typer) -> None:
 
 def read_texts(texts: list[str] | None) -> list[str]:
     """The given texts, or the lines of stdin without the empty ones."""
-    if texts:
-        return texts
-    if sys.stdin.isatty():
+    if not texts and (sys.stdin is None or sys.stdin.isatty()):
         raise InputError("no text: give one or more sentences, or pipe lines into stdin")
-    try:
-        lines = [line.strip() for line in sys.stdin if line.strip()]
-    except UnicodeDecodeError as error:
-        raise InputError(f"stdin is not UTF-8 ({error.reason} at byte {error.start}); convert it first") from None
+    lines = []
+    for number, line in enumerate(texts or sys.stdin, start=1):
+        if fault := text_fault(line):
+            where = f"text {number}" if texts else f"line {number} of stdin"
+            raise InputError(f"{where} has {fault}; convert it to UTF-8 first, for example with iconv")
+        lines.append(line)
+    lines = texts or [line.strip() for line in lines if line.strip()]
     if not lines:
         raise InputError("stdin had no text; pipe one sentence a line")
     return lines

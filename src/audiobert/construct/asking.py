@@ -1,8 +1,7 @@
-"""Ask many questions: what is kept is not asked again, what does not parse is asked to be put right once."""
+"""Ask a language model many questions; an answer that does not parse is sent back once, to be corrected."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -11,11 +10,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from audiobert.construct.llm import ChatServer, Completion, Engine, LlmSettings, Request, Traffic
+from audiobert.construct.llm_settings import LlmSettings
 from audiobert.construct.prompts import Answer, Prompt
 from audiobert.construct.records import validation_message
 from audiobert.construct.store import Store
 from audiobert.errors import InputError, MissingExtraError
+from audiobert.llm.cache import answer_key, complete_once
+from audiobert.llm.chat import Completion, Engine, Request, Traffic
 from audiobert.progress import progress
 
 _THOUGHTS = re.compile(r"<think>.*?(</think>|$)", re.DOTALL)
@@ -24,7 +25,7 @@ _FENCE = re.compile(r"```(?:json|JSON)?\s*\n(.*?)(?:```|$)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of a question: a checked `answer`, or why there is none; `text` is what the model wrote last."""
+    """The checked `answer` to a question, or the reason why there is none; `text` is the model's last output."""
 
     answer: Answer | None
     text: str
@@ -34,7 +35,7 @@ class Reply:
 
 @dataclass
 class Asked:
-    """What the questions of this run came to."""
+    """Counts of the questions of this run."""
 
     questions: int = 0
     from_store: int = 0
@@ -43,12 +44,12 @@ class Asked:
 
 
 def parse_answer(text: str, kind: type[Answer]) -> Answer:
-    """The answer that a model wrote, found inside fences, thoughts and prose, mended where the JSON is broken.
+    """Extract the answer from a model's output: from fences, thoughts and prose, with broken JSON repaired.
 
     Raises
     ------
     ValueError
-        When there is no JSON object, or it does not fit the schema.
+        If there is no JSON object, or it does not fit the schema.
     """
     text = _THOUGHTS.sub("", text).strip()
     if fenced := _FENCE.search(text):
@@ -58,21 +59,29 @@ def parse_answer(text: str, kind: type[Answer]) -> Answer:
         raise ValueError("no JSON object in the answer")
     text = text[start:]
     try:
-        value, _ = json.JSONDecoder().raw_decode(text)
-    except json.JSONDecodeError:
-        try:
-            import json_repair
-        except ImportError:
-            raise MissingExtraError("json-repair", "construct") from None
-        value = json_repair.loads(text)
-        if isinstance(value, list) and value:
-            value = value[0]
+        value = _first_value(text)
+    except RecursionError:
+        raise ValueError("the JSON of the answer is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("no JSON object in the answer")
     try:
         return kind.model_validate(value)
     except ValidationError as error:
         raise ValueError(validation_message(error)) from None
+
+
+def _first_value(text: str) -> Any:
+    """Decode the JSON value at the beginning of a text, repaired where it is broken."""
+    try:
+        return json.JSONDecoder().raw_decode(text)[0]
+    except json.JSONDecodeError:
+        pass
+    try:
+        import json_repair
+    except ImportError:
+        raise MissingExtraError("json-repair", "construct") from None
+    value = json_repair.loads(text)
+    return value[0] if isinstance(value, list) and value else value
 
 
 def _read(completion: Completion, kind: type[Answer]) -> Reply:
@@ -89,29 +98,18 @@ def _read(completion: Completion, kind: type[Answer]) -> Reply:
 
 
 class Asker:
-    """Puts questions to the language model of `settings`, with the answers of `store` first."""
+    """Asks the language model of `settings`; answers that are in `store` are not asked again."""
 
     def __init__(self, settings: LlmSettings, store: Store) -> None:
         self.settings, self.store = settings, store
         self.traffic, self.counts = Traffic(), Asked()
         self._engine: Engine | None = None
 
-    @property
     def engine(self) -> Engine:
-        """Made on first use, so that a run whose answers are all kept needs no server, key or model."""
+        """Return the engine, made on first use."""
         if self._engine is None:
             self._engine = make_engine(self.settings, self.traffic)
         return self._engine
-
-    def key(self, request: Request) -> str:
-        """The key of a question in the store: SHA-256 of model, chat, schema and sampling settings."""
-        parts = {
-            "model": self.settings.model,
-            "messages": request.messages,
-            "schema": request.schema,
-            "sampling": self.settings.sampling(),
-        }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     def ask(self, prompt: Prompt, items: Sequence[dict[str, Any]]) -> list[Reply]:
         """Ask one prompt about many items.
@@ -119,9 +117,9 @@ class Asker:
         Raises
         ------
         RemoteError
-            When the server fails for good; the answers so far are kept.
+            If the engine fails for good; the answers so far are kept.
         InputError
-            When the cost so far reaches `max_cost`.
+            If the cost reaches `max_cost` before all is answered.
         """
         kind = prompt.answer_kind
         schema = kind.model_json_schema()
@@ -147,59 +145,50 @@ class Asker:
         return replies
 
     def _complete(self, requests: Sequence[Request], description: str) -> list[Completion]:
-        keys = [self.key(request) for request in requests]
-        found: dict[str, Completion] = {}
-        wanted: dict[str, Request] = {}
-        for key, request in zip(keys, requests, strict=True):
-            if key in found or key in wanted:
-                continue
-            if (kept := self.store.answer(key)) is not None:
-                found[key] = Completion(**kept)
-            else:
-                wanted[key] = request
-        self.counts.from_store += len(found)
-        if wanted:
-            order = list(wanted)
-            with progress() as bar:
-                task = bar.add_task(description, total=len(order), note="")
-
-                def done(index: int, completion: Completion) -> None:
-                    found[order[index]] = completion
-                    if completion.finish != "refused":
-                        self.counts.asked += 1
-                        self.store.keep_answer(order[index], self.settings.model, **asdict(completion))
-                    self._check_cost()
-                    bar.advance(task)
-
-                self._check_cost()
-                self.engine.complete(list(wanted.values()), done)
-        return [found[key] for key in keys]
+        keys = [answer_key(self.settings, request) for request in requests]
+        known = {key for key in set(keys) if self.store.answer(key) is not None}
+        self.counts.from_store += len(known)
+        found: dict[int, Completion] = {}
+        self._check_cost(more=len(known) < len(set(keys)))
+        with progress() as bar:
+            task = bar.add_task(description, total=len(requests), note="")
+            for group in complete_once(requests, keys, self.store, self.settings.model, self.engine):
+                found.update(group)
+                new = {keys[index] for index, completion in group if completion.is_answer} - known
+                known |= new
+                self.counts.asked += len(new)
+                bar.advance(task, len(group))
+                self._check_cost(more=len(found) < len(requests))
+        return [found[index] for index in range(len(requests))]
 
     @property
     def cost(self) -> float:
-        """What this run has cost so far, by the prices of the settings."""
+        """Cost of this run so far, by the prices of the settings."""
         return self.settings.cost(self.traffic.prompt_tokens, self.traffic.completion_tokens)
 
-    def _check_cost(self) -> None:
-        if self.settings.max_cost is not None and self.cost >= self.settings.max_cost:
+    def _check_cost(self, *, more: bool) -> None:
+        """Stop before more is asked than `max_cost` pays for."""
+        if more and self.settings.max_cost is not None and self.cost >= self.settings.max_cost:
             raise InputError(
-                f"the answers have cost {self.cost:.4f}, llm.max_cost is {self.settings.max_cost:g}; what was answered "
-                "is kept, raise the limit and run the same command again to go on"
+                f"the answers have cost {self.cost:.4f}, llm.max_cost is {self.settings.max_cost:g}; the answers so "
+                "far are kept, raise the limit and run the same command again to resume"
             )
 
     def report(self) -> dict[str, Any]:
-        """Counts of this run: questions, requests, faults, tokens and cost."""
+        """Return the counts of this run: questions, requests, faults, tokens and cost."""
         return {**asdict(self.counts), **asdict(self.traffic), "cost": round(self.cost, 6)}
 
 
 def make_engine(settings: LlmSettings, traffic: Traffic) -> Engine:
-    """The engine that the settings name."""
+    """Return the engine that the settings name."""
     if settings.engine == "http":
-        return ChatServer(settings, traffic)
-    if settings.engine == "local":
-        from audiobert.construct.local_engine import LocalModel
+        from audiobert.llm.server import ChatServer
 
-        return LocalModel(settings, traffic)
+        return ChatServer(settings, traffic, extra="construct")
+    if settings.engine == "transformers":
+        from audiobert.construct.transformers_engine import TransformersEngine
+
+        return TransformersEngine(settings, traffic)
     from audiobert.construct.ray_engine import RayEngine
 
     return RayEngine(settings, traffic)

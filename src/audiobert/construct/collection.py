@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import posixpath
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from audiobert.audio import load_audio
+from audiobert.bank.clips import list_in, text_of
 from audiobert.construct.prompts import clean_text
-from audiobert.construct.records import SourceClip
+from audiobert.construct.records import Rejected, SourceClip, is_unicode
 from audiobert.errors import InputError
+from audiobert.table_files import read_values, table_shape
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
 MEMBER = "::"  # between a tar shard and its member in a clip's path
@@ -72,18 +71,22 @@ class CollectionSettings(BaseModel):
         return self.root or self.path.parent
 
 
-def read_collection(settings: CollectionSettings) -> list[SourceClip]:
-    """All clips of the collection with their texts, in a fixed order.
+def read_collection(settings: CollectionSettings) -> tuple[list[SourceClip], list[Rejected]]:
+    """Read all clips of the collection with their texts, in a fixed order, and those that cannot be used.
 
     Raises
     ------
     InputError
-        When the manifest or the folder is missing, unreadable or empty, or two clips have the same id.
+        If the manifest or the folder is missing, unreadable or empty, or two clips have the same id.
     """
     rows = _laion_rows(settings) if settings.kind == "laion" else _manifest_rows(settings)
     clips: list[SourceClip] = []
+    rejected: list[Rejected] = []
     seen: set[str] = set()
     for clip in rows:
+        if isinstance(clip, Rejected):
+            rejected.append(clip)
+            continue
         if clip.id in seen:
             raise InputError(f"{settings.path} has two clips with the id '{clip.id}'; give each its own")
         seen.add(clip.id)
@@ -92,27 +95,16 @@ def read_collection(settings: CollectionSettings) -> list[SourceClip]:
             break
     if not clips:
         raise InputError(f"no clips in {settings.path}" + (" that fit 'where'" if settings.where else ""))
-    return clips
-
-
-def load_clip(root: Path, clip: SourceClip, max_seconds: float | None = None) -> np.ndarray:
-    """The clip's waveform, from a file or from a member of a tar shard; `(samples,)` at 16 kHz.
-
-    Raises
-    ------
-    InputError
-        When there is no such file or member, or it cannot be decoded.
-    """
-    return load_audio(io.BytesIO(clip_bytes(root, clip)), max_seconds=max_seconds)
+    return clips, rejected
 
 
 def clip_bytes(root: Path, clip: SourceClip) -> bytes:
-    """The clip's file as it lies on disk or in its shard.
+    """Read the clip's file from disk or from its shard.
 
     Raises
     ------
     InputError
-        When there is no such file or member.
+        If there is no such file or member.
     """
     shard, _, member = clip.path.partition(MEMBER)
     path = root / shard
@@ -129,20 +121,13 @@ def clip_bytes(root: Path, clip: SourceClip) -> bytes:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    """A cell as a list of texts: a list, a JSON list in a string, or words between commas (tags only, see caller)."""
-    if value is None:
-        return ()
+    """A cell as a list of texts: a list, or one that a text spells; words between commas are for tags, see caller."""
     if isinstance(value, str):
-        if value.lstrip().startswith("["):
-            try:
-                value = json.loads(value)
-            except json.JSONDecodeError:
-                value = [value]
-        else:
-            value = [value]
-    if not isinstance(value, Iterable):
+        listed = list_in(value)
+        value = [value] if listed is None else listed
+    elif not isinstance(value, list | tuple):
         value = [value]
-    return tuple(text for text in (clean_text(str(one)) for one in value if one is not None) if text)
+    return tuple(text for one in value if (text := clean_text(text_of(one))))
 
 
 def _split_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
@@ -153,10 +138,13 @@ def _split_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None or value != value else clean_text(str(value), limit=4_000)
+    return clean_text(text_of(value), limit=4_000)
 
 
-def _clip(fields: Mapping[str, Any], path: str, identity: str) -> SourceClip:
+def _clip(fields: Mapping[str, Any], path: str, identity: str) -> SourceClip | Rejected:
+    if not is_unicode(path):
+        shown = path.encode("utf-8", "backslashreplace").decode()
+        return Rejected(step="collect", item=shown, reason="name-not-utf-8", detail="rename the file")
     return SourceClip(
         id=identity,
         path=path,
@@ -171,57 +159,40 @@ def _clip(fields: Mapping[str, Any], path: str, identity: str) -> SourceClip:
     )
 
 
-def _manifest_values(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
-        raise InputError(f"no manifest {path}: give a CSV, JSONL or Parquet file with a path column")
-    try:
-        if path.suffix == ".parquet":
-            import pyarrow.parquet as parquet
-
-            yield from parquet.read_table(path).to_pylist()
-        elif path.suffix in (".jsonl", ".json"):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                if line.strip():
-                    yield json.loads(line)
-        elif path.suffix == ".csv":
-            yield from csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
-        else:
-            raise InputError(f"{path} is no manifest: give a .csv, .jsonl or .parquet file")
-    except (ValueError, OSError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read ({error}); give a CSV, JSONL or Parquet file in UTF-8") from None
-
-
-def _manifest_rows(settings: CollectionSettings) -> Iterator[SourceClip]:
+def _manifest_rows(settings: CollectionSettings) -> Iterator[SourceClip | Rejected]:
     if unknown := set(settings.columns) - set(COLUMNS):
         raise InputError(f"input.columns names {sorted(unknown)}; the fields are {', '.join(COLUMNS)}")
-    names: dict[str, str] | None = None
-    for number, row in enumerate(_manifest_values(settings.path), start=1):
-        if names is None:
-            names = _found_columns(row, settings)
-        if any(str(row.get(column, "")) not in allowed for column, allowed in settings.where.items()):
+    shape = table_shape(settings.path)
+    if row := shape.first_refused:
+        raise InputError(f"{settings.path}, {row.place}: {row.fault}")
+    if not shape.rows:
+        return
+    names = _found_columns(shape.columns, settings)
+    for number, values in enumerate(read_values(settings.path), start=1):
+        if any(str(values.get(column, "")) not in allowed for column, allowed in settings.where.items()):
             continue
-        fields = {field: row.get(column) for field, column in names.items()}
-        path = str(fields["path"] or "").strip()
+        fields = {field: values.get(column) for field, column in names.items()}
+        path = text_of(fields["path"]).strip()
         if not path:
             raise InputError(f"{settings.path}, row {number}, has no path in column '{names['path']}'; fill it in")
-        identity = _text(fields.get("id")) or PurePosixPath(path).with_suffix("").as_posix()
+        identity = _text(fields.get("id")) or posixpath.splitext(posixpath.normpath(path))[0]
         yield _clip(fields, path, identity)
 
 
-def _found_columns(row: Mapping[str, Any], settings: CollectionSettings) -> dict[str, str]:
+def _found_columns(columns: Sequence[str], settings: CollectionSettings) -> dict[str, str]:
     for column in [*settings.columns.values(), *settings.where]:
-        if column not in row:
-            raise InputError(f"{settings.path} has no column '{column}': it has {', '.join(map(str, row))}")
+        if column not in columns:
+            raise InputError(f"{settings.path} has no column '{column}': it has {', '.join(columns)}")
     names = dict(settings.columns)
     for field, candidates in COLUMNS.items():
-        if field not in names and (found := next((name for name in candidates if name in row), None)):
+        if field not in names and (found := next((name for name in candidates if name in columns), None)):
             names[field] = found
     if "path" not in names:
-        raise InputError(f"{settings.path} has no path column: it has {', '.join(map(str, row))}; see input.columns")
+        raise InputError(f"{settings.path} has no path column: it has {', '.join(columns)}; see input.columns")
     return names
 
 
-def _laion_rows(settings: CollectionSettings) -> Iterator[SourceClip]:
+def _laion_rows(settings: CollectionSettings) -> Iterator[SourceClip | Rejected]:
     root = settings.path
     if not root.is_dir():
         raise InputError(f"no folder {root}: give the folder of a collection in the layout of LAION-Audio-630K")
@@ -235,7 +206,7 @@ def _laion_rows(settings: CollectionSettings) -> Iterator[SourceClip]:
                 yield clip
 
 
-def _shard_rows(path: Path, inside: str, settings: CollectionSettings) -> Iterator[SourceClip]:
+def _shard_rows(path: Path, inside: str, settings: CollectionSettings) -> Iterator[SourceClip | Rejected]:
     audio: dict[str, str] = {}
     texts: dict[str, bytes] = {}
     try:
@@ -255,7 +226,7 @@ def _shard_rows(path: Path, inside: str, settings: CollectionSettings) -> Iterat
                 yield clip
 
 
-def _laion_clip(text: bytes, path: str) -> SourceClip:
+def _laion_clip(text: bytes, path: str) -> SourceClip | Rejected:
     """One pair of LAION-Audio-630K: captions in `text`, tags in `tag`, what the site said in `original_data`."""
     try:
         value = json.loads(text)
@@ -275,7 +246,9 @@ def _first(values: Mapping[str, Any], names: Iterable[str]) -> Any:
     return next((values[name] for name in names if values.get(name)), None)
 
 
-def _fits(clip: SourceClip, settings: CollectionSettings) -> bool:
+def _fits(clip: SourceClip | Rejected, settings: CollectionSettings) -> bool:
+    if isinstance(clip, Rejected):
+        return True
     unknown = set(settings.where) - set(SourceClip.model_fields)
     if unknown:
         raise InputError(f"input.where names {sorted(unknown)}; a clip has {', '.join(SourceClip.model_fields)}")

@@ -1,17 +1,14 @@
-"""Which answers are animals: a word list, what a person has decided, and a sheet for what is undecided."""
+"""Decide which answers are animals: by a word list, by a person's decisions, with a sheet for the undecided."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from audiobert.artefacts import write_text
 from audiobert.construct.rules import BrokenRuleError
+from audiobert.construct.sheets import read_sheet, write_sheet
 from audiobert.errors import InputError
 
 # A first word that makes an animal's name mean something else.
@@ -55,7 +52,7 @@ def _words() -> tuple[frozenset[str], frozenset[str]]:
 
 
 def singular(word: str) -> str:
-    """The singular of an animal's name by the regular rules; a name that is in the word list stays as it is."""
+    """Return the singular of an animal's name by the regular rules; a name that is in the word list stays as it is."""
     animals, _ = _words()
     if word in animals:
         return word
@@ -71,7 +68,7 @@ def singular(word: str) -> str:
 
 
 def is_animal(label: str) -> bool | None:
-    """True for an animal (by its last word: a mourning dove is a dove), False for what is none, None when unknown.
+    """Return True for an animal (by its last word: a mourning dove is a dove), False for others, None if unknown.
 
     >>> is_animal("mourning dove"), is_animal("zombie"), is_animal("quux")
     (True, False, None)
@@ -97,7 +94,7 @@ class LabelFilter:
     Raises
     ------
     InputError
-        When the file is not of this form.
+        If the file is not of this form.
     """
 
     def __init__(self, decisions: str | Path | None = None) -> None:
@@ -106,7 +103,7 @@ class LabelFilter:
         self._examples: dict[str, str] = {}
 
     def check(self, label: str, sentence: str) -> str:
-        """The answer in its written form: lower case, singular.
+        """Return the answer in its written form: lower case, singular.
 
         Raises
         ------
@@ -126,29 +123,22 @@ class LabelFilter:
         return name if name in self.decided else singular(name)
 
     def write_undecided(self, path: Path) -> None:
-        """Write the sheet of undecided answers, most frequent first, and those decided before."""
-        sheet = io.StringIO()
-        writer = csv.writer(sheet, lineterminator="\n")
-        writer.writerow(["label", "animal", "count", "example"])
-        for label, verdict in sorted(self.decided.items()):
-            writer.writerow([label, "yes" if verdict else "no", "", ""])
+        """Write the sheet of undecided answers, the most frequent first, after those decided before."""
+        rows = [
+            {"label": label, "animal": "yes" if verdict else "no"} for label, verdict in sorted(self.decided.items())
+        ]
         for label, count in sorted(self.undecided.items(), key=lambda item: (-item[1], item[0])):
-            writer.writerow([label, "", count, self._examples[label]])
-        write_text(path, sheet.getvalue())
+            rows.append({"label": label, "count": str(count), "example": self._examples[label]})
+        write_sheet(path, ("label", "animal", "count", "example"), rows)
 
 
 def _read_decisions(path: Path) -> dict[str, bool]:
-    if not path.is_file():
-        raise InputError(f"no file {path}: animal.labels wants a CSV with the columns label and animal (yes or no)")
-    rows: Iterable[Mapping[str, str]] = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
     decided = {}
-    for number, row in enumerate(rows, start=2):
-        if "label" not in row or "animal" not in row:
-            raise InputError(f"{path} has the columns {', '.join(row)}; label and animal are wanted")
-        said = (row["animal"] or "").strip().lower()
-        if not said:
+    for where, row in read_sheet(path, ("label", "animal"), "'construct animal' (animal.labels)"):
+        verdict = row["animal"].strip().lower()
+        if not verdict:
             continue
-        if said not in _DECISIONS:
-            raise InputError(f"{path}, line {number}: '{said}' is neither yes nor no")
-        decided[" ".join(row["label"].lower().split())] = _DECISIONS[said]
+        if verdict not in _DECISIONS:
+            raise InputError(f"{where}: '{verdict}' is neither yes nor no")
+        decided[" ".join(row["label"].lower().split())] = _DECISIONS[verdict]
     return decided

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,10 +10,12 @@ from typing import Any
 
 import yaml
 
-from audiobert.artefacts import library_versions, sha256_of, whole_folder, write_json, write_text
+from audiobert.artefacts import library_versions, sha256_of, write_json, write_text
 from audiobert.construct.records import AnimalRow, PitchRow, write_records
+from audiobert.construct.sheets import write_sheet
 from audiobert.construct.split import Splits
 
+DATASET = "dataset"  # its folder in a construction
 # The published names ("comparsion" is the publisher's spelling) and columns, which differ between splits.
 ANIMAL_FILE = "animal_sound_recognition_{split}.csv"
 PITCH_FILE = "sound_pitch_comparsion_{split}.csv"
@@ -27,54 +27,44 @@ _TITLES = {"animal": "Animal sound recognition", "pitch": "Sound pitch compariso
 
 
 def write_dataset(folder: Path, splits: Splits, *, name: str, made_from: Mapping[str, Any]) -> dict[str, int]:
-    """Write the benchmark; the folder appears whole, or the one before stays.
+    """Write the benchmark into an empty folder.
 
     Returns
     -------
     dict
-        Rows by `task.split`.
+        Number of rows by `task.split`.
     """
-    with whole_folder(folder) as part:
-        counts = {}
-        for split, rows in splits.animal.items():
-            columns: tuple[str, ...] = _ANIMAL_COLUMNS.get(split, _ANIMAL_COLUMNS_ELSE)
-            values = [
-                {"animal": row.answer, "span": row.span, "description": row.span, "sentence": row.sentence}
-                for row in rows
-            ]
-            _write_csv(part / ANIMAL_FILE.format(split=split), columns, values)
-            write_records(part / "data" / "animal" / f"{split}.parquet", rows, AnimalRow)
-            counts[f"animal.{split}"] = len(rows)
-        for split, pairs in splits.pitch.items():
-            columns = _PITCH_COLUMNS.get(split, _PITCH_COLUMNS_ELSE)
-            _write_csv(part / PITCH_FILE.format(split=split), columns, [pair.model_dump() for pair in pairs])
-            write_records(part / "data" / "pitch" / f"{split}.parquet", pairs, PitchRow)
-            counts[f"pitch.{split}"] = len(pairs)
-        _write_attribution(part / "attribution.csv", splits)
-        write_text(part / "README.md", dataset_card(name, splits))
-        files = sorted(path for path in part.rglob("*") if path.is_file())
-        write_json(
-            part / "construction.json",
-            {
-                "name": name,
-                "files": {path.relative_to(part).as_posix(): sha256_of(path) for path in files},
-                "steps": dict(made_from),
-                "versions": library_versions(),
-            },
-        )
+    counts = {}
+    for split, rows in splits.animal.items():
+        columns: tuple[str, ...] = _ANIMAL_COLUMNS.get(split, _ANIMAL_COLUMNS_ELSE)
+        values = [
+            {"animal": row.answer, "span": row.span, "description": row.span, "sentence": row.sentence} for row in rows
+        ]
+        write_sheet(folder / ANIMAL_FILE.format(split=split), columns, values)
+        write_records(folder / "data" / "animal" / f"{split}.parquet", rows, AnimalRow)
+        counts[f"animal.{split}"] = len(rows)
+    for split, pairs in splits.pitch.items():
+        columns = _PITCH_COLUMNS.get(split, _PITCH_COLUMNS_ELSE)
+        write_sheet(folder / PITCH_FILE.format(split=split), columns, [pair.model_dump() for pair in pairs])
+        write_records(folder / "data" / "pitch" / f"{split}.parquet", pairs, PitchRow)
+        counts[f"pitch.{split}"] = len(pairs)
+    _write_attribution(folder / "attribution.csv", splits)
+    write_text(folder / "README.md", dataset_card(name, splits))
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    write_json(
+        folder / "construction.json",
+        {
+            "name": name,
+            "files": {path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
+            "steps": dict(made_from),
+            "versions": library_versions(),
+        },
+    )
     return counts
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    sheet = io.StringIO()
-    writer = csv.DictWriter(sheet, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, sheet.getvalue())
-
-
 def _clips(splits: Splits) -> list[tuple[str, str, str, str, str]]:
-    """Every clip that a row was made from, once: id, source, license, author, url."""
+    """Return id, source, license, author and url of every clip that a row was made from, each once."""
     found: dict[str, tuple[str, str, str, str, str]] = {}
     for rows in splits.animal.values():
         for row in rows:
@@ -95,11 +85,11 @@ def _clips(splits: Splits) -> list[tuple[str, str, str, str, str]]:
 
 def _write_attribution(path: Path, splits: Splits) -> None:
     columns = ("clip", "source", "license", "author", "url")
-    _write_csv(path, columns, [dict(zip(columns, clip, strict=True)) for clip in _clips(splits)])
+    write_sheet(path, columns, [dict(zip(columns, clip, strict=True)) for clip in _clips(splits)])
 
 
 def statistics(splits: Splits) -> list[dict[str, Any]]:
-    """Captions, words a caption and words of each split, as in Table I of the paper (words are between spaces)."""
+    """Count captions, words per caption and words of each split, as in Table I (words are between spaces)."""
     table = []
     for task, by_split in (("animal", splits.animal), ("pitch", splits.pitch)):
         total = words_total = 0
@@ -121,7 +111,7 @@ def _statistics_row(task: str, split: str, captions: int, words: int) -> dict[st
 
 
 def dataset_card(name: str, splits: Splits) -> str:
-    """The README of the folder: YAML that `datasets` loads by, counts, sources, licences."""
+    """Return the README of the folder: YAML for `datasets`, counts, sources, licences."""
     configs = []
     for task, by_split in (("animal", splits.animal), ("pitch", splits.pitch)):
         if by_split:

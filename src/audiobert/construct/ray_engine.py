@@ -1,29 +1,31 @@
-"""Hundreds of thousands of questions: Ray Data's batch inference, with vLLM on every GPU of the cluster."""
+"""Batch inference by Ray Data with vLLM on every GPU of a cluster: for hundreds of thousands of requests."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from audiobert.construct.llm import Completion, LlmSettings, Request, Traffic
+from audiobert.construct.llm_settings import LlmSettings
 from audiobert.errors import MissingExtraError, RemoteError
+from audiobert.llm.chat import Completion, Request, Traffic
 
-_SHARD = 20_000  # questions a Ray job: what a killed run may lose is at most the batches that were still in the engine
+# Requests per Ray job. A killed run loses at most the batches that were in the engine.
+_SHARD = 20_000
 
 
 class RayEngine:
-    """Ray Data with vLLM; `engine_kwargs` go to vLLM, `concurrency` is the number of engines.
+    """Ray Data with vLLM: `engine_kwargs` go to vLLM, `concurrency` is the number of engines.
 
     Parameters
     ----------
     make_processor
-        Builds the Ray Data processor from a preprocess and a postprocess function; vLLM's by default.
+        Builds the Ray Data processor from a preprocess and a postprocess function. Default: vLLM's.
 
     Raises
     ------
     MissingExtraError
-        When ray, or vLLM, is not installed.
+        If ray or vLLM is not installed.
     """
 
     def __init__(
@@ -49,20 +51,25 @@ class RayEngine:
             raise MissingExtraError("vllm", "scale") from None
         config = vLLMEngineProcessorConfig(
             model_source=self.settings.model,
-            engine_kwargs={"enable_prefix_caching": True, **self.settings.engine_kwargs},
+            engine_kwargs=self.engine_kwargs(),
             concurrency=self.settings.concurrency,
             batch_size=self.settings.batch_size,
             should_continue_on_error=True,
         )
         return build_processor(config, preprocess=preprocess, postprocess=postprocess)
 
-    def complete(self, requests: Sequence[Request], done: Callable[[int, Completion], None]) -> None:
-        """Complete chats in shards; each completion is handed over as its batch arrives.
+    def engine_kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments of vLLM: safetensors alone, no remote code."""
+        fixed = {"load_format": "safetensors", "trust_remote_code": False}
+        return {"enable_prefix_caching": True, **self.settings.engine_kwargs, **fixed}
+
+    def complete(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completion]]]:
+        """Complete chats in shards; yield each completion as its batch arrives.
 
         Raises
         ------
         RemoteError
-            When the engine stopped before all were answered.
+            If the engine stops before all requests are answered.
         """
         import ray
 
@@ -88,16 +95,13 @@ class RayEngine:
                     else:
                         self.traffic.count(completion)
                     answered += 1
-                    done(int(row["index"]), completion)
+                    yield [(int(row["index"]), completion)]
             except ray.exceptions.RayError as error:
                 raise RemoteError(
-                    f"the Ray job failed ({type(error).__name__}: {str(error).strip().splitlines()[-1][:200]}); what "
-                    "was answered is kept, run the same command again to go on"
+                    f"the Ray job failed ({type(error).__name__}: {str(error).strip().splitlines()[-1][:200]})"
                 ) from None
             if answered < len(shard):
-                raise RemoteError(
-                    f"the Ray job answered {answered} of {len(shard)} questions; run the same command again"
-                )
+                raise RemoteError(f"the Ray job answered {answered} of {len(shard)} requests")
 
     def _preprocess(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
         settings = self.settings.sampling()

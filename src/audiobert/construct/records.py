@@ -1,9 +1,9 @@
-"""What the steps of the construction read and write: one schema a kind of record, as JSONL or Parquet."""
+"""Records that the steps of the construction exchange, each kind with a schema, as JSONL or Parquet."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,7 +81,7 @@ class PitchRow(Record):
 
 
 class Rejected(Record):
-    """What was left out, where, and why; `answer` is what the language model wrote, when it was asked."""
+    """An item that was left out, by which step, and why; `answer` is the language model's output, if it was asked."""
 
     step: str
     item: str
@@ -93,12 +93,17 @@ class Rejected(Record):
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
-def _loads(line: str) -> Any:
-    return json.loads(line)
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be written as UTF-8: it holds no lone surrogate, as names of files may.
+
+    >>> is_unicode("dog"), is_unicode("dog\\udcff")
+    (True, False)
+    """
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def validation_message(error: ValidationError) -> str:
-    """A pydantic error as one line that names the fields but never quotes a value (it may be a secret)."""
+    """Return a pydantic error as one line that names the fields but quotes no value (it may be a secret)."""
     parts = [f"{'.'.join(map(str, one['loc'])) or 'value'}: {one['msg']}" for one in error.errors(include_input=False)]
     return "; ".join(parts)
 
@@ -109,7 +114,7 @@ def read_records(path: str | Path, kind: type[AnyRecord]) -> list[AnyRecord]:
     Raises
     ------
     InputError
-        When the file is missing, of another form, or a record does not fit the schema of `kind`.
+        If the file is missing, of another form, or a record does not fit the schema of `kind`.
     """
     path = Path(path)
     if not path.is_file():
@@ -120,7 +125,7 @@ def read_records(path: str | Path, kind: type[AnyRecord]) -> list[AnyRecord]:
 
         values = parquet.read_table(path).to_pylist()
     elif path.suffix == ".jsonl":
-        values = (_loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        values = _json_lines(path)
     else:
         raise InputError(f"{path} is neither .jsonl nor .parquet; name the file after one of them")
     records: list[AnyRecord] = []
@@ -137,13 +142,20 @@ def read_records(path: str | Path, kind: type[AnyRecord]) -> list[AnyRecord]:
     return records
 
 
+def _json_lines(path: Path) -> Iterator[Any]:
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for line in file:  # other than `splitlines`, breaks no string at a U+2028
+            if line.strip():
+                yield json.loads(line)
+
+
 def write_records(path: str | Path, records: Sequence[AnyRecord], kind: type[AnyRecord]) -> None:
     """Write records of one kind as `.jsonl` or `.parquet`; the same records make the same bytes.
 
     Raises
     ------
     InputError
-        When the name ends in neither.
+        If the name ends in neither.
     """
     path = Path(path)
     if path.suffix == ".parquet":
@@ -163,7 +175,7 @@ def write_records(path: str | Path, records: Sequence[AnyRecord], kind: type[Any
 
 
 def arrow_schema(kind: type[Record]) -> Any:
-    """The Arrow schema of a kind of record, so that an empty file has its columns too."""
+    """Return the Arrow schema of a kind of record, so that an empty file has its columns too."""
     import pyarrow as pa
 
     types = {str: pa.string(), float: pa.float64(), tuple[str, ...]: pa.list_(pa.string())}

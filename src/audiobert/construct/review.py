@@ -1,12 +1,10 @@
-"""The human evaluation of Table IV: export a sample for annotators, import what they said."""
+"""The human evaluation of Table IV: export a sample for annotators, import their judgements."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from audiobert.artefacts import write_json, write_text
+from audiobert.construct.own_files import own_files
 from audiobert.construct.records import AnimalRow, PitchRow, read_records
+from audiobert.construct.sheets import read_sheet, write_sheet
 from audiobert.errors import InputError, MissingExtraError
 
 TASKS = ("animal", "pitch")
@@ -49,7 +49,7 @@ interface; import the `label_studio_*.json` files and let every task be labelled
 
 
 class ReviewSettings(BaseModel):
-    """How much is judged, by how many."""
+    """Settings of the sample: rows per task, number of annotators, split."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,7 +61,7 @@ class ReviewSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the annotators said of one task; an alpha is None where it is undefined (all said the same)."""
+    """Accuracy, fluency and agreement for one task; an alpha is None where it is undefined (all judged the same)."""
 
     task: str
     items: int
@@ -73,26 +73,44 @@ class Agreement:
     fluency_alpha: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """Return a JSON object."""
         return asdict(self)
 
 
-def export_review(dataset: Path, out: Path, settings: ReviewSettings) -> dict[str, int]:
+def export_review(dataset: Path, out: Path, settings: ReviewSettings, *, overwrite: bool = False) -> dict[str, int]:
     """Write a sample of each task for the annotators: sheets, Label Studio's tasks and interface, a guide.
+
+    Parameters
+    ----------
+    overwrite
+        Also replace files that are not as an earlier export left them: sheets that are filled in.
 
     Returns
     -------
     dict
-        Rows by task.
+        Number of rows by task.
 
     Raises
     ------
     InputError
-        When the folder holds no such split.
+        If the folder holds no such split, or a file would be replaced that a person has changed or put there.
     """
+    if not any(_rows_file(dataset, task, settings).is_file() for task in TASKS):
+        raise InputError(
+            f"{dataset} has no {settings.split} split with Parquet files; run 'audiobert construct split' first"
+        )
+    with own_files(out, overwrite=overwrite) as part:
+        return _write_sample(dataset, part, settings)
+
+
+def _rows_file(dataset: Path, task: str, settings: ReviewSettings) -> Path:
+    return dataset / "data" / task / f"{settings.split}.parquet"
+
+
+def _write_sample(dataset: Path, out: Path, settings: ReviewSettings) -> dict[str, int]:
     counts = {}
     for task, kind in (("animal", AnimalRow), ("pitch", PitchRow)):
-        path = dataset / "data" / task / f"{settings.split}.parquet"
+        path = _rows_file(dataset, task, settings)
         if not path.is_file():
             continue
         rows: Sequence[Any] = read_records(path, kind)
@@ -101,13 +119,9 @@ def export_review(dataset: Path, out: Path, settings: ReviewSettings) -> dict[st
         for number in range(1, settings.annotators + 1):
             order = list(sample)
             random.Random(f"{settings.seed}-{task}-{number}").shuffle(order)
-            _write_sheet(out / f"{task}_annotator_{number}.csv", order)
+            write_sheet(out / f"{task}_annotator_{number}.csv", _COLUMNS, [_inert_row(row) for row in order])
         write_json(out / f"label_studio_{task}.json", [{"data": row} for row in sample])
         counts[task] = len(sample)
-    if not counts:
-        raise InputError(
-            f"{dataset} has no {settings.split} split with Parquet files; run 'audiobert construct split' first"
-        )
     write_text(out / "label_studio_config.xml", _LABEL_CONFIG)
     write_text(out / "GUIDE.md", _GUIDE)
     return counts
@@ -119,17 +133,12 @@ def _shown(task: str, row: AnimalRow | PitchRow) -> dict[str, str]:
 
 
 def _inert(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
+    """Return text that a spreadsheet does not take for a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
-def _write_sheet(path: Path, rows: Iterable[dict[str, str]]) -> None:
-    sheet = io.StringIO()
-    writer = csv.DictWriter(sheet, _COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: value if name == "id" else _inert(value) for name, value in row.items()})
-    write_text(path, sheet.getvalue())
+def _inert_row(row: dict[str, str]) -> dict[str, str]:
+    return {name: value if name == "id" else _inert(value) for name, value in row.items()}
 
 
 @dataclass(frozen=True)
@@ -142,15 +151,15 @@ class _Judgement:
 
 
 def import_review(paths: Sequence[Path]) -> list[Agreement]:
-    """Read filled-in sheets and Label Studio exports: accuracy, fluency and Krippendorff's alpha of each task.
+    """Compute accuracy, fluency and Krippendorff's alpha of each task from filled-in sheets and Label Studio exports.
 
-    A sheet is one annotator; in a Label Studio export it is who completed an annotation. Accuracy and fluency are means
-    over all judgements; alpha is nominal for accuracy and ordinal for fluency.
+    A sheet is one annotator; in a Label Studio export the annotator is the one who completed an annotation. Accuracy
+    and fluency are means over all judgements; alpha is nominal for accuracy and ordinal for fluency.
 
     Raises
     ------
     InputError
-        When a file is of neither form, a judgement is out of range, an annotator judges a row twice, or nothing is
+        If a file is of neither form, a judgement is out of range, an annotator judges a row twice, or nothing is
         filled in.
     """
     judgements: list[_Judgement] = []
@@ -173,28 +182,16 @@ def import_review(paths: Sequence[Path]) -> list[Agreement]:
 
 
 def _read_sheet(path: Path) -> list[_Judgement]:
-    try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
-        rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no CSV in UTF-8 ({error}); save the sheet as CSV UTF-8") from None
-    if missing := {"id", "task", "accuracy", "fluency"} - set(reader.fieldnames or ()):
-        raise InputError(
-            f"{path} lacks the columns {', '.join(sorted(missing))}; use the sheet that 'review export' wrote"
+    return [
+        _Judgement(
+            row["task"],
+            row["id"],
+            path.stem,
+            _accuracy(row["accuracy"], where),
+            _fluency(row["fluency"], where),
         )
-    judgements = []
-    for number, row in enumerate(rows, start=2):
-        where = f"{path}, line {number}"
-        judgements.append(
-            _Judgement(
-                row["task"],
-                row["id"],
-                path.stem,
-                _accuracy(row["accuracy"] or "", where),
-                _fluency(row["fluency"] or "", where),
-            )
-        )
-    return judgements
+        for where, row in read_sheet(path, ("id", "task", "accuracy", "fluency"), "'construct review export'")
+    ]
 
 
 def _accuracy(text: str, where: str) -> int | None:
@@ -273,7 +270,7 @@ def _agreement(task: str, judgements: Sequence[_Judgement]) -> Agreement:
 
 
 def _alpha(table: np.ndarray, level: Literal["nominal", "ordinal"]) -> float | None:
-    """Krippendorff's alpha of `(annotators, items)`; None where nothing is judged twice or all judgements are equal."""
+    """Compute Krippendorff's alpha of `(annotators, items)`; None if nothing is judged twice or all are equal."""
     try:
         import krippendorff
     except ImportError:

@@ -1,9 +1,10 @@
-"""The whole construction from one file of settings, or one step of it."""
+"""The whole construction, or one step of it, from one file of settings."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -11,14 +12,14 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from audiobert.artefacts import sha256_of, write_json
+from audiobert.artefacts import sha256_of
 from audiobert.construct.animal import AnimalSettings, make_animal_rows
 from audiobert.construct.asking import Asker
 from audiobert.construct.categorize import CategorizeSettings, categorize
 from audiobert.construct.collection import CollectionSettings, read_collection
 from audiobert.construct.labels import LabelFilter
-from audiobert.construct.llm import LlmSettings
-from audiobert.construct.output import write_dataset
+from audiobert.construct.llm_settings import LlmSettings
+from audiobert.construct.output import DATASET, write_dataset
 from audiobert.construct.pitch import PitchSettings, make_pitch_rows
 from audiobert.construct.prompts import load_prompt, prompt_labels
 from audiobert.construct.records import (
@@ -36,14 +37,14 @@ from audiobert.construct.review import ReviewSettings
 from audiobert.construct.split import SplitSettings, make_splits
 from audiobert.construct.store import Store
 from audiobert.construct.wiki import WikiSettings, make_wiki_rows
-from audiobert.construct.workspace import StepReport, Workspace
+from audiobert.construct.workspace import Make, StepReport, Workspace, disk_faults
 from audiobert.errors import InputError
 
 STEPS = ("collect", "categorize", "animal", "pitch", "wiki", "split")
 
 
 class ConstructionSettings(BaseModel):
-    """Everything that a construction is made by; paths are relative to where the command is run."""
+    """Settings of a whole construction; paths are relative to the current folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,19 +62,19 @@ class ConstructionSettings(BaseModel):
 
 
 def schemas() -> dict[str, Any]:
-    """JSON schemas of what the steps read and write, of the prompts' answers, and of the settings."""
+    """Return the JSON schemas of the records, of the prompts' answers, and of the settings."""
     kinds: list[type[BaseModel]] = [SourceClip, CategorizedClip, AnimalRow, PitchRow, Rejected, ConstructionSettings]
     answers: list[type[BaseModel]] = [load_prompt(label).answer_kind for label in prompt_labels()]
     return {kind.__name__: kind.model_json_schema() for kind in kinds + answers}
 
 
 def read_settings(path: str | Path, *, engine: str | None = None, limit: int | None = None) -> ConstructionSettings:
-    """Settings from a YAML file, with what the command line says on top.
+    """Read settings from a YAML file; options of the command line take precedence.
 
     Raises
     ------
     InputError
-        When the file is missing, is no YAML, or a setting is unknown or out of range; no value is quoted, since one may
+        If the file is missing, is no YAML, or a setting is unknown or out of range. No value is quoted, since one may
         be a secret in the wrong place.
     """
     path = Path(path)
@@ -100,55 +101,71 @@ def read_settings(path: str | Path, *, engine: str | None = None, limit: int | N
 
 
 class Construction:
-    """The steps on one workspace, in their order; each skips itself when nothing has changed.
+    """The steps on one workspace, in their order; each is skipped if nothing has changed. A context manager.
 
     Parameters
     ----------
     settings
-        Of all steps.
+        Settings of all steps.
     redo
-        Make the steps that are asked for again, also over files that were edited by hand.
+        Make the steps again that are asked for.
+    overwrite
+        Also replace files that were edited by hand, or that a person has put where a step writes.
     """
 
-    def __init__(self, settings: ConstructionSettings, *, redo: bool = False) -> None:
-        self.settings, self.redo = settings, redo
+    def __init__(self, settings: ConstructionSettings, *, redo: bool = False, overwrite: bool = False) -> None:
+        self.settings, self.redo, self.overwrite = settings, redo, overwrite
         for step in (settings.categorize, settings.animal, settings.pitch):
-            load_prompt(step.prompt)  # a wrong name is told before anything is asked
-        self.workspace = Workspace(settings.out, settings.records)
-        self.store = Store(self.workspace.store)
-        self.asker = Asker(settings.llm, self.store)
+            load_prompt(step.prompt)  # report a wrong name before anything is asked
+        with disk_faults(settings.out):
+            self.workspace = Workspace(settings.out, settings.records, STEPS)
+        self._opened = ExitStack()
 
     def __enter__(self) -> Self:
+        with disk_faults(self.settings.out), ExitStack() as opened:
+            opened.enter_context(self.workspace.locked())
+            self.store = opened.enter_context(Store(self.workspace.store))
+            self._opened = opened.pop_all()
+        self.asker = Asker(self.settings.llm, self.store)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.store.close()
+        self._opened.close()
 
     def run(self, steps: Sequence[str] = STEPS) -> list[StepReport]:
-        """Do the steps; a report of each. What was asked, and how long it took, goes to `last_run.json`."""
+        """Make the steps and return a report of each. Questions, requests and cost go to a file in `runs/`.
+
+        Raises
+        ------
+        InputError
+            If an input is missing or wrong, or a file would be replaced that a person has changed or put there.
+        ArtefactError
+            If the disk is full or cannot be written.
+        RemoteError
+            If the language model fails for good; the answers so far are kept.
+        """
         started = time.monotonic()
         reports: list[StepReport] = []
-        try:
-            for step in steps:
-                reports.append(self._step(step)())
-        finally:
-            write_json(self.workspace.folder / "last_run.json", self._run_report(reports, time.monotonic() - started))
+        with disk_faults(self.settings.out):
+            try:
+                for step in steps:
+                    reports.append(self._step(step)())
+            finally:
+                self.workspace.write_run(
+                    {
+                        "seconds": round(time.monotonic() - started, 2),
+                        "engine": self.settings.llm.engine,
+                        "model": self.settings.llm.model,
+                        "answers_kept": len(self.store),
+                        **self.report(reports),
+                    }
+                )
         return reports
 
-    def _run_report(self, reports: Sequence[StepReport], seconds: float) -> dict[str, Any]:
-        return {
-            "seconds": round(seconds, 2),
-            "engine": self.settings.llm.engine,
-            "model": self.settings.llm.model,
-            "language_model": self.asker.report(),
-            "answers_kept": self.store.answers(),
-            "steps": [report.to_json() for report in reports],
-        }
-
     def report(self, reports: Sequence[StepReport]) -> dict[str, Any]:
-        """The steps with the traffic to the language model, for `--json`."""
+        """Return the steps with the traffic to the language model, for `--json`."""
         return {
             "out": str(self.settings.out),
             "language_model": self.asker.report(),
@@ -174,10 +191,10 @@ class Construction:
         """Read the collection into `clips.jsonl`."""
         collection, out = self.settings.input, self.workspace.records("clips")
 
-        def make() -> tuple[dict[str, int], list[Rejected]]:
-            clips = read_collection(collection)
-            write_records(out, clips, SourceClip)
-            return {"clips": len(clips)}, []
+        def make(part: Path) -> tuple[dict[str, int], list[Rejected]]:
+            clips, rejected = read_collection(collection)
+            write_records(part / out.name, clips, SourceClip)
+            return {"clips": len(clips)}, rejected
 
         inputs = [collection.path] if collection.kind == "manifest" else []
         return self._do("collect", inputs, collection.model_dump(mode="json"), [out], make)
@@ -186,9 +203,9 @@ class Construction:
         """Ask for the category of every clip: `categories.jsonl`."""
         source, out = self.workspace.records("clips"), self.workspace.records("categories")
 
-        def make() -> tuple[dict[str, int], list[Rejected]]:
+        def make(part: Path) -> tuple[dict[str, int], list[Rejected]]:
             clips, rejected = categorize(read_records(source, SourceClip), self.asker, self.settings.categorize)
-            write_records(out, clips, CategorizedClip)
+            write_records(part / out.name, clips, CategorizedClip)
             counts: dict[str, int] = {}
             for clip in clips:
                 root = "cannot say" if clip.category == CANNOT_SAY else clip.category.split("/")[0]
@@ -199,33 +216,33 @@ class Construction:
         return self._do("categorize", [source], settings, [out], make)
 
     def animal(self) -> StepReport:
-        """Ask for a question about every animal: `animal.jsonl`, and `labels_to_review.csv` for undecided answers."""
+        """Ask for a question about every animal: `animal.jsonl`, and a sheet of the undecided answers."""
         source, out = self.workspace.records("categories"), self.workspace.records("animal")
-        labels_path = self.settings.animal.labels
+        labels_path, sheet = self.settings.animal.labels, self.workspace.sheet("labels_to_review")
 
-        def make() -> tuple[dict[str, int], list[Rejected]]:
+        def make(part: Path) -> tuple[dict[str, int], list[Rejected]]:
             labels = LabelFilter(labels_path)
             rows, rejected = make_animal_rows(
                 read_records(source, CategorizedClip), self.asker, self.settings.animal, labels
             )
-            write_records(out, rows, AnimalRow)
-            labels.write_undecided(self.workspace.folder / "labels_to_review.csv")
+            write_records(part / out.name, rows, AnimalRow)
+            labels.write_undecided(part / sheet)
             return {"rows": len(rows)}, rejected
 
         settings = {**self.settings.animal.model_dump(mode="json"), **self._asking(self.settings.animal.prompt)}
         if labels_path is not None and labels_path.is_file():
             settings["labels_sha256"] = sha256_of(labels_path)
-        return self._do("animal", [source], settings, [out], make)
+        return self._do("animal", [source], settings, [out], make, sheets=[sheet])
 
     def pitch(self) -> StepReport:
         """Draw, measure and ask about pairs: `pitch.jsonl`."""
         source, out = self.workspace.records("categories"), self.workspace.records("pitch")
 
-        def make() -> tuple[dict[str, int], list[Rejected]]:
+        def make(part: Path) -> tuple[dict[str, int], list[Rejected]]:
             clips = read_records(source, CategorizedClip)
             root = self.settings.input.audio_root
             rows, rejected = make_pitch_rows(clips, root, self.asker, self.settings.pitch)
-            write_records(out, rows, PitchRow)
+            write_records(part / out.name, rows, PitchRow)
             return {"rows": len(rows)}, rejected
 
         own = self.settings.pitch.model_dump(mode="json", exclude={"workers"})
@@ -236,10 +253,10 @@ class Construction:
         outputs = [self.workspace.records("wiki_animal"), self.workspace.records("wiki_pitch")]
         wiki = self.settings.wiki
 
-        def make() -> tuple[dict[str, int], list[Rejected]]:
+        def make(part: Path) -> tuple[dict[str, int], list[Rejected]]:
             animals, pitches, rejected = make_wiki_rows(wiki, self.workspace.folder / "wiki")
-            write_records(outputs[0], animals, AnimalRow)
-            write_records(outputs[1], pitches, PitchRow)
+            write_records(part / outputs[0].name, animals, AnimalRow)
+            write_records(part / outputs[1].name, pitches, PitchRow)
             return {"animal": len(animals), "pitch": len(pitches)}, rejected
 
         pages = [page for page in (wiki.animals, wiki.ranges) if isinstance(page, Path)]
@@ -249,21 +266,20 @@ class Construction:
         """Clean, split and write the benchmark into `dataset/`."""
         names = ("animal", "pitch", "wiki_animal", "wiki_pitch")
         inputs = [self.workspace.records(name) for name in names]
-        marker = self.workspace.dataset / "construction.json"
+        dataset = self.workspace.folder / DATASET
 
-        def make() -> tuple[dict[str, int], list[Rejected]]:
+        def make(part: Path) -> tuple[dict[str, int], list[Rejected]]:
             animal, pitch = read_records(inputs[0], AnimalRow), read_records(inputs[1], PitchRow)
             wiki_animal, wiki_pitch = read_records(inputs[2], AnimalRow), read_records(inputs[3], PitchRow)
             splits, rejected = make_splits(animal, pitch, wiki_animal, wiki_pitch, self.settings.split)
             if not splits.animal and not splits.pitch:
-                raise InputError(f"no rows are left for {self.workspace.dataset}; rejected.jsonl says why")
+                raise InputError(f"no rows are left for {dataset}; rejected.jsonl says why")
             made_from = self.workspace.made_from(STEPS[:-1])
             made_from["split"] = {"settings": self.settings.split.model_dump(mode="json")}
-            counts = write_dataset(self.workspace.dataset, splits, name=self.settings.name, made_from=made_from)
-            return counts, rejected
+            return write_dataset(part / DATASET, splits, name=self.settings.name, made_from=made_from), rejected
 
         settings = {**self.settings.split.model_dump(mode="json"), "name": self.settings.name}
-        return self._do("split", inputs, settings, [marker], make)
+        return self._do("split", inputs, settings, [dataset / "construction.json"], make)
 
     def _do(
         self,
@@ -271,6 +287,17 @@ class Construction:
         inputs: Sequence[Path],
         settings: dict[str, Any],
         outputs: Sequence[Path],
-        make: Callable[[], tuple[dict[str, int], list[Rejected]]],
+        make: Make,
+        *,
+        sheets: Sequence[str] = (),
     ) -> StepReport:
-        return self.workspace.step(name, inputs=inputs, settings=settings, outputs=outputs, make=make, redo=self.redo)
+        return self.workspace.step(
+            name,
+            make,
+            inputs=inputs,
+            settings=settings,
+            outputs=[path.relative_to(self.workspace.folder).as_posix() for path in outputs],
+            sheets=sheets,
+            redo=self.redo,
+            overwrite=self.overwrite,
+        )

@@ -1,7 +1,8 @@
-"""The folder of a construction: its files, and which steps have to be done (again).
+"""The folder of a construction: its files, and which steps have to be made (again).
 
-A step leaves its records, its rejected records, and `made/<step>.json` with what they were made from. When that is
-unchanged the step is skipped; a file that a person has edited in between is kept, and the later steps follow it.
+A step writes its records, its rejected records, and `made/<step>.json` with what they were made from, all or none of
+them. As long as that is unchanged the step is skipped. A file that a person has edited in between is kept, and the
+later steps follow it.
 """
 
 from __future__ import annotations
@@ -9,20 +10,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from audiobert import __version__
-from audiobert.artefacts import library_versions, read_json, sha256_of, write_json, write_text
-from audiobert.construct.records import Rejected, read_records, write_records
-from audiobert.errors import InputError
+from audiobert.artefacts import check_folder, finish_write, library_versions, locked, read_json, sha256_of, write_json
+from audiobert.construct.own_files import changed_files, check_unchanged, own_files
+from audiobert.construct.records import Rejected, write_records
+from audiobert.errors import ArtefactError, InputError
+
+Make = Callable[[Path], tuple[dict[str, int], list[Rejected]]]
+"""Writes the files of a step into a folder; returns counts of what was kept, and what was rejected."""
+
+_ALL_REJECTED = "rejected.jsonl"
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step did: `state` is `made`, `unchanged` or `edited` (kept as a person left it); counts by name."""
+    """Outcome of a step: `state` is `made`, `unchanged` or `edited` (kept as a person left it); counts by name."""
 
     step: str
     state: str
@@ -30,8 +40,27 @@ class StepReport:
     rejected: dict[str, int]
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return {"step": self.step, "state": self.state, "kept": self.kept, "rejected": self.rejected}
+        """Return a JSON object."""
+        return asdict(self)
+
+
+@contextmanager
+def disk_faults(folder: Path) -> Iterator[None]:
+    """Turn faults of the disk (full, not writable) into one line.
+
+    Raises
+    ------
+    ArtefactError
+        The message names the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ArtefactError(
+            f"{error.filename or folder} cannot be read or written ({reason}): make room on the disk or mend its "
+            "permissions, and run the same command again; what was done is kept"
+        ) from None
 
 
 class Workspace:
@@ -40,59 +69,79 @@ class Workspace:
     Parameters
     ----------
     folder
-        Made when it does not exist.
+        It is created if it does not exist.
     records_format
-        `jsonl` or `parquet`: what the steps hand to each other.
+        `jsonl` or `parquet`, the format of the records that the steps exchange.
+    order
+        Names of all steps, in their order.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written to.
     """
 
-    def __init__(self, folder: str | Path, records_format: str = "jsonl") -> None:
-        self.folder, self.records_format = Path(folder), records_format
+    def __init__(self, folder: str | Path, records_format: str, order: Sequence[str]) -> None:
+        self.folder, self.records_format, self.order = Path(folder), records_format, tuple(order)
+        check_folder(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    @property
-    def store(self) -> Path:
-        """Answers and measurements so far."""
-        return self.folder / "store.sqlite"
-
-    @property
-    def dataset(self) -> Path:
-        """The finished benchmark."""
-        return self.folder / "dataset"
-
-    def records(self, name: str) -> Path:
-        """The file of a kind of records."""
-        return self.folder / f"{name}.{self.records_format}"
-
-    def rejected(self, step: str) -> Path:
-        """What a step has left out."""
-        return self.folder / "rejected" / f"{step}.jsonl"
-
-    def _made(self, step: str) -> Path:
-        return self.folder / "made" / f"{step}.json"
-
-    def step(
-        self,
-        name: str,
-        *,
-        inputs: Sequence[Path],
-        settings: Mapping[str, Any],
-        outputs: Sequence[Path],
-        make: Callable[[], tuple[dict[str, int], list[Rejected]]],
-        redo: bool = False,
-    ) -> StepReport:
-        """Do a step unless its outputs are there and made from the same inputs by the same settings.
-
-        Parameters
-        ----------
-        make
-            Writes the outputs; returns counts of what was kept, and what was rejected.
-        redo
-            Do it in any case, also over a file that was edited by hand.
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out, and finish what an interrupted one has left.
 
         Raises
         ------
         InputError
-            When an input is missing, or an output was edited by hand and what it was made from has changed.
+            If another process works on the folder.
+        """
+        with locked(self.folder):
+            finish_write(self.folder)
+            yield
+
+    @property
+    def store(self) -> Path:
+        """The file of answers and measurements."""
+        return self.folder / "store.sqlite"
+
+    def records(self, name: str) -> Path:
+        """Return the path of a kind of records."""
+        return self.folder / f"{name}.{self.records_format}"
+
+    def sheet(self, name: str) -> str:
+        """Return the file name of a sheet for a person: numbered on as long as one is filled in."""
+        numbered = (f"{name}{f'_{number}' if number > 1 else ''}.csv" for number in count(1))
+        return next(one for one in numbered if not changed_files(self.folder, [one]))
+
+    def step(
+        self,
+        name: str,
+        make: Make,
+        *,
+        inputs: Sequence[Path],
+        settings: Mapping[str, Any],
+        outputs: Sequence[str],
+        sheets: Sequence[str] = (),
+        redo: bool = False,
+        overwrite: bool = False,
+    ) -> StepReport:
+        """Make a step unless its outputs are there, made from the same inputs by the same settings.
+
+        Parameters
+        ----------
+        outputs
+            Names of the files that the step always writes.
+        sheets
+            Names of files that the step writes for a person to fill in. They are no part of what it made.
+        redo
+            Make it in any case.
+        overwrite
+            Make it again if its files were edited by hand, and replace them.
+
+        Raises
+        ------
+        InputError
+            If an input is missing, or a file would be replaced that a person has changed or put there.
         """
         for path in inputs:
             if not path.is_file():
@@ -100,55 +149,60 @@ class Workspace:
                     f"{path} does not exist; run the step that writes it first ('audiobert construct run')"
                 )
         fingerprint = _fingerprint(name, inputs, settings)
-        made = self._made(name)
-        before = read_json(made) if made.is_file() and all(path.is_file() for path in outputs) else None
-        if before is not None and not redo:
-            edited = [path.name for path in outputs if sha256_of(path) != before["outputs"].get(path.name)]
-            if before["fingerprint"] == fingerprint:
+        before = self._made(name)
+        earlier = list(before["outputs"]) if before else []
+        if before is not None and not redo and before["fingerprint"] == fingerprint:
+            edited = changed_files(self.folder, earlier)
+            if not (edited and overwrite) and all((self.folder / output).is_file() for output in outputs):
                 return StepReport(name, "edited" if edited else "unchanged", before["kept"], before["rejected"])
-            if edited:
-                raise InputError(
-                    f"{', '.join(edited)} in {self.folder} was edited by hand, and what it was made from has changed; "
-                    f"move it away, or give --redo to step '{name}' to make it again"
-                )
-        made.unlink(missing_ok=True)
-        kept, rejected = make()
-        write_records(self.rejected(name), rejected, Rejected)
-        reasons = dict(sorted(Counter(record.reason for record in rejected).items()))
-        write_json(
-            made,
-            {
+        own = [*earlier, *outputs, *sheets, f"rejected/{name}.jsonl", _ALL_REJECTED, f"made/{name}.json"]
+        if not overwrite:
+            check_unchanged(self.folder, own)  # before anything is asked
+        with own_files(self.folder, obsolete=earlier, overwrite=overwrite) as part:
+            kept, rejected = make(part)
+            names = sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file())
+            reasons = dict(sorted(Counter(record.reason for record in rejected).items()))
+            made = {
                 "step": name,
                 "fingerprint": fingerprint,
                 "inputs": {path.name: sha256_of(path) for path in inputs},
                 "settings": json.loads(_canonical(settings)),
-                "outputs": {path.name: sha256_of(path) for path in outputs},
+                "outputs": {one: sha256_of(part / one) for one in names if one not in sheets},
                 "kept": kept,
                 "rejected": reasons,
                 "versions": library_versions(),
-            },
-        )
-        self.join_rejected()
+            }
+            write_records(part / "rejected" / f"{name}.jsonl", rejected, Rejected)
+            self._join_rejected(part)
+            write_json(part / "made" / f"{name}.json", made)
         return StepReport(name, "made", kept, reasons)
 
-    def join_rejected(self) -> None:
-        """Write `rejected.jsonl`: what all steps have left out."""
-        order = ("collect", "categorize", "animal", "pitch", "wiki", "split")
-        parts = [self.rejected(step).read_text(encoding="utf-8") for step in order if self.rejected(step).is_file()]
-        write_text(self.folder / "rejected.jsonl", "".join(parts))
+    def _made(self, step: str) -> dict[str, Any] | None:
+        """Return the record of a step, or None if it has not been made."""
+        path = self.folder / "made" / f"{step}.json"
+        value = read_json(path) if path.is_file() else None
+        if value is not None and not (isinstance(value, dict) and {"fingerprint", "outputs"} <= set(value)):
+            raise ArtefactError(f"{path} is not the record of a step; move it away")
+        return value
+
+    def _join_rejected(self, part: Path) -> None:
+        """Write what all steps have left out, the new part of one step included."""
+        with (part / _ALL_REJECTED).open("wb") as file:
+            for step in self.order:
+                for folder in (part, self.folder):
+                    if (path := folder / "rejected" / f"{step}.jsonl").is_file():
+                        file.write(path.read_bytes())
+                        break
 
     def made_from(self, steps: Sequence[str]) -> dict[str, Any]:
-        """Settings and checksums of the steps that were done, for the card and the JSON beside the benchmark."""
-        found = {}
-        for step in steps:
-            if self._made(step).is_file():
-                value = read_json(self._made(step))
-                found[step] = {name: value[name] for name in ("inputs", "settings", "outputs", "kept", "rejected")}
-        return found
+        """Return settings and checksums of the steps that were made, for the JSON beside the benchmark."""
+        names = ("inputs", "settings", "outputs", "kept", "rejected")
+        return {step: {name: made[name] for name in names} for step in steps if (made := self._made(step))}
 
-    def read_rejected(self, step: str) -> list[Rejected]:
-        """What a step has left out."""
-        return read_records(self.rejected(step), Rejected)
+    def write_run(self, report: Mapping[str, Any]) -> None:
+        """Write the report of a run, under a name of its own."""
+        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        write_json(self.folder / "runs" / f"{moment}.json", report)
 
 
 def _canonical(value: Any) -> str:

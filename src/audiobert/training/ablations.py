@@ -126,11 +126,8 @@ def as_markdown(summaries: Sequence[dict[str, Any]]) -> str:
             cells.append(f"{100 * value['mean']:.1f}{half}" if value else "")
         for split in ("dev", "wiki"):
             found = summary.get(f"reference_minus_this.{split}")
-            cells.append(
-                f"{100 * found['mean']:+.1f} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}], p = {found['p_value']:.3g}"
-                if found
-                else ""
-            )
+            points = [f"{100 * found[key]:+.1f}" for key in ("mean", "low", "high")] if found else []
+            cells.append(f"{points[0]} [{points[1]}, {points[2]}], p = {found['p_value']:.3g}" if found else "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -24,7 +24,7 @@ from audiobert.model_folder import BANK_FOLDER, PartRecord, encoder_identity, wr
 from audiobert.modeling import AudioBertForMaskedLM
 from audiobert.parts import Parts, load_parts, new_audio_encoder, saved_half
 from audiobert.progress import stderr
-from audiobert.retrieve import Retriever
+from audiobert.retrieve import Calibration, Retriever
 from audiobert.training.audiobert_config import MODEL_FOLDER, AudioBertConfig
 from audiobert.training.batches import BatchMaker
 from audiobert.training.captions import Captions, ClipCaptions
@@ -33,15 +33,16 @@ from audiobert.training.epochs import Epochs
 from audiobert.training.grounding import Grounding
 from audiobert.training.live import Live, write_training_bank
 from audiobert.training.lookup import Lookup, OtherClips
-from audiobert.training.loop import ParameterGroup, Recipe, checkpoint_gradients, fit
+from audiobert.training.loop import Recipe, checkpoint_gradients, fit
 from audiobert.training.objective import AudioBertObjective
 from audiobert.training.processes import is_main_process, processes
 from audiobert.training.rows import Spelling, TrainRows
+from audiobert.training.step import ParameterGroup
 from audiobert.training.text_files import CAPTIONS, read_captions
 
 
 def set_hidden_dropout(language_model: nn.Module, hidden: float) -> None:
-    """Set the dropout of the hidden states, and none of the attention weights, which on a CPU costs a quarter of a step."""
+    """Set the dropout of the hidden states, and none of the attention weights, which is slow on a CPU."""
     for name, module in language_model.named_modules():
         if isinstance(module, nn.Dropout) and "lora_" not in name:
             module.p = 0.0 if name.endswith(".self.dropout") else hidden
@@ -117,6 +118,7 @@ def train_audiobert(
     clips = load_clips(data / "audio", makers, cache or out.parent / "cache")
     vectors = torch.from_numpy(tower_vectors(trained.encoder, clips, cache or out.parent / "cache"))
     training_bank = write_training_bank(out / "training-bank", parts, clips)
+    config = calibrated(config, parts)
     retriever = Retriever(parts.clap, [training_bank], config.model.retrieval)
     in_bank = np.array([config.evaluated_clips == "keep" or clip.split in ("", "train") for clip in clips.clips])
     kept_apart = withheld_clips(clips.labels) if config.withhold else np.zeros(len(clips), dtype=bool)
@@ -183,6 +185,15 @@ def train_audiobert(
         )
     stderr.print(f"audiobert: {figures}; wrote {out}")
     return record
+
+
+def calibrated(config: AudioBertConfig, parts: Parts) -> AudioBertConfig:
+    """Return the settings with the calibration that came with CLAP, where there is one."""
+    found = (parts.records["clap"].model_extra or {}).get("calibration")
+    if not found:
+        return config
+    retrieval = config.model.retrieval.model_copy(update={"calibration": Calibration.model_validate(found)})
+    return config.model_copy(update={"model": config.model.model_copy(update={"retrieval": retrieval})})
 
 
 @torch.no_grad()

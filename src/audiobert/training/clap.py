@@ -16,6 +16,7 @@ from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
 from audiobert.auditorybench.data import load_split, split_path
 from audiobert.auditorybench.kinds import withheld_clips
 from audiobert.backbone import load_backbone
+from audiobert.bank.names import plain_name
 from audiobert.clap import ClapProjections, mean_pooled
 from audiobert.encoders import AudioTowerConfig
 from audiobert.encoders.tower import normalise
@@ -267,7 +268,8 @@ def train_clap(
     spans = {split: spans_by_label(rows[split], set(labels)) for split in rows}
     captions = sorted({t.format(caption=c.name, label=c.label) for c in clips.clips for t in TEMPLATES})
     others = other_captions(data / "text", config.anchor_captions) if config.span_steps else []
-    texts = [*captions, *others, *(clip.name for clip in clips.clips)]
+    texts = [*captions, *others, *(plain_name(label) for label in labels if label)]
+    texts += [name for clip in clips.clips for name in (clip.name, plain_name(clip.name))]
     texts += [text for split in spans.values() for own in split.values() for text in own]
     sentence_vectors = sentence_vectors_of(encoder, backbone.tokenizer, texts)
     withheld, kept = withheld_clips(labels), clips.held_out

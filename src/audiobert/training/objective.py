@@ -23,8 +23,8 @@ class AudioBertObjective(nn.Module):
     """Summed cross entropy at the masks.
 
     The audio encoder's vectors of all clips are cached; each step encodes some of its batch's distinct clips anew, with
-    gradients, and takes the cached vectors of the rest, which are at most about an epoch old. `clips_per_step=0` encodes
-    every distinct clip of the batch.
+    gradients, and takes the cached vectors of the rest, which are at most about an epoch old. `clips_per_step=0`
+    encodes every distinct clip of the batch.
 
     Parameters
     ----------

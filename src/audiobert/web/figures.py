@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from audiobert.answers import FillMask
 from audiobert.artefacts import whole_file
-from audiobert.auditorybench.tables import TITLES, ResultTable
+from audiobert.auditorybench.tables import ResultTable
 from audiobert.errors import MissingExtraError
-from audiobert.web.findings import NO_AUDIO
+from audiobert.web.findings import STATES
 from audiobert.web.predictions import Calibration, Group
 
 if TYPE_CHECKING:
@@ -110,9 +110,9 @@ def table_figure(table: ResultTable) -> Figure:
             spread = (cell.deviation if cell else None) or 0.0
             low.append(max(0.0, value - interval[0]) if interval else spread)
             high.append(max(0.0, interval[1] - value) if interval else spread)
-            colours.append(WITHOUT_SOUND if row.name.endswith(NO_AUDIO) else _SECTION[row.section])
+            colours.append(WITHOUT_SOUND if row.name.endswith(tuple(STATES)) else _SECTION[row.section])
         _bars(axes, names, values, colours, errors=[low, high])
-        axes.set_title(f"{TITLES.get(column[0], column[0])}, {column[1]}", fontsize=9)
+        axes.set_title(f"{table.titles.get(column[0], column[0])}, {column[1]}", fontsize=9)
         axes.set_xlim(0, min(100, 1.12 * max([*values, 1.0])))
     for unused in range(columns, across * down):
         grid[unused // across][unused % across].set_visible(False)

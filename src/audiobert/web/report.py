@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from audiobert.artefacts import provenance, write_text
 from audiobert.auditorybench import paper
+from audiobert.auditorybench.models import UNHEARD
 from audiobert.auditorybench.table_writers import as_text
 from audiobert.auditorybench.tables import (
-    TITLES,
     accuracy_table,
     detector_table,
     is_control,
     pairwise,
     read_results,
+    task_titles,
 )
 from audiobert.bank import AudioBank
 from audiobert.errors import AudioBertError, InputError
 from audiobert.web import figures as draw
-from audiobert.web.findings import NO_AUDIO, audio_adds, commands, headline, made_of
+from audiobert.web.findings import STATES, commands, headline, hearing_adds, made_of
 from audiobert.web.predictions import (
     Key,
     Line,
@@ -122,10 +123,10 @@ def make_report(sources: Sources) -> Report:
         "source": paper.SOURCE,
         "accuracy": as_text(table) if table else None,
         "detection": as_text(detection) if detection else None,
-        "added": audio_adds(scored),
+        "added": hearing_adds(scored),
         "tests": pairwise(scored),
-        "titles": TITLES,
-        "headline": headline(table, focus, audio_adds(scored)) if table else [],
+        "titles": task_titles(scored),
+        "headline": headline(table, focus, hearing_adds(scored)) if table else [],
         "commands": commands(scored, detectors),
         "models": [made_of(one) for one in reports],
         "audit": _audit(sources.data, report),
@@ -160,7 +161,7 @@ def write_report(sources: Sources, out: Path, *, figures: Path | None = None) ->
 
 def _focus(reports: Sequence[Mapping[str, Any]]) -> str | None:
     """The model to look at closely: the first AudioBERT as it is, else the first that is no control."""
-    heard = [r for r in reports if r.get("kind") == "audiobert" and not str(r["model"]).endswith(NO_AUDIO)]
+    heard = [r for r in reports if r.get("kind") == "audiobert" and not str(r["model"]).endswith(tuple(STATES))]
     models = heard or [r for r in reports if not is_control(dict(r))] or list(reports)
     return str(models[0]["model"]) if models else None
 
@@ -169,11 +170,11 @@ def _load(name: str | None, bank: Path | None, report: Report) -> AudioBert | No
     """The model for Figure 1 and retrieval, when it is an AudioBERT that is here."""
     if name is None:
         return None
-    from audiobert.auditorybench.models import split_variant
+    from audiobert.auditorybench.models import split_state
     from audiobert.pipeline import AudioBert
 
-    base, variant = split_variant(name)
-    if variant.get("audio") is False:
+    base, state = split_state(name)
+    if state.get("sound"):
         return None
     try:
         return AudioBert.from_pretrained(base, bank=bank)
@@ -205,13 +206,13 @@ def _look_closely(
             "calibration, confusions and examples."
         )
         return
-    silent = {key_of(line): line for line in of_model(lines, f"{focus}{NO_AUDIO}")}
+    silent = {key_of(line): line for line in of_model(lines, f"{focus}{UNHEARD}")}
     parts: dict[tuple[str, str], list[Line]] = {}
     for line in own:
         parts.setdefault((line["task"], line["split"]), []).append(line)
     pitch_of = _pitches_of_clips(own, bank)
     for (task, split), some in parts.items():
-        name = f"{TITLES.get(task, task)}, {split}"
+        name = f"{report.values['titles'].get(task, task)}, {split}"
         images = {"answers": f"by_answer_{task}_{split}", "pitch": f"by_pitch_{task}_{split}"}
         report.values["image_of"][name] = images
         report.values["confusions"][name] = confusions(some)

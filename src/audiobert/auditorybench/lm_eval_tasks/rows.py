@@ -1,4 +1,4 @@
-"""Rows of AuditoryBench for lm-evaluation-harness, from the folder that AUDITORYBENCH_DIR names.
+"""Load rows of AuditoryBench for lm-evaluation-harness, from the folder that AUDITORYBENCH_DIR names.
 
 The rows, prompts and options are those of `audiobert evaluate`, so that both give the same answers row by row.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 
-def load(task: str = "pitch", protocol: str = "candidates", limit: int | None = None, **_: Any) -> dict[str, Any]:
-    """The splits of a task that the folder has, as data sets with `query`, `choices`, `gold`, `answer` and `row`."""
+def load(task: str, protocol: str, limit: int | None = None, **_: Any) -> dict[str, Any]:
+    """Return the splits of a task that the folder has, with `query`, `choices`, `gold`, `answer` and `row`."""
     from datasets import Dataset
 
     from audiobert.auditorybench.data import available_splits
@@ -43,7 +43,7 @@ def load(task: str = "pitch", protocol: str = "candidates", limit: int | None = 
 
 
 def said_the_answer(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """Accuracy of a completion, by the same normalisation as `audiobert evaluate`."""
-    from audiobert.auditorybench.questions import normalise
+    """Return the accuracy of a completion, by the same normalisation as `audiobert evaluate`."""
+    from audiobert.auditorybench.questions import normalise_reply
 
-    return {"acc": float(normalise(results[0]) == normalise(doc["answer"]))}
+    return {"acc": float(normalise_reply(results[0]) == normalise_reply(doc["answer"]))}

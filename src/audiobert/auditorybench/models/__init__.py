@@ -1,7 +1,6 @@
-"""From what a user calls a model to the adapter that answers questions.
+"""Load the model that a name stands for, as an adapter that answers questions.
 
-The adapters: AudioBERT, any masked or causal language model of transformers, a chat server, and the controls. Each has
-a `name`, a `kind`, `artefacts` (what it is: ids, checksums, settings) and `answer(questions, protocol)`.
+The adapters: AudioBERT, any masked or causal language model of transformers, a chat server, and the controls.
 """
 
 from __future__ import annotations
@@ -11,33 +10,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from audiobert.artefacts import read_json
 from audiobert.auditorybench.data import Row
-from audiobert.auditorybench.protocol import Prediction, ProtocolName
+from audiobert.auditorybench.interfaces import Prediction, ProtocolName
 from audiobert.auditorybench.questions import Question
-from audiobert.errors import InputError
+from audiobert.errors import ArtefactError, InputError, RemoteError
 
-AUDIOBERT_PRESETS = ("mini", "paper-base", "paper-large")
-# What may stand behind a model's name, after a colon.
-_VARIANTS: dict[str, dict[str, Any]] = {"no-audio": {"audio": False}, "gold-spans": {"spans": "gold"}}
+# States of an AudioBERT, which follow its name after a colon; docs/benchmark.md describes them.
+UNHEARD, OFF, GOLD_SPANS = ":unheard", ":off", ":gold-spans"
+_STATES: dict[str, dict[str, Any]] = {
+    UNHEARD: {"sound": "unheard"},
+    OFF: {"sound": "off"},
+    GOLD_SPANS: {"spans": "gold"},
+}
+_WANTED = "give mini, a preset, a folder, a hub id, or a control such as control:majority"
 
 
 class Adapter(Protocol):
-    """What the evaluation loop knows of a model."""
+    """Interface of a model in the evaluation loop.
+
+    Attributes
+    ----------
+    kind
+        `audiobert`, `masked`, `causal`, `chat` or `control`.
+    artefacts
+        Ids, checksums and settings of the model.
+    """
 
     name: str
     kind: str
     artefacts: dict[str, Any]
 
     def answer(self, questions: Sequence[Question], protocol: ProtocolName) -> Iterator[tuple[int, Prediction]]:
-        """Answer all questions; yields (position in `questions`, prediction) in any order."""
+        """Answer all questions; yield (position in `questions`, prediction) in any order."""
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What holds for all models of a run.
+    """Hold the options that all models of a run share.
 
-    `kind` (`masked`, `causal`, `audiobert`) overrides what a model's config says. With `base_url` the names are those
-    of models behind that server.
+    `kind` (`masked`, `causal`, `audiobert`) overrides the model's config. With `base_url` the names are those of models
+    on that server.
     """
 
     kind: str | None = None
@@ -48,33 +61,36 @@ class ModelOptions:
     chat: Mapping[str, Any] | None = None
 
 
-def split_variant(name: str) -> tuple[str, dict[str, Any]]:
-    """Parts `mini:no-audio` into the model and what is said of it.
+def split_state(name: str) -> tuple[str, dict[str, Any]]:
+    """Separate `mini:unheard` into the model's name and its state, as arguments of the AudioBERT adapter.
 
-    >>> split_variant("mini:no-audio")
-    ('mini', {'audio': False})
+    >>> split_state("mini:unheard")
+    ('mini', {'sound': 'unheard'})
+    >>> split_state("mini")
+    ('mini', {})
     """
-    base, separator, variant = name.rpartition(":")
-    if separator and variant in _VARIANTS:
-        return base, dict(_VARIANTS[variant])
+    for suffix, state in _STATES.items():
+        if name.endswith(suffix):
+            base, others = split_state(name.removesuffix(suffix))
+            return base, {**others, **state}
     return name, {}
 
 
-def load_model(name: str, train: Mapping[str, Sequence[Row]], options: ModelOptions | None = None) -> Adapter:
-    """Load what `name` says.
+def load_adapter(name: str, train: Mapping[str, Sequence[Row]], options: ModelOptions | None = None) -> Adapter:
+    """Load a model by name.
 
     Parameters
     ----------
     name
-        `mini` or a preset, a folder, a hub id, `control:majority`, `control:bag-of-words`; an AudioBERT's name may end
-        in `:no-audio` or `:gold-spans`.
+        `mini` or a preset, a folder, a hub id, or a control. An AudioBERT's name may end in `:unheard`, `:off` or
+        `:gold-spans`.
     train
         Train rows by task, for the controls.
 
     Raises
     ------
-    InputError
-        When there is no such model, or its kind cannot be told.
+    InputError, ArtefactError, RemoteError
+        If there is no such model, or its kind is unknown.
     """
     options = options or ModelOptions()
     if name.startswith("control:"):
@@ -85,44 +101,56 @@ def load_model(name: str, train: Mapping[str, Sequence[Row]], options: ModelOpti
         from audiobert.auditorybench.models.chat import ChatModel, ChatOptions
 
         return ChatModel(name, ChatOptions(base_url=options.base_url, **dict(options.chat or {})))
-    base, variant = split_variant(name)
+    base, state = split_state(name)
     kind = options.kind or kind_of_model(base)
     sizes: dict[str, Any] = {"batch_size": options.batch_size} if options.batch_size else {}
     if kind == "audiobert":
         from audiobert.auditorybench.models.audiobert import AudioBertModel
 
         return AudioBertModel.from_pretrained(
-            base, label=name, bank=options.bank, device=options.device, **variant, **sizes
+            base, label=name, bank=options.bank, device=options.device, **state, **sizes
         )
-    if variant:
-        raise InputError(f"'{name}': no-audio and gold-spans are for an AudioBERT, '{base}' is a {kind} language model")
+    if state:
+        raise InputError(f"'{name}': {', '.join(_STATES)} are for an AudioBERT, '{base}' is a {kind} language model")
     if kind == "masked":
         from audiobert.auditorybench.models.masked import MaskedLanguageModel
 
         return MaskedLanguageModel.from_pretrained(base, device=options.device, **sizes)
-    from audiobert.auditorybench.models.causal import CausalLanguageModel
+    if kind == "causal":
+        from audiobert.auditorybench.models.causal import CausalLanguageModel
 
-    return CausalLanguageModel.from_pretrained(base, device=options.device, **sizes)
+        return CausalLanguageModel.from_pretrained(base, device=options.device, **sizes)
+    raise InputError(f"no kind '{kind}': there are masked, causal, audiobert")
 
 
 def kind_of_model(name: str) -> str:
-    """`audiobert`, `masked` or `causal`, by the folder or the model's config.
+    """Return `audiobert`, `masked` or `causal`, by the model's config.
 
     Raises
     ------
-    InputError
-        When there is no such model, or its kind cannot be told.
+    InputError, ArtefactError, RemoteError
+        If there is no such model, or its kind is unknown.
     """
-    from audiobert.auditorybench.models.loading import is_audiobert_folder, kind_of, read_config
+    from audiobert.backbone import PRESETS, find_model, language_model_kind
 
-    if name in AUDIOBERT_PRESETS:
+    if name == "mini" or name in PRESETS:
         return "audiobert"
-    folder = Path(name)
-    if folder.is_dir() and is_audiobert_folder(folder):
-        return "audiobert"
-    kind = kind_of(read_config(name))
+    try:
+        folder, _, _ = find_model(name, files=("config.json",))
+        if _is_audiobert(folder):
+            return "audiobert"
+        kind = language_model_kind(folder, name)
+    except (ArtefactError, RemoteError) as error:
+        raise type(error)(f"no model '{name}': {error}; {_WANTED}") from None
     if kind is None:
         raise InputError(
             f"'{name}' is neither a masked nor a causal language model by its config: say which with --kind"
         )
     return kind
+
+
+def _is_audiobert(folder: Path) -> bool:
+    """Return whether a folder holds an AudioBERT, which its config.json says, and not a plain language model."""
+    config = folder / "config.json"
+    content = read_json(config) if config.is_file() else None
+    return isinstance(content, dict) and content.get("format") == "audiobert"

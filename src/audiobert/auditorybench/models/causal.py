@@ -1,25 +1,27 @@
-"""Any causal language model of transformers (Gemma 2, Llama 3.1, Qwen, ...), by log-likelihood and completion."""
+"""Score causal language models of transformers (Gemma 2, Llama 3.1, Qwen, ...) by log-likelihood and completion."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from audiobert.auditorybench.models.loading import load_pretrained, pick_device
-from audiobert.auditorybench.protocol import Prediction, ProtocolName, score_continuations
+from audiobert.auditorybench.interfaces import Prediction, ProtocolName
+from audiobert.auditorybench.protocol import score_continuations
 from audiobert.auditorybench.questions import Question
+from audiobert.backbone import load_language_model, pick_device
 from audiobert.errors import ArtefactError, InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BATCH_SIZE = 32
-# Enough for the longest animal name that the benchmark has; the completion ends with its line anyhow.
+# Enough for the longest answer of the benchmark; a completion is cut at the end of its line.
 MAX_NEW_TOKENS = 12
 
 
 class CausalLanguageModel:
-    """An adapter for a causal language model from a folder or a hub id.
+    """Adapt a causal language model from a folder or a hub id.
 
     Continuations are tokenised together with their prompt and cut where the prompt alone would end, as
     lm-evaluation-harness does, so that both give the same numbers.
@@ -48,14 +50,16 @@ class CausalLanguageModel:
     def from_pretrained(
         cls, name: str, *, device: str | None = None, batch_size: int = BATCH_SIZE
     ) -> CausalLanguageModel:
-        model, tokenizer, artefacts = load_pretrained(name, "causal", pick_device(device))
-        return cls(model, tokenizer, name, batch_size=batch_size, artefacts=artefacts)
+        """Load the model; see `audiobert.backbone.load_language_model`."""
+        loaded = load_language_model(name, "causal", device=pick_device(device))
+        return cls(loaded.model, loaded.tokenizer, name, batch_size=batch_size, artefacts=loaded.describe())
 
     def answer(self, questions: Sequence[Question], protocol: ProtocolName) -> Iterator[tuple[int, Prediction]]:
+        """Answer all questions; yield (position, prediction) in any order."""
         yield from score_continuations(self, questions, protocol)
 
     def _encode_pair(self, prompt: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Ids of prompt and continuation; trailing spaces of the prompt go to the continuation."""
+        """Return the ids of prompt and continuation; trailing spaces of the prompt go to the continuation."""
         kept = prompt.rstrip()
         continuation = prompt[len(kept) :] + continuation
         whole = self.tokenizer.encode(kept + continuation)
@@ -69,7 +73,7 @@ class CausalLanguageModel:
         return tuple(context), tuple(whole[len(context) :])
 
     def log_likelihoods(self, prompts: Sequence[str], continuations: Sequence[Sequence[str]]) -> list[list[float]]:
-        """Log-likelihoods in nats.
+        """Return log-likelihoods in nats.
 
         To score a continuation, all its tokens but the last go through the model. Continuations that share these (all
         of one token, for instance) share the pass, and one that is a beginning of another shares the longer one's.
@@ -96,15 +100,13 @@ class CausalLanguageModel:
 
     @staticmethod
     def _carrier(longest: Sequence[tuple[int, ...]], prefix: tuple[int, ...]) -> tuple[int, ...]:
-        """The sequence among the sorted `longest` that begins with `prefix`."""
-        from bisect import bisect_left
-
+        """Return the sequence among the sorted `longest` that begins with `prefix`."""
         return longest[bisect_left(longest, prefix)]
 
     def _token_log_probs(
         self, wanted: dict[tuple[int, ...], list[tuple[int, int]]]
     ) -> Iterator[tuple[tuple[int, ...], list[float]]]:
-        """For each sequence the log-probabilities of (position, next token) pairs; batches sorted by length."""
+        """Yield, per sequence, the log-probabilities of (position, next token) pairs; batches are sorted by length."""
         import torch
 
         order = sorted(wanted, key=len, reverse=True)
@@ -128,7 +130,7 @@ class CausalLanguageModel:
                     yield sequence, values.tolist()
 
     def complete(self, prompts: Sequence[str]) -> list[str]:
-        """Greedy completions of at most MAX_NEW_TOKENS tokens, cut at the line's end."""
+        """Return greedy completions of at most MAX_NEW_TOKENS tokens, cut at the end of the line."""
         import torch
 
         encoded = [self.tokenizer.encode(prompt) for prompt in prompts]

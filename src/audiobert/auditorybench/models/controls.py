@@ -3,36 +3,49 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from audiobert.auditorybench.data import Row
-from audiobert.auditorybench.protocol import Prediction, ProtocolName, ranked_prediction
+from audiobert.auditorybench.interfaces import Prediction, ProtocolName, ranked_prediction
 from audiobert.auditorybench.questions import Question
 from audiobert.errors import InputError, MissingExtraError
 
-CONTROLS = ("control:majority", "control:bag-of-words")
-# The inverse strength of the regression's L2 penalty; scikit-learn's default, not selected.
-C = 1.0
+# A score per answer of train (case folded), for each question.
+Scorer = Callable[[Sequence[Question]], list[dict[str, float]]]
 WORD_NGRAMS = (1, 2)
 CHARACTER_NGRAMS = (2, 5)
 
 
 class Control:
-    """What the two controls share: they are fitted on train rows, task by task, and rank the answers they have seen."""
+    """Base of the controls: fitted on train rows, task by task; a control ranks the answers of train.
+
+    Parameters
+    ----------
+    told
+        Rank only answers with as many wordpieces as the right one, by the tokenizer of mini. Protocol `paper` tells a
+        masked language model this number, by the number of masks.
+    """
 
     kind = "control"
 
-    def __init__(self, name: str, train: Mapping[str, Sequence[Row]]) -> None:
+    def __init__(self, name: str, train: Mapping[str, Sequence[Row]], *, told: bool = False) -> None:
         self.name = name
         self.train = train
-        self.artefacts: dict[str, Any] = {"name": name, "train_rows": {task: len(rows) for task, rows in train.items()}}
+        self.told = told
+        self._scorers: dict[str, Scorer] = {}
+        self.artefacts: dict[str, Any] = {
+            "name": name,
+            "told_wordpieces": told,
+            "train_rows": {task: len(rows) for task, rows in train.items()},
+        }
 
     def answer(self, questions: Sequence[Question], protocol: ProtocolName) -> Iterator[tuple[int, Prediction]]:
-        del protocol  # a control ranks the train split's answers whatever the protocol
+        """Answer all questions; yield (position, prediction) task by task."""
         for task in dict.fromkeys(question.task for question in questions):
             if not self.train.get(task):
                 raise InputError(
@@ -40,97 +53,133 @@ class Control:
                     "leave the control out, or run 'audiobert data download'"
                 )
             chosen = [index for index, question in enumerate(questions) if question.task == task]
-            scores = self.scores(task, [questions[index] for index in chosen])
+            scores = self._scorer(task, questions[chosen[0]].kind)([questions[index] for index in chosen])
             for index, row in zip(chosen, scores, strict=True):
-                yield index, self._prediction(questions[index], row)
+                yield index, self._prediction(questions[index], row, told=self.told and protocol == "paper")
 
-    def scores(self, task: str, questions: Sequence[Question]) -> list[dict[str, float]]:
-        """For each question a score for each (case-folded) answer of train."""
+    def fit(self, rows: Sequence[Row], kind: str) -> Scorer:
+        """Fit the control to the train rows of a task, whose kind is that of `Task`."""
         raise NotImplementedError
 
-    @staticmethod
-    def _prediction(question: Question, scores: dict[str, float]) -> Prediction:
-        if question.candidates is None:
+    def _scorer(self, task: str, kind: str) -> Scorer:
+        if task not in self._scorers:
+            self._scorers[task] = self.fit(self.train[task], kind)
+        return self._scorers[task]
+
+    def _prediction(self, question: Question, scores: dict[str, float], *, told: bool) -> Prediction:
+        words = question.candidates
+        if words is None:
             words = tuple(scores)
-            return ranked_prediction(replace(question, candidates=words), [scores[word] for word in words])
+            if told:
+                count = self._pieces(question, question.answer.lower())
+                # Where train has no answer of this length, nothing is ruled out; the answer is none of train's anyhow.
+                words = tuple(word for word in words if self._pieces(question, word) == count) or words
         lowest = float("-inf")
-        return ranked_prediction(question, [scores.get(word.casefold(), lowest) for word in question.candidates])
+        ranked = [scores.get(word.casefold(), lowest) for word in words]
+        return ranked_prediction(replace(question, candidates=words), ranked)
+
+    def _pieces(self, question: Question, word: str) -> int | None:
+        try:
+            return len(self._vocabulary.pieces(question, word))
+        except InputError:  # a word that the tokenizer cannot spell
+            return None
+
+    @cached_property
+    def _vocabulary(self) -> Any:
+        from audiobert.auditorybench.models.masked import Vocabulary
+        from audiobert.backbone import TOKENIZER_FILES, find_model, load_tokenizer
+
+        return Vocabulary(load_tokenizer(find_model("mini", files=TOKENIZER_FILES)[0], "mini"), "mini")
 
 
 class Majority(Control):
-    """Always the most frequent answer of train ("bird", "higher"); of equally frequent ones the alphabet's first."""
+    """Predict the most frequent answer of train; of equally frequent ones the first in the alphabet."""
 
-    def scores(self, task: str, questions: Sequence[Question]) -> list[dict[str, float]]:
-        counts = Counter(row.answer.casefold() for row in self.train[task])
+    def fit(self, rows: Sequence[Row], kind: str) -> Scorer:
+        """Count the answers."""
+        del kind
+        counts = Counter(row.answer.casefold() for row in rows)
         shares = {word: counts[word] / counts.total() for word in sorted(counts)}
-        return [shares] * len(questions)
+        return lambda questions: [shares] * len(questions)
 
 
 class BagOfWords(Control):
-    """TF-IDF of words 1-2 and characters 2-5 (within words), and logistic regression with C = 1.
+    """Predict by `fit_ngrams` with scikit-learn's default strength of the L2 penalty, C = 1; nothing was selected."""
+
+    def fit(self, rows: Sequence[Row], kind: str) -> Scorer:
+        """Fit the logistic regression."""
+        return fit_ngrams(rows, kind, strength=1.0)
+
+
+def answers_of(rows: Sequence[Row]) -> list[str]:
+    """Return the case-folded answers of rows.
+
+    Raises
+    ------
+    InputError
+        If all are the same, from which nothing can be learnt.
+    """
+    answers = [row.answer.casefold() for row in rows]
+    if len(set(answers)) < 2:
+        raise InputError(f"the control needs two different answers in train, there is only '{answers[0]}'")
+    return answers
+
+
+def fit_ngrams(rows: Sequence[Row], kind: str, *, strength: float, together: bool = False) -> Scorer:
+    """Fit logistic regression to TF-IDF of words 1-2 and characters 2-5 (within words).
 
     A missing word is predicted from the sentence. A comparison is predicted from the difference of the two spans'
-    features, with an intercept: the span of a row, as the row writes it.
+    features, with an intercept; spans are those of the row, as it writes them.
+
+    Parameters
+    ----------
+    strength
+        C of scikit-learn, the inverse strength of the L2 penalty.
+    together
+        Give words and characters together unit norm, instead of each apart.
+
+    Raises
+    ------
+    MissingExtraError
+        If scikit-learn is not installed.
     """
+    try:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline, make_union
+        from sklearn.preprocessing import Normalizer
+    except ImportError:
+        raise MissingExtraError("scikit-learn", "eval") from None
+    norm = None if together else "l2"
+    words = TfidfVectorizer(ngram_range=WORD_NGRAMS, norm=norm)
+    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=CHARACTER_NGRAMS, norm=norm)
+    features = make_pipeline(make_union(words, characters), Normalizer() if together else "passthrough")
 
-    def __init__(self, name: str, train: Mapping[str, Sequence[Row]]) -> None:
-        super().__init__(name, train)
-        self._fitted: dict[str, _Fitted] = {}
-
-    def scores(self, task: str, questions: Sequence[Question]) -> list[dict[str, float]]:
-        kind = questions[0].kind
-        if task not in self._fitted:
-            self._fitted[task] = self._fit(self.train[task], kind)
-        fitted = self._fitted[task]
+    def inputs_of(asked: Sequence[Row] | Sequence[Question]) -> Any:
         if kind == "comparison":
-            inputs = self._difference(fitted.features, [question.spans for question in questions])
-        else:
-            inputs = fitted.features.transform([question.text for question in questions])
-        log_probs = fitted.regression.predict_log_proba((inputs @ fitted.merge).astype(np.float32))
-        return [dict(zip(fitted.regression.classes_.tolist(), row.tolist(), strict=True)) for row in log_probs]
+            first, second = ([one.spans[index] for one in asked] for index in (0, 1))
+            return features.transform(first) - features.transform(second)
+        return features.transform([one.text for one in asked])
 
-    @staticmethod
-    def _difference(features: Any, spans: Sequence[Sequence[str]]) -> Any:
-        return features.transform([pair[0] for pair in spans]) - features.transform([pair[1] for pair in spans])
+    answers = answers_of(rows)
+    features.fit([text for row in rows for text in (row.spans if kind == "comparison" else (row.text,))])
+    inputs = inputs_of(rows)
+    merge = merge_proportional_columns(inputs)
+    regression = LogisticRegression(C=strength, max_iter=1000).fit((inputs @ merge).astype(np.float32), answers)
 
-    def _fit(self, rows: Sequence[Row], kind: str) -> _Fitted:
-        try:
-            from sklearn.feature_extraction.text import TfidfVectorizer
-            from sklearn.linear_model import LogisticRegression
-            from sklearn.pipeline import make_union
-        except ImportError:
-            raise MissingExtraError("scikit-learn", "eval") from None
-        features = make_union(
-            TfidfVectorizer(ngram_range=WORD_NGRAMS),
-            TfidfVectorizer(analyzer="char_wb", ngram_range=CHARACTER_NGRAMS),
-        )
-        answers = [row.answer.casefold() for row in rows]
-        if len(set(answers)) < 2:
-            raise InputError(f"'{self.name}' needs two different answers in train, there is only '{answers[0]}'")
-        if kind == "comparison":
-            spans = [row.spans for row in rows]
-            features.fit([span for pair in spans for span in pair])
-            inputs = self._difference(features, spans)
-        else:
-            inputs = features.fit_transform([row.text for row in rows])
-        merge = merge_proportional_columns(inputs)
-        regression = LogisticRegression(C=C, max_iter=1000).fit((inputs @ merge).astype(np.float32), answers)
-        return _Fitted(features, merge, regression)
+    def score(questions: Sequence[Question]) -> list[dict[str, float]]:
+        log_probs = regression.predict_log_proba((inputs_of(questions) @ merge).astype(np.float32))
+        return [dict(zip(regression.classes_.tolist(), row, strict=True)) for row in log_probs.tolist()]
 
-
-@dataclass(frozen=True)
-class _Fitted:
-    features: Any
-    merge: Any
-    regression: Any
+    return score
 
 
 def merge_proportional_columns(inputs: Any) -> Any:
-    """A matrix (columns, fewer columns) that makes one column of those that are multiples of each other.
+    """Return a matrix (columns, fewer columns) that merges columns which are multiples of each other.
 
-    The character n-grams of a rare word always come together. A regression with an L2 penalty on the merged column,
-    whose length is that of all together, is the same regression (the penalty does not change under a rotation), with a
-    third of the weights: 25 thousand columns by 550 animals would take minutes.
+    The character n-grams of a rare word always occur together. A regression with an L2 penalty on the merged column,
+    whose length is that of all together, is the same regression (the penalty is invariant under rotation) with a third
+    of the weights: 25 thousand columns by 550 answers would take minutes.
     """
     from scipy import sparse
 
@@ -156,15 +205,21 @@ def merge_proportional_columns(inputs: Any) -> Any:
 
 
 def make_control(name: str, train: Mapping[str, Sequence[Row]]) -> Control:
-    """A control by name.
+    """Make a control by name.
 
     Raises
     ------
     InputError
-        When there is no such control.
+        If there is no such control.
     """
-    if name == "control:majority":
-        return Majority(name, train)
-    if name == "control:bag-of-words":
-        return BagOfWords(name, train)
-    raise InputError(f"no control '{name}': there are {' and '.join(CONTROLS)}")
+    from audiobert.auditorybench.models.text_scorers import TextScorers
+
+    controls: dict[str, Callable[[], Control]] = {
+        "control:majority": lambda: Majority(name, train),
+        "control:bag-of-words": lambda: BagOfWords(name, train),
+        "control:bag-of-words-told": lambda: BagOfWords(name, train, told=True),
+        "control:text-scorers": lambda: TextScorers(name, train, told=True),
+    }
+    if name not in controls:
+        raise InputError(f"no control '{name}': there are {', '.join(controls)}")
+    return controls[name]()

@@ -1,4 +1,4 @@
-"""Any masked language model of transformers (BERT, RoBERTa, ModernBERT, DeBERTa), with its own mask and pieces."""
+"""Score masked language models of transformers (BERT, RoBERTa, ModernBERT, DeBERTa) with their own masks and pieces."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from audiobert.auditorybench.models.loading import load_pretrained, pick_device
-from audiobert.auditorybench.protocol import Evidence, MaskBatch, MaskQuery, Prediction, ProtocolName, score_masked
+from audiobert.auditorybench.interfaces import Evidence, MaskBatch, MaskQuery, Prediction, ProtocolName
+from audiobert.auditorybench.protocol import score_masked
 from audiobert.auditorybench.questions import Question
+from audiobert.backbone import load_language_model, pick_device
 from audiobert.errors import ArtefactError, InputError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _PLACEHOLDER = "it"
 
 
 class Vocabulary:
-    """What the wordpieces of a tokenizer are: pieces of a word in its place, case variants, text."""
+    """Look up wordpieces: those of a word in its place, their case variants, their text."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         if tokenizer.mask_token_id is None:
@@ -33,12 +34,12 @@ class Vocabulary:
         self._texts: list[str] = []
 
     def pieces(self, question: Question, word: str) -> tuple[int, ...]:
-        """Wordpieces of `word` at the mask: with a leading space where the sentence has one (RoBERTa, DeBERTa).
+        """Return the wordpieces of `word` at the mask, with a leading space where the sentence has one.
 
         Raises
         ------
         InputError
-            When the tokenizer has no piece for a part of the word; names the file and row.
+            If the tokenizer has no piece for a part of the word; names the file and row.
         """
         try:
             return self.pieces_between(question.before[-1:], word, question.after[:1])
@@ -65,6 +66,7 @@ class Vocabulary:
         return tuple(ids[start:end])
 
     def variants(self, piece: int) -> tuple[int, ...]:
+        """Return the piece and those that differ from it only in case."""
         if self._classes is None:
             self._texts = [
                 str(token) for token in self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
@@ -75,11 +77,12 @@ class Vocabulary:
         return tuple(self._classes[self._texts[piece].casefold()]) if piece < len(self._texts) else (piece,)
 
     def decode(self, pieces: Sequence[int]) -> str:
+        """Return the text of wordpieces, without surrounding space."""
         return str(self.tokenizer.decode(list(pieces), skip_special_tokens=True)).strip()
 
 
 def _locate(tokenizer: PreTrainedTokenizerBase, before: str, word: str, after: str) -> tuple[list[int], int, int]:
-    """Token ids of the whole, and the range [start, end) of those that spell `word`."""
+    """Return the token ids of the whole text, and the range [start, end) of those that spell `word`."""
     encoding = tokenizer(before + word + after, return_offsets_mapping=True, return_special_tokens_mask=True)
     low, high = len(before), len(before) + len(word)
     inside = [
@@ -108,16 +111,16 @@ def _locate(tokenizer: PreTrainedTokenizerBase, before: str, word: str, after: s
 
 
 class MaskedLanguageModel:
-    """An adapter for a masked language model from a folder or a hub id.
+    """Adapt a masked language model from a folder or a hub id.
 
     Parameters
     ----------
     name
-        What it is called in tables and messages.
+        Name in tables and messages.
     batch_size
-        Sentences in a forward pass.
+        Sentences per forward pass.
     artefacts
-        What it is: name, revision, checksums.
+        Name, revision, checksums.
     """
 
     kind = "masked"
@@ -151,14 +154,16 @@ class MaskedLanguageModel:
     def from_pretrained(
         cls, name: str, *, device: str | None = None, batch_size: int = BATCH_SIZE
     ) -> MaskedLanguageModel:
-        model, tokenizer, artefacts = load_pretrained(name, "masked", pick_device(device))
-        return cls(model, tokenizer, name, batch_size=batch_size, artefacts=artefacts)
+        """Load the model; see `audiobert.backbone.load_language_model`."""
+        loaded = load_language_model(name, "masked", device=pick_device(device))
+        return cls(loaded.model, loaded.tokenizer, name, batch_size=batch_size, artefacts=loaded.describe())
 
     def answer(self, questions: Sequence[Question], protocol: ProtocolName) -> Iterator[tuple[int, Prediction]]:
+        """Answer all questions; yield (position, prediction) in any order."""
         yield from score_masked(self, questions, protocol)
 
     def _prepare(self, questions: Sequence[Question]) -> None:
-        """Tokenise the sentences around their masks, once a sentence."""
+        """Tokenise each sentence around its mask, once."""
         for question in questions:
             if question.text not in self._contexts:
                 ids, start, end = _locate(self.tokenizer, question.before, _PLACEHOLDER, question.after)
@@ -174,7 +179,7 @@ class MaskedLanguageModel:
         return ids
 
     def mask_logits(self, queries: Sequence[MaskQuery]) -> Iterator[MaskBatch]:
-        """Logits at the masks, in batches sorted by length (longest first, so that memory runs out early or never)."""
+        """Yield logits at the masks, in batches sorted by length, longest first: memory runs out early or never."""
         import torch
 
         self._prepare([query.question for query in queries])

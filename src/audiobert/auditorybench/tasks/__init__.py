@@ -1,13 +1,18 @@
-"""Tasks are data: a YAML file here (or any that a user gives) says where a task's rows lie and how they are asked."""
+"""Tasks are data: a YAML file here, or one that a user gives, says where a task's rows are and how they are asked.
+
+A file may `include` another one beside it; its own top-level keys replace the included ones. Training reads the same
+files: the splits, the columns, and the words of a comparison are written nowhere else.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from audiobert.errors import InputError
 
@@ -15,35 +20,39 @@ SPLITS = ("train", "dev", "test", "wiki")
 
 
 class Columns(BaseModel):
-    """Which column holds what; a list gives spellings, the first that the header has is taken."""
+    """Name the columns of a task's files; of several spellings, the first that the header has is read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     text: list[str]
     answer: list[str]
     spans: list[list[str]] = Field(default_factory=list)
+    # Options of a multiple-choice row, a column each, or all in one column as a JSON or Python list.
     choices: list[list[str]] = Field(default_factory=list)
-    # One column with all options as a JSON or Python list, as an alternative to `choices`.
     choice_list: list[str] = Field(default_factory=list)
-    # The column that says which option is right, by letter, number or text.
+    # The column that names the right option, by letter, number or text.
     choice_answer: list[str] = Field(default_factory=list)
+    # Number of the first option, where options are named by number.
+    first_number: Literal[0, 1] | None = None
 
 
 class Task(BaseModel):
-    """One task of a benchmark.
+    """Describe one task of a benchmark.
 
     Attributes
     ----------
     kind
-        `cloze`: a word is missing and any word may be said. `comparison`: two words may be said, and swapping the two
-        spans swaps the answer. `multiple-choice`: each row has its own options.
+        `cloze`: a word is missing, any word may be the answer. `comparison`: two words may be the answer, and
+        exchanging the two spans exchanges them. `multiple-choice`: each row has its own options.
     files
-        For each split the relative paths, one a published layout; the first that exists is read.
+        For each split the relative paths, one per published layout; the first that exists is read.
     candidates
         The label set: `train-answers`, `row` (the row's own options), or the words themselves.
     prompt, chat
-        What a causal language model and a chat server are asked. `{text}` is the sentence as published, `{blank}` the
+        Prompts of a causal language model and of a chat server. `{text}` is the sentence as published, `{blank}` the
         sentence with `____` for the mask, `{stem}` the sentence up to the mask, `{choices}` the lettered options.
+    cloze
+        A sentence with [MASK] for masked language models, made from a question that has none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,13 +66,49 @@ class Task(BaseModel):
     candidates: Literal["train-answers", "row"] | list[str]
     prompt: str
     chat: str
-    # A sentence with [MASK] made from a question that has none, for masked language models.
     cloze: str = "{text}"
+
+    @model_validator(mode="after")
+    def _check_comparison(self) -> Self:
+        if self.kind == "comparison":
+            words = self.label_words or []
+            if len({word.casefold() for word in words}) != 2 or len(words) != 2:
+                raise ValueError("a comparison needs two different words as candidates, such as [louder, quieter]")
+            if len(self.columns.spans) != 2:
+                raise ValueError("a comparison needs two columns of spans, such as spans: [[span1], [span2]]")
+        return self
+
+    @property
+    def splits(self) -> list[str]:
+        """Return the names of the splits: train, dev, test, wiki, then others."""
+        return sorted(self.files, key=lambda name: SPLITS.index(name) if name in SPLITS else len(SPLITS))
 
     @property
     def label_words(self) -> list[str] | None:
-        """The fixed candidates, or None where they depend on the train split or on the row."""
+        """Return the fixed candidates, or None where they depend on the train split or on the row."""
         return self.candidates if isinstance(self.candidates, list) else None
+
+    @property
+    def pair(self) -> tuple[str, str] | None:
+        """Return the two words of a comparison, or None for another kind of task."""
+        if self.kind != "comparison" or self.label_words is None:
+            return None
+        first, second = self.label_words
+        return first, second
+
+    def opposite(self, answer: str) -> str:
+        """Return the other word of a comparison.
+
+        Raises
+        ------
+        InputError
+            If the task is no comparison, or the answer is none of its words.
+        """
+        first, second = self.pair or ("", "")
+        words = {first.casefold(): second, second.casefold(): first}
+        if self.pair is None or answer.casefold() not in words:
+            raise InputError(f"task '{self.name}': '{answer}' is none of the words of a comparison")
+        return words[answer.casefold()]
 
 
 def task_from_yaml(path: str | Path) -> Task:
@@ -72,36 +117,59 @@ def task_from_yaml(path: str | Path) -> Task:
     Raises
     ------
     InputError
-        When the file is missing, is not YAML, or lacks a field.
+        If the file, or one that it includes, is missing or is not YAML, or the task lacks a field.
     """
     path = Path(path)
     try:
-        return Task.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InputError(f"cannot read the task file {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {error}") from None
+        return Task.model_validate(_read_yaml(path, ()))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"
         raise InputError(f"{path} is not a task: {where}: {first['msg']}") from None
 
 
+def _read_yaml(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
+    """Read a YAML file with what it includes; `including` are the files that led here."""
+    if path.resolve() in including:
+        raise InputError(f"{path} includes itself")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the task file {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a task: a mapping with name, kind, files ... is wanted")
+    included = content.pop("include", None)
+    if included is None:
+        return content
+    if not isinstance(included, str):
+        raise InputError(f"{path}: include must be the path of one YAML file")
+    return _read_yaml(path.parent / included, (*including, path.resolve())) | content
+
+
+@cache
 def builtin_tasks() -> dict[str, Task]:
-    """The tasks that ship with the package, by name, AuditoryBench's first."""
+    """Return the tasks that ship with the package, by name, AuditoryBench's first."""
     folder = Path(str(files("audiobert.auditorybench.tasks")))
-    tasks = [task_from_yaml(path) for path in sorted(folder.glob("*.yaml"))]
+    # A file whose name begins with "_" is there to be included.
+    tasks = [task_from_yaml(path) for path in sorted(folder.glob("[!_]*.yaml"))]
     tasks.sort(key=lambda task: (task.benchmark, task.name))
     return {task.name: task for task in tasks}
 
 
+def auditorybench_tasks() -> list[Task]:
+    """Return the tasks of AuditoryBench."""
+    return [task for task in builtin_tasks().values() if task.benchmark == "AuditoryBench"]
+
+
 def find_task(name: str | Task) -> Task:
-    """A task by the name of a shipped one or by the path of a YAML file.
+    """Return a task by the name of a shipped one or by the path of a YAML file.
 
     Raises
     ------
     InputError
-        When there is no such task.
+        If there is no such task.
     """
     if isinstance(name, Task):
         return name

@@ -1,0 +1,96 @@
+"""How knowledge enters: at a span's first token, as much as the clips fit, and nothing where there is no clip."""
+
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM
+
+from audiobert.injection import NO_CLIP, InjectionSettings, SpanKnowledge, new_injection
+from audiobert.modeling import AudioBertForMaskedLM, masked_lm_head
+
+
+def bert():
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=32,
+    )  # fmt: skip
+    return BertForMaskedLM(config).eval()
+
+
+def model(**settings):
+    return AudioBertForMaskedLM(bert(), new_injection(InjectionSettings(**({"gate": False} | settings)))).eval()
+
+
+def batch():
+    ids = torch.tensor([[2, 10, 11, 4, 3], [2, 12, 4, 3, 0]])
+    return ids, (ids != 0).long(), ids == 4
+
+
+def knowledge(vectors, scores=None):
+    starts = torch.tensor([[1, 2], [1, -1]])
+    return SpanKnowledge(starts, vectors, torch.zeros(vectors.shape[:3]) if scores is None else scores)
+
+
+def test_without_knowledge_it_is_the_language_model():
+    ours = model()
+    ids, attention, masks = batch()
+    with torch.no_grad():
+        plain = ours.language_model(input_ids=ids, attention_mask=attention).logits[masks]
+        torch.testing.assert_close(ours(ids, attention, masks), plain)
+        zeros = ours(ids, attention, masks, knowledge(torch.zeros(2, 2, 1, 16)))
+    torch.testing.assert_close(zeros, plain)
+
+
+def test_knowledge_is_added_at_the_first_token_of_a_span_and_nowhere_else():
+    words, vectors = torch.randn(2, 5, 16), torch.randn(2, 2, 1, 16)
+    changed = model().injection(words, knowledge(vectors)) - words
+    torch.testing.assert_close(changed[0, 1], vectors[0, 0, 0])
+    torch.testing.assert_close(changed[0, 2], vectors[0, 1, 0])
+    torch.testing.assert_close(changed[1, 1], vectors[1, 0, 0])
+    assert (changed.abs().sum(dim=-1) > 0).sum() == 3
+
+
+def test_replacing_puts_the_knowledge_in_the_tokens_place():
+    words, vectors = torch.randn(2, 5, 16), torch.randn(2, 2, 1, 16)
+    replaced = model(kind="replace").injection(words, knowledge(vectors))
+    torch.testing.assert_close(replaced[0, 1], vectors[0, 0, 0])
+    torch.testing.assert_close(replaced[0, 3], words[0, 3])
+
+
+def test_clips_that_fit_better_count_more_and_the_gate_closes_on_those_that_do_not():
+    injection = model(gate=True).injection
+    vectors = torch.stack([torch.ones(2, 2, 16), -torch.ones(2, 2, 16)], dim=2)
+    good = injection.pool(knowledge(vectors, torch.tensor([0.99, 0.01]).expand(2, 2, 2)))
+    poor = injection.pool(knowledge(vectors, torch.tensor([0.01, 0.001]).expand(2, 2, 2)))
+    assert good.mean() > 0.9
+    assert poor.abs().max() < 0.2 * good.mean()
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_no_clip_at_all_injects_nothing(gate):
+    injection = model(gate=gate).injection
+    nothing = knowledge(torch.randn(2, 2, 3, 16), torch.full((2, 2, 3), NO_CLIP))
+    assert torch.equal(injection.pool(nothing), torch.zeros(2, 2, 16))
+    assert torch.equal(injection.pool(nothing.without_knowledge()), torch.zeros(2, 2, 16))
+
+
+def test_padding_among_the_clips_does_not_count():
+    injection = model(gate=True).injection
+    vectors = torch.randn(2, 2, 2, 16)
+    alone = injection.pool(knowledge(vectors[:, :, :1], torch.full((2, 2, 1), 0.8)))
+    padded = injection.pool(knowledge(vectors, torch.tensor([0.8, NO_CLIP]).expand(2, 2, 2)))
+    torch.testing.assert_close(alone, padded)
+
+
+def test_gradients_reach_the_knowledge_and_the_gate():
+    ours = model(gate=True)
+    ids, attention, masks = batch()
+    vectors = torch.randn(2, 2, 2, 16, requires_grad=True)
+    ours(ids, attention, masks, knowledge(vectors, torch.rand(2, 2, 2))).sum().backward()
+    assert vectors.grad.abs().sum() > 0
+    assert ours.injection.gate_slope.grad.abs() > 0
+
+
+def test_the_head_of_an_unknown_model_is_refused():
+    with pytest.raises(Exception, match="no masked-LM head"):
+        masked_lm_head(torch.nn.Linear(2, 2))

@@ -1,0 +1,125 @@
+"""Which clips a text gets: by sound, by name, or both; from one bank or several."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audiobert.bank import AudioBank
+from audiobert.bank.store import write_bank
+from audiobert.clap import QueryVectors
+from audiobert.errors import InputError
+from audiobert.retrieve import RetrievalSettings, Retriever
+
+WIDTH = 64
+
+
+def unit(*axes):
+    vector = np.zeros(WIDTH, dtype=np.float32)
+    vector[list(axes)] = 1.0
+    return vector / np.linalg.norm(vector)
+
+
+WORDS = {word: place for place, word in enumerate("piccolo bassoon playing note cow mooing woof dog barking".split())}
+
+
+class Clap:
+    """Sentence vectors of the words in a text; in the space of sound, "woof" is where dogs are."""
+
+    clap_dim = text_dim = WIDTH
+
+    def embed_query(self, texts):
+        sentence = [unit(*[WORDS[word] for word in text.split() if word in WORDS] or [WIDTH - 1]) for text in texts]
+        sound = [unit(20) if "woof" in text or "dog" in text else unit(WIDTH - 2) for text in texts]
+        return QueryVectors(np.stack(sentence), np.stack(sound))
+
+
+CLIPS = [
+    ("p1", "a piccolo playing a note", "piccolo", unit(21)),
+    ("p2", "a piccolo playing a note", "piccolo", unit(22)),
+    ("b1", "a bassoon playing a note", "bassoon", unit(23)),
+    ("c1", "a cow mooing", "cow", unit(24)),
+    ("d1", None, None, unit(20)),
+]
+
+
+def bank(folder: Path, clips=CLIPS, named=True) -> AudioBank:
+    folder.mkdir()
+    write_bank(
+        folder,
+        clips=len(clips),
+        rows=(
+            ({"id": id, "caption": caption, "label": label}, sound, np.full(4, place, dtype=np.float32))
+            for place, (id, caption, label, sound) in enumerate(clips)
+        ),
+        rejected=[],
+        clap_dim=WIDTH,
+        hidden_size=4,
+        text_dim=WIDTH,
+        name_vectors=(lambda names: Clap().embed_query(names).sentence) if named else None,
+        manifest={"identity": {}, "settings": {}, "audio_root": None},
+    )
+    return AudioBank.open(folder)
+
+
+def ids(hits):
+    return [hit.clip.id for hit in hits]
+
+
+def test_the_kind_that_is_named_comes_first_and_at_a_high_score(tmp_path):
+    found = Retriever(Clap(), [bank(tmp_path / "a")], RetrievalSettings(by="both", clips=3)).find(["a piccolo"])[0]
+    assert set(ids(found)[:2]) == {"p1", "p2"}
+    assert found[0].score > 0.9
+    assert found[2].score < 0.5
+    np.testing.assert_array_equal(found[0].knowledge, [found[0].row] * 4)
+
+
+def test_what_the_bank_lacks_gets_a_low_score(tmp_path):
+    retriever = Retriever(Clap(), [bank(tmp_path / "a")], RetrievalSettings(by="both", clips=2))
+    assert retriever.find(["a theremin"])[0][0].score < 0.2
+
+
+def test_sound_finds_what_has_no_name(tmp_path):
+    for by in ("both", "sound"):
+        found = Retriever(Clap(), [bank(tmp_path / by)], RetrievalSettings(by=by, clips=1)).find(["woof woof"])[0]
+        assert ids(found) == ["d1"]
+    assert found[0].score == pytest.approx(1.0, abs=1e-3)  # by sound alone the score is the cosine
+    named = Retriever(Clap(), [bank(tmp_path / "c")], RetrievalSettings(by="caption", clips=1)).find(["woof woof"])[0]
+    assert ids(named) == ["d1"]  # a clip that is known by nothing is found by its sound
+
+
+def test_a_bank_without_names_is_searched_by_sound(tmp_path):
+    found = Retriever(Clap(), [bank(tmp_path / "a", named=False)], RetrievalSettings(by="both")).find(["a dog"])[0]
+    assert ids(found) == ["d1"]
+    assert 0.5 < found[0].score <= 1.0
+
+
+def test_two_banks_are_searched_together(tmp_path):
+    first, second = bank(tmp_path / "a", CLIPS[:3]), bank(tmp_path / "b", CLIPS[3:])
+    retriever = Retriever(Clap(), [first, second], RetrievalSettings(by="both", clips=2))
+    assert ids(retriever.find(["a cow"])[0])[0] == "c1"
+    assert ids(retriever.find(["a bassoon"])[0])[0] == "b1"
+    assert len(retriever) == 5
+
+
+def test_exclusion_and_filters(tmp_path):
+    retriever = Retriever(Clap(), [bank(tmp_path / "a")], RetrievalSettings(by="both", clips=2))
+    assert "p1" not in ids(retriever.find(["a piccolo"], exclude=["p1"])[0])
+    assert retriever.find(["a piccolo"], exclude=[clip[0] for clip in CLIPS]) == [()]
+    assert ids(retriever.find(["a piccolo"], labels=["cow"])[0]) == ["c1"]
+    assert ids(retriever.find(["a piccolo"])[0])[0] in ("p1", "p2")  # what was excluded once is not remembered
+
+
+def test_a_large_bank_gives_what_a_small_one_gives(tmp_path, monkeypatch):
+    opened = bank(tmp_path / "a")
+    small = Retriever(Clap(), [opened], RetrievalSettings(by="both", clips=5)).find(["a piccolo", "woof", "cow"])
+    monkeypatch.setattr("audiobert.retrieve._DENSE_CLIPS", 0)
+    large = Retriever(Clap(), [opened], RetrievalSettings(by="both", clips=5)).find(["a piccolo", "woof", "cow"])
+    for one, other in zip(small, large, strict=True):
+        assert ids(one) == ids(other)
+        np.testing.assert_allclose([hit.score for hit in one], [hit.score for hit in other], rtol=1e-4)
+
+
+def test_bad_counts_are_refused(tmp_path):
+    with pytest.raises(InputError, match="top_k is 0"):
+        Retriever(Clap(), [bank(tmp_path / "a")], RetrievalSettings()).search(["dog"], 0)

@@ -1,0 +1,167 @@
+"""Masks, spans and windows: offsets that lead where they should."""
+
+import threading
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audiobert.backbone import load_backbone
+from audiobert.errors import InputError
+from audiobert.sentence import (
+    encode_texts,
+    exchange,
+    fill_mask,
+    pad_tokens,
+    query_tokens,
+    read_sentence,
+    replace_text,
+    spans_of_words,
+    token_labels,
+    windows,
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_backbone("mini").tokenizer
+
+
+def test_spans_become_token_ranges(tokenizer):
+    text = "Ribbit is the sound a [MASK] makes."
+    inputs = encode_texts(tokenizer, [text, "A [MASK] and a [MASK]."], [[(0, 6), (14, 19)], []])
+    tokens = tokenizer.convert_ids_to_tokens(inputs.input_ids[0])
+    first, second = [tokens[inputs.starts[0, i] : inputs.ends[0, i]] for i in range(2)]
+    assert "".join(t.removeprefix("##") for t in first) == "ribbit"
+    assert second == ["sound"]
+    assert inputs.starts[1].tolist() == [-1, -1]
+    assert inputs.masks.sum(dim=1).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("mask", ["[MASK]", "[mask]", "[Mask]"])
+def test_a_mask_in_any_letter_case(tokenizer, mask):
+    sentence = read_sentence(tokenizer, f"Grüße! The {mask} purrs", 512)
+    assert sentence.text == "Grüße! The [MASK] purrs"
+    assert sentence.masks == 1
+
+
+def test_offsets_lead_back_to_the_users_text():
+    class Roberta:
+        mask_token = "<mask>!"  # of another length than [MASK]
+        mask_token_id = 1
+
+    original = "a [MASK] bark and a [mask] meow"
+    sentence = read_sentence(Roberta(), original, 512)
+    start = sentence.text.index("meow")
+    assert sentence.to_original(start, start + 4) == (original.index("meow"), len(original))
+    bark = original.index("bark")
+    assert sentence.to_text(bark, bark + 4) == (sentence.text.index("bark"), sentence.text.index("bark") + 4)
+
+
+def test_a_long_text_keeps_its_mask_and_loses_what_is_furthest(tokenizer):
+    text = "word " * 900 + "the sound a [MASK] makes " + "word " * 900
+    sentence = read_sentence(tokenizer, text, 128)
+    inputs = encode_texts(tokenizer, [sentence.text])
+    assert inputs.input_ids.shape[1] <= 128
+    assert inputs.masks.sum() == 1
+    at = sentence.text.index("sound")
+    start, end = sentence.to_original(at, at + 5)
+    assert text[start:end] == "sound"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("   ", "is empty"),
+        ("no mask here", "no \\[MASK\\]"),
+        ("[MASK] " + "w " * 300 + "[MASK]", "apart"),
+        ("a \ud800 [MASK]", "lone surrogate"),
+        (None, "of type NoneType"),
+        (b"[MASK]", "of type bytes"),
+    ],
+)
+def test_texts_that_cannot_be_answered(tokenizer, text, message):
+    with pytest.raises(InputError, match=message):
+        read_sentence(tokenizer, text, 128)
+
+
+def test_padding_is_masked(tokenizer):
+    inputs = encode_texts(tokenizer, ["short", "a much longer sentence than the other"])
+    assert torch.equal(inputs.attention_mask == 0, inputs.input_ids == tokenizer.pad_token_id)
+
+
+def test_a_query_is_cut_and_keeps_its_last_token(tokenizer):
+    ids, attention = query_tokens(tokenizer, ["word " * 50, "one"], 8)
+    assert ids.shape == (2, 8)
+    assert ids[0, -1] == tokenizer.sep_token_id
+    assert attention.sum(dim=1).tolist() == [8, 3]
+    assert pad_tokens(tokenizer, [])[0].shape == (0, 0)
+
+
+def test_threads_do_not_cut_or_pad_each_others_texts(tokenizer):
+    long, short = "the committee met again and " * 60 + "a [MASK] barked", "a [MASK] barked"
+    alone = {text: encode_texts(tokenizer, [text]).input_ids.shape for text in (long, short)}
+    wrong = []
+
+    def work(text):
+        for _ in range(30):
+            if encode_texts(tokenizer, [text]).input_ids.shape != alone[text]:
+                wrong.append(text[:20])
+            query_tokens(tokenizer, [text], 8)
+
+    threads = [threading.Thread(target=work, args=(text,)) for text in (long, short, long, short)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@given(
+    st.text(st.characters(codec="utf-8"), max_size=20),
+    st.text(st.characters(codec="utf-8"), min_size=1, max_size=6),
+    st.text(st.characters(codec="utf-8"), max_size=20),
+    st.text(st.characters(codec="utf-8"), max_size=8),
+)
+def test_a_replaced_piece_moves_the_spans_along(before, piece, after, new):
+    text = before + piece + after
+    spans = [(0, len(before)), (len(before) + len(piece), len(text)), (0, len(text))]
+    changed, (first, second, whole) = replace_text(text, (len(before), len(before) + len(piece)), new, spans)
+    assert changed == before + new + after
+    assert changed[slice(*first)] == before
+    assert changed[slice(*second)] == after
+    assert changed[slice(*whole)] == changed
+
+
+def test_masks_grow_and_spans_are_exchanged():
+    text, spans = fill_mask("A [MASK] barks at a cat", [(0, 8), (9, 14)], "x y z")
+    assert [text[slice(*span)] for span in spans] == ["A x y z", "barks"]
+    text, first, second = exchange("a flute is [MASK] than a tuba", (2, 7), (25, 29))
+    assert (text[slice(*first)], text[slice(*second)]) == ("tuba", "flute")
+
+
+@pytest.mark.parametrize(
+    ("length", "size", "overlap"), [(0, 8, 2), (5, 8, 2), (8, 8, 2), (9, 8, 2), (40, 8, 3), (9, 3, 5)]
+)
+def test_windows_cover_everything(length, size, overlap):
+    found = list(windows(length, size, overlap))
+    assert {at for start, stop in found for at in range(start, stop)} == set(range(length))
+    assert all(stop - start <= size for start, stop in found)
+    assert len(found) == len(set(found))
+
+
+def test_tokens_inside_a_span_are_labelled():
+    offsets = [(0, 0), (0, 3), (4, 6), (6, 9), (0, 0)]
+    assert token_labels(offsets, [(4, 9)]).tolist() == [0, 0, 1, 1, 0]
+    assert token_labels(offsets, []).tolist() == [0] * 5
+
+
+def test_neighbouring_words_join_and_distant_ones_do_not():
+    text = "moo moo and baa!"
+    words = [(0, 0, 3, 0.9), (1, 4, 7, 0.8), (2, 8, 11, 0.1), (3, 12, 15, 0.7), (4, 15, 16, 0.2)]
+    spans = spans_of_words(text, words)
+    assert [span.text for span in spans] == ["moo moo", "baa"]
+    assert spans[0].score == pytest.approx(0.85)
+    assert spans_of_words("!", [(0, 0, 1, 0.99)]) == []  # punctuation alone is no span
