@@ -27,6 +27,7 @@ class Training(Settings):
     learning_rate: float = 1e-3
     lora: Lora = Lora()
     second: Lora | None = None
+    third: Lora = Lora(rank=2, targets=("all",))
     shares: dict[str, float] = Field(default_factory=dict)
 
 
@@ -58,6 +59,7 @@ def test_later_sources_win(tmp_path):
     [
         ("second.rank=2", Training(second=Lora(rank=2))),
         ("second=null", Training()),
+        ("third.rank=5", Training(third=Lora(rank=5, targets=("all",)))),  # its targets stay those of this part
         ("shares.pitch=0.5", Training(shares={"pitch": 0.5})),
         ("learning_rate=2e-5", Training(learning_rate=2e-5)),
         ("lora={rank: 3}", Training(lora=Lora(rank=3))),
@@ -75,7 +77,7 @@ def test_one_setting_is_changed_on_the_command_line(assignment, expected):
         ("lora: {rnk: 3}\n", "a.yaml: unknown key 'lora.rnk'; did you mean lora.rank?"),
         ("second: {rnk: 3}\n", "a.yaml: unknown key 'second.rnk'; did you mean second.rank?"),
         ("rank: 3\n", "a.yaml: unknown key 'rank'; did you mean lora.rank?"),
-        ("zzz: 3\n", "a.yaml: unknown key 'zzz'; known are: epochs, learning_rate, lora, second, shares"),
+        ("zzz: 3\n", "a.yaml: unknown key 'zzz'; known are: epochs, learning_rate, lora, second, third, shares"),
         ("epochs: many\n", "a.yaml: epochs is 'many': Input should be a valid integer"),
         ("epochs: many\nlora: {rank: 0}\n", "(and 1 more)"),
         ("lora: 3\n", "a.yaml: lora is 3: Input should be"),

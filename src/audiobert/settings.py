@@ -53,7 +53,12 @@ class Settings(BaseModel):
         InputError
             A file is missing or is no YAML mapping, a key is unknown, or a value does not fit.
         """
-        values: dict[str, Any] = {}
+        # Nested settings change single values of the part's own default, not of the nested class's.
+        values: dict[str, Any] = {
+            name: field.default.model_dump()
+            for name, field in cls.model_fields.items()
+            if isinstance(field.default, BaseModel) and type(field.default) is field.annotation
+        }
         sources: dict[KeyPath, str] = {}
         for source, mapping in _mappings(path, set, overrides or {}):
             _merge(values, mapping, sources, source)

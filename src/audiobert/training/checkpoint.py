@@ -212,5 +212,5 @@ def restore(
                 kinds[kind][name].copy_(tensor)
             else:  # a moment of AdamW; its number of steps stays on the CPU
                 parameter = parameters[name]
-                moment = tensor if kind == "step" else tensor.to(parameter.device)
-                optimizer.state[parameter][kind] = moment
+                moment = torch.empty_like(tensor, device="cpu" if kind == "step" else parameter.device)
+                optimizer.state[parameter][kind] = moment.copy_(tensor)

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import torch
+from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from audiobert.adapters import ALL_LINEAR, DETECTOR, Adapters, LoraSettings
+from audiobert.adapters import LoraSettings, add_lora, lora_state
 from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
 from audiobert.auditorybench.data import Row, available_splits, load_split
 from audiobert.backbone import load_backbone
 from audiobert.detector import SpanDetector
+from audiobert.modeling import IGNORED
+from audiobert.parts import saved_half
 from audiobert.progress import stderr
-from audiobert.spans import token_labels
-from audiobert.training.config import TrainingConfig
+from audiobert.sentence import MASK, Offsets, fill_mask, token_labels
+from audiobert.training.carriers import Carriers, Marked, by_sounds
+from audiobert.training.config import Count, Fraction, Rate, TrainingConfig
 from audiobert.training.draws import by_length
 from audiobert.training.loop import Recipe, RowBatches, fit, set_dropout
-from audiobert.training.processes import is_main_process
-from audiobert.training.text_files import GENERAL_EVAL, GENERAL_TRAIN, read_lines
+from audiobert.training.processes import is_main_process, on_cpu
+from audiobert.training.sound_words import find_sound_words
+from audiobert.training.text_files import (
+    CAPTIONS,
+    GENERAL_EVAL,
+    GENERAL_TRAIN,
+    GENERAL_TRAIN_2,
+    SOUND_LINES,
+    read_captions,
+    read_lines,
+)
 
 TASKS = ("animal", "pitch")
-IGNORED = -100
-MASK = "[MASK]"
-Example = tuple[str, list[tuple[int, int]]]  # a text and its spans
+Example = tuple[str, list[Offsets]]  # a text and its spans
 
 
 class DetectorConfig(TrainingConfig):
@@ -38,57 +49,55 @@ class DetectorConfig(TrainingConfig):
     Attributes
     ----------
     language_model, revision
-        What the detector stands on: `mini`, a folder or a hub id (with a commit, tag or branch).
+        The model that the detector is trained on: `mini`, a folder or a hub id (with a commit, tag or branch).
     tune
         `lora` trains an adapter on the backbone, which must be the language model's; `all` fine-tunes the whole
         encoder, as the paper does, and the detector then has a model of its own.
     dropout
         Of the encoder while it trains.
     negatives
-        Sentences of plain text in an epoch (none in the paper); with 0 no text is read.
+        Sentences of plain text per epoch (none in the paper); lines that tell of a sound are not among them.
+    carriers
+        Sentences per epoch that are made from captions and plain text: sounds told in passing, comparisons, namings.
     mask_share
-        Share of them in which a word is masked.
+        Fraction of the plain sentences in which a word is masked.
     answer_share
-        Share of the rows whose mask is filled with the answer.
+        Fraction of the rows whose mask is filled with the answer.
     """
 
     language_model: str = "mini"
     revision: str | None = None
     tune: Literal["lora", "all"] = "lora"
-    dropout: float = 0.0
-    epochs: int = 3
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    lora_rank: int = 16
-    lora_alpha: int = 32
-    negatives: int = 12_000
-    mask_share: float = 0.5
-    answer_share: float = 0.3
-    max_tokens: int = 96
-    average_from: float = 0.6
+    dropout: Fraction = 0.0
+    epochs: Count = 3
+    batch_size: Count = 64
+    learning_rate: Rate = 1e-3
+    lora: LoraSettings = LoraSettings(rank=16, alpha=32, dropout=0.0, targets="all-linear")
+    negatives: int = Field(default=12_000, ge=0)
+    carriers: int = Field(default=8_000, ge=0)
+    mask_share: Fraction = 0.5
+    answer_share: Fraction = 0.3
+    max_tokens: int = Field(default=96, ge=8)
+    average_from: Fraction = 0.6
     tasks: tuple[str, ...] = TASKS
 
 
-def align(rows: list[Row]) -> tuple[list[Example], int]:
-    """Rows as texts with character spans, and how many rows had to be left out because no span could be aligned."""
-    examples = []
-    for row in rows:
-        offsets = [offset for offset in row.span_offsets if offset is not None]
-        if offsets and len(offsets) == len(row.span_offsets):
-            examples.append((row.text, offsets))
-    return examples, len(rows) - len(examples)
+def align(rows: Sequence[Row]) -> list[tuple[Row, list[Offsets]]]:
+    """Return the rows whose spans can all be aligned, with the spans' character offsets."""
+    return [
+        (row, [offset for offset in row.span_offsets if offset is not None])
+        for row in rows
+        if row.span_offsets and None not in row.span_offsets
+    ]
 
 
-def fill_mask_with(text: str, spans: list[tuple[int, int]], answer: str) -> Example:
-    """The text with its mask replaced by the answer, spans moved along."""
-    at = text.index(MASK)
-    shift = len(answer) - len(MASK)
-    moved = [(start + shift * (start > at), end + shift * (end > at)) for start, end in spans]
-    return text.replace(MASK, answer, 1), moved
+def examples_of(rows: Sequence[Row]) -> list[Example]:
+    """Return the texts of the rows that can be aligned, with their spans."""
+    return [(row.text, offsets) for row, offsets in align(rows)]
 
 
 def mask_a_word(line: str, random: np.random.Generator) -> str:
-    """A line of plain text with one of its words replaced by the mask, so that a mask alone does not mean sound."""
+    """Replace one word of a line of plain text by the mask, so that a mask alone does not mean sound."""
     words = line.split(" ")
     candidates = [i for i, word in enumerate(words) if word.strip(".,;:!?'\"").isalpha()]
     if not candidates:
@@ -100,46 +109,75 @@ def mask_a_word(line: str, random: np.random.Generator) -> str:
 
 
 class Sentences:
-    """The sentences of an epoch: all rows, and as many plain lines anew each time."""
+    """The sentences of an epoch: all rows, and plain lines and made sentences anew each time.
+
+    Parameters
+    ----------
+    rows
+        Benchmark rows with their spans.
+    plain
+        Lines that tell of no sound.
+    carriers
+        Makes sentences whose spans are known; None for none.
+    """
 
     def __init__(
         self,
-        rows: list[tuple[str, list[tuple[int, int]], str]],
-        plain: list[str],
+        rows: Sequence[tuple[Row, list[Offsets]]],
+        plain: Sequence[str],
+        carriers: Carriers | None,
         tokenizer: PreTrainedTokenizerBase,
         config: DetectorConfig,
     ) -> None:
-        self.rows, self.plain, self.tokenizer, self.config = rows, plain, tokenizer, config
+        self.rows, self.plain, self.carriers, self.tokenizer, self.config = rows, plain, carriers, tokenizer, config
 
-    def batches(self, epoch: int) -> RowBatches:
-        """Token ids, attention mask and labels (0, 1, `IGNORED`), each `(texts, tokens)`, of batches of like length."""
-        random = np.random.default_rng((self.config.seed, epoch))
-        examples: list[Example] = []
-        for text, spans, answer in self.rows:
-            filled = random.random() < self.config.answer_share
-            examples.append(fill_mask_with(text, spans, answer) if filled else (text, spans))
-        count = min(self.config.negatives, len(self.plain))
+    def examples(self, random: np.random.Generator) -> list[Marked]:
+        """Return the sentences of one epoch, masks spelled `[MASK]`."""
+        config, examples = self.config, []
+        for row, spans in self.rows:
+            filled = random.random() < config.answer_share
+            text, moved = fill_mask(row.text, spans, row.answer) if filled else (row.text, spans)
+            examples.append(Marked(text, tuple(moved)))
+        count = min(config.negatives, len(self.plain))
         for index in random.choice(max(1, len(self.plain)), size=count, replace=False):
             line = self.plain[index]
-            examples.append((mask_a_word(line, random) if random.random() < self.config.mask_share else line, []))
-        lengths = [len(text) for text, _ in examples]
-        groups = by_length(examples, lengths, self.config.batch_size, random, jitter=0.1)
-        return RowBatches(groups, lambda _, members: self._batch(members))
+            examples.append(Marked(mask_a_word(line, random) if random.random() < config.mask_share else line))
+        if self.carriers is not None:
+            examples += [self.carriers(random) for _ in range(config.carriers)]
+        return examples
 
-    def _batch(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
+    def batches(self, epoch: int) -> RowBatches:
+        """Return the batches of an epoch: token ids, attention mask and labels (0, 1, `IGNORED`), each `(texts, tokens)`."""
+        random = np.random.default_rng((self.config.seed, epoch))
+        examples = self.examples(random)
+        groups = by_length(examples, [len(one.text) for one in examples], self.config.batch_size, random, jitter=0.1)
+        return RowBatches(groups, lambda _, members: self.batch(members))
+
+    def batch(self, examples: Sequence[Marked]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a batch as tensors, masks as the tokenizer spells them."""
+        examples = [with_mask(one, str(self.tokenizer.mask_token)) for one in examples]
         tokens = self.tokenizer(
-            [text for text, _ in examples],
+            [one.text for one in examples],
             padding=True,
             truncation=True,
             max_length=self.config.max_tokens,
             return_offsets_mapping=True,
             return_tensors="pt",
         )
-        labels = np.stack(
-            [token_labels(tokens["offset_mapping"][i].tolist(), spans) for i, (_, spans) in enumerate(examples)]
-        )
-        special = (tokens["offset_mapping"][..., 1] == 0).numpy()
-        return tokens["input_ids"], tokens["attention_mask"], torch.from_numpy(np.where(special, IGNORED, labels))
+        offsets = [row.tolist() for row in tokens["offset_mapping"]]
+        labels = np.stack([token_labels(row, one.spans) for row, one in zip(offsets, examples, strict=True)])
+        unknown = np.stack([token_labels(row, one.unknown) for row, one in zip(offsets, examples, strict=True)])
+        ignored = (tokens["offset_mapping"][..., 1] == 0).numpy() | ((unknown == 1) & (labels == 0))
+        return tokens["input_ids"], tokens["attention_mask"], torch.from_numpy(np.where(ignored, IGNORED, labels))
+
+
+def with_mask(example: Marked, mask_token: str) -> Marked:
+    """Spell the masks of a sentence as a tokenizer does and move the spans along."""
+    while mask_token != MASK and MASK in example.text:
+        text, spans = fill_mask(example.text, example.spans, mask_token)
+        _, unknown = fill_mask(example.text, example.unknown, mask_token)
+        example = replace(example, text=text, spans=tuple(spans), unknown=tuple(unknown))
+    return example
 
 
 class DetectorObjective(nn.Module):
@@ -159,20 +197,22 @@ class DetectorObjective(nn.Module):
 
 
 def span_scores(detector: SpanDetector, examples: list[Example]) -> dict[str, float]:
-    """The paper's weighted token F1 (Table II), and the F1 of whole spans, of a detector on sentences with spans.
+    """Compute the paper's weighted token F1 (Table II), and the F1 of whole spans, of a detector on sentences.
 
     Token F1 is the mean of both labels' F1, weighted by how often each label occurs, over the wordpieces of all
     sentences; a predicted span counts for exact F1 when both its ends are those of a span of the row.
     """
-    found = detector.detect([text for text, _ in examples])
+    mask_token = str(detector.tokenizer.mask_token)
+    own = [with_mask(Marked(text, tuple(spans)), mask_token) for text, spans in examples]
+    found = detector.detect([one.text for one in own])
     counts = np.zeros((2, 2))  # (truth, prediction)
     right = predicted = wanted = 0
-    for (text, spans), predictions in zip(examples, found, strict=True):
-        offsets = detector.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+    for one, predictions in zip(own, found, strict=True):
+        offsets = detector.tokenizer(one.text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
         ends = [(span.start, span.end) for span in predictions]
-        np.add.at(counts, (token_labels(offsets, spans), token_labels(offsets, ends)), 1)
-        right += len(set(ends) & set(map(tuple, spans)))
-        predicted, wanted = predicted + len(ends), wanted + len(spans)
+        np.add.at(counts, (token_labels(offsets, one.spans), token_labels(offsets, ends)), 1)
+        right += len(set(ends) & set(one.spans))
+        predicted, wanted = predicted + len(ends), wanted + len(one.spans)
     f1 = [2 * counts[k, k] / max(1.0, counts[k].sum() + counts[:, k].sum()) for k in (0, 1)]
     support = counts.sum(axis=1) / counts.sum()
     return {
@@ -184,46 +224,63 @@ def span_scores(detector: SpanDetector, examples: list[Example]) -> dict[str, fl
 
 
 def false_alarms(detector: SpanDetector, lines: list[str]) -> float:
-    """Share of sentences of plain text in which the detector finds a span."""
-    return sum(bool(spans) for spans in detector.detect(lines)) / len(lines)
+    """Compute the fraction of sentences of plain text in which the detector finds a span."""
+    return sum(bool(spans) for spans in detector.detect(lines)) / max(1, len(lines))
 
 
-def train_detector(data: Path, out: Path, config: DetectorConfig, *, resume: bool = False) -> dict[str, Any]:
+def training_sentences(
+    data: Path, config: DetectorConfig, tokenizer: PreTrainedTokenizerBase
+) -> tuple[Sentences, dict[str, dict[str, int]], list[Path]]:
+    """Return the sentences, how many rows of each task could be aligned, and the files that all are from."""
+    benchmark, text = data / "auditorybench", data / "text"
+    sources = sorted(benchmark.glob("*train*"))
+    rows, counts = [], {}
+    for task in config.tasks:
+        train_rows = load_split(benchmark, task, "train")
+        aligned = align(train_rows)
+        counts[task] = {"aligned": len(aligned), "left_out": len(train_rows) - len(aligned)}
+        rows += aligned
+    if not config.negatives and not config.carriers:
+        return Sentences(rows, [], None, tokenizer, config), counts, sources
+    files = [text / name for name in (GENERAL_TRAIN, GENERAL_TRAIN_2)]
+    files = [path for path in files if path.exists() or path.name == GENERAL_TRAIN]
+    lines = [line for path in files for line in read_lines(path)]
+    captions = read_captions(text / CAPTIONS)
+    glosses = read_lines(text / SOUND_LINES) if (text / SOUND_LINES).exists() else []
+    words = find_sound_words(captions, lines, glosses)
+    plain, told = by_sounds(lines, words)
+    spans = sorted({row.text[start:end] for row, offsets in rows for start, end in offsets})
+    carriers = Carriers(words, captions, plain, told, spans) if config.carriers else None
+    sources += [*files, text / CAPTIONS, *([text / SOUND_LINES] if glosses else [])]
+    return Sentences(rows, plain, carriers, tokenizer, config), counts, sources
+
+
+def train_detector(
+    data: Path, out: Path, config: DetectorConfig, *, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
     """Train the span detector; write `detector.safetensors` and its JSON.
 
     Parameters
     ----------
     data : Path
-        A folder with `auditorybench/` (train for training, dev and wiki for measuring, test too where it is there),
-        `text/general_train.txt.gz` for sentences without spans, and `text/general_eval.txt.gz` for the rate of false
-        alarms, which is not measured without it.
+        A folder with `auditorybench/` (train for training, dev and wiki for measuring, test too where it is there). If
+        `negatives` or `carriers` is not 0, `text/` must hold general English and captions. The rate of false alarms is
+        measured where `text/general_eval.txt.gz` exists.
     """
     benchmark = data / "auditorybench"
-    rows, aligned = [], {}
-    for task in config.tasks:
-        train_rows = load_split(benchmark, task, "train")
-        answers = {row.text: row.answer for row in train_rows}
-        examples, left_out = align(train_rows)
-        aligned[task] = {"aligned": len(examples), "left_out": left_out}
-        rows += [(text, spans, answers[text]) for text, spans in examples]
-    backbone = load_backbone(config.language_model, revision=config.revision, attention="eager")
+    backbone = load_backbone(config.language_model, revision=config.revision, attention="eager" if on_cpu() else None)
+    sentences, aligned, sources = training_sentences(data, config, backbone.tokenizer)
     torch.manual_seed(config.seed)
     encoder = cast(PreTrainedModel, backbone.model.base_model)
-    lora = LoraSettings(config.lora_rank, config.lora_alpha, 0.0, ALL_LINEAR) if config.tune == "lora" else None
-    adapters = Adapters(encoder)
-    if lora:
-        backbone.model.requires_grad_(False)
-        adapters.add(DETECTOR, lora)
-        adapters.set(DETECTOR, train=DETECTOR)
+    if config.tune == "lora":
+        for parameter in add_lora(encoder, config.lora).values():
+            parameter.requires_grad_(True)
     set_dropout(encoder, config.dropout)
     head = nn.Linear(encoder.config.hidden_size, 2)
-    plain_path, alarms_path = (data / "text" / name for name in (GENERAL_TRAIN, GENERAL_EVAL))
-    plain = read_lines(plain_path) if config.negatives else []
-    sentences = Sentences(rows, plain, backbone.tokenizer, config)
-    detector = SpanDetector(encoder, head, backbone.tokenizer, lambda: adapters.on(DETECTOR) if lora else nullcontext())
+    detector = SpanDetector(encoder, head, backbone.tokenizer)
     there = [set(available_splits(benchmark, task)) for task in TASKS]
     splits = [split for split in ("dev", "wiki", "test") if split != "test" or all(split in of for of in there)]
-    measured = {(task, split): align(load_split(benchmark, task, split))[0] for task in TASKS for split in splits}
+    measured = {(task, split): examples_of(load_split(benchmark, task, split)) for task in TASKS for split in splits}
 
     def figures(_: int) -> dict[str, float]:
         encoder.eval()
@@ -236,8 +293,9 @@ def train_detector(data: Path, out: Path, config: DetectorConfig, *, resume: boo
         config.epochs,
         Recipe.of(config, best_by="token_f1"),
         out,
-        settings=config.model_dump(mode="json"),
+        settings=config,
         resume=resume,
+        overwrite=overwrite,
         description="detector",
         after_epoch=figures,
     )
@@ -247,24 +305,18 @@ def train_detector(data: Path, out: Path, config: DetectorConfig, *, resume: boo
     scores = {f"{task}.{split}": span_scores(detector, examples) for (task, split), examples in measured.items()}
     for split in splits:
         scores[f"combined.{split}"] = span_scores(detector, measured["animal", split] + measured["pitch", split])
+    alarms_path = data / "text" / GENERAL_EVAL
     alarms = false_alarms(detector, read_lines(alarms_path)) if alarms_path.exists() else None
-    if lora:
-        weights = {f"encoder.{key.removeprefix('encoder.')}": value for key, value in adapters.state(DETECTOR).items()}
-    else:
-        weights = {f"encoder.{key}": value.detach().half().contiguous() for key, value in encoder.state_dict().items()}
-    weights |= {f"head.{key}": value.detach().half() for key, value in head.state_dict().items()}
+    own = lora_state(encoder) if config.tune == "lora" else encoder.state_dict()
     with whole_file(out / "detector.safetensors") as part:
-        save_file(weights, part)
+        save_file(saved_half(own, "encoder.") | saved_half(head.state_dict(), "head."), part)
     record = dict(
         provenance(
             part="detector",
             backbone=backbone.identity.to_json(),
             settings=config.model_dump(mode="json"),
-            lora=lora.to_json() if lora else None,
-            data={
-                path.name: sha256_of(path)
-                for path in [*sorted(benchmark.glob("*train*")), *([plain_path] if config.negatives else [])]
-            },
+            lora=config.lora.model_dump(mode="json") if config.tune == "lora" else None,
+            data={path.name: sha256_of(path) for path in sources},
             train_rows=aligned,
             scores=scores,
             false_alarms_general_eval=alarms,
@@ -273,6 +325,6 @@ def train_detector(data: Path, out: Path, config: DetectorConfig, *, resume: boo
         )
     )
     write_json(out / "detector.json", record)
-    heard = "not measured" if alarms is None else f"{alarms:.2%} of general_eval"
-    stderr.print(f"detector: {scores}, false alarms {heard}; wrote {out}")
+    measured_alarms = "not measured" if alarms is None else f"{alarms:.2%} of general_eval"
+    stderr.print(f"detector: {scores}, false alarms {measured_alarms}; wrote {out}")
     return record

@@ -1,60 +1,93 @@
-"""The plain language model of `mini`: a LoRA on all linear layers of the frozen backbone and a masked-LM head."""
+"""`train masked-lm`: the plain language model of `mini`, a LoRA on the frozen backbone and a masked-LM head."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import send_to_device
+from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import BertForMaskedLM, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from audiobert.adapters import ALL_LINEAR, LANGUAGE, Adapters, LoraSettings
+from audiobert.adapters import LoraSettings, add_lora, lora_state
 from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
 from audiobert.backbone import load_backbone
-from audiobert.modeling import head_parameters
+from audiobert.errors import InputError
+from audiobert.modeling import IGNORED, head_parameters, masked_lm_head
+from audiobert.parts import saved_half
 from audiobert.progress import stderr
-from audiobert.training.config import TrainingConfig
+from audiobert.training.config import Count, Fraction, Rate, TrainingConfig
 from audiobert.training.loop import Batches, Recipe, fit, set_dropout
-from audiobert.training.processes import is_main_process
-from audiobert.training.text_files import CAPTIONS, GENERAL_EVAL, GENERAL_TRAIN, read_captions, read_lines
+from audiobert.training.processes import is_main_process, on_cpu
+from audiobert.training.text_files import (
+    CAPTIONS,
+    GENERAL_EVAL,
+    GENERAL_TRAIN,
+    GENERAL_TRAIN_2,
+    read_captions,
+    read_lines,
+)
 
-IGNORED = -100
+SHORTEST = 5  # tokens of a line, the two special ones included; below that there is nothing to predict from
 
 
 class MaskedLmConfig(TrainingConfig):
-    """Settings of `train masked-lm`."""
+    """Settings of `train masked-lm`.
 
-    epochs: int = 3
-    tokens_per_batch: int = 4096
-    learning_rate: float = 1.5e-3
-    mask_rate: float = 0.2
-    max_tokens: int = 128
-    lora_rank: int = 64
-    lora_alpha: int = 64
-    warmup: float = 0.03
-    average_from: float = 0.9
+    Attributes
+    ----------
+    tokens_per_batch
+        Tokens of a batch, padding included; lines of like length stand together.
+    mask_rate
+        Fraction of the tokens that are predicted; of these 80% are masked, 10% replaced, 10% kept, as in BERT.
+    max_tokens
+        Longer lines are cut.
+    leave_out
+        A file of lines that are not trained on, in `text/` below the data's folder or by its path.
+    """
+
+    epochs: Count = 1
+    tokens_per_batch: Count = 4096
+    learning_rate: Rate = 1.5e-3
+    mask_rate: Fraction = 0.2
+    max_tokens: int = Field(default=128, ge=SHORTEST)
+    lora: LoraSettings = LoraSettings(rank=64, alpha=64, dropout=0.0, targets="all-linear")
+    leave_out: str | None = None
+    warmup: Fraction = 0.03
+    average_from: Fraction = 0.9
 
 
 class Lines:
-    """Tokenized lines, batched by length, masked anew each epoch."""
+    """Tokenized lines in batches of about equally many tokens; lines of fewer than `SHORTEST` tokens are left out."""
 
-    def __init__(self, lines: list[str], tokenizer: PreTrainedTokenizerBase, config: MaskedLmConfig) -> None:
+    def __init__(self, lines: Sequence[str], tokenizer: PreTrainedTokenizerBase, config: MaskedLmConfig) -> None:
         self.tokenizer, self.config = tokenizer, config
-        encoded = tokenizer(lines, truncation=True, max_length=config.max_tokens)["input_ids"]
-        self.ids = [np.asarray(ids, dtype=np.int64) for ids in encoded if len(ids) > 4]
-        self.lengths = np.array([len(ids) for ids in self.ids])
+        tokens = tokenizer(list(lines), truncation=True, max_length=config.max_tokens) if lines else {"input_ids": []}
+        rows = [ids for ids in tokens["input_ids"] if len(ids) >= SHORTEST]
+        self.lengths = np.array([len(ids) for ids in rows], dtype=np.int64)
+        self.ends = np.cumsum(self.lengths)
+        self.ids = np.fromiter((token for ids in rows for token in ids), dtype=np.int64, count=int(self.lengths.sum()))
+        words = tokenizer.get_vocab().items()
+        special = set(tokenizer.all_special_ids)
+        # What a masked token may be replaced by; "[unused12]" are places that BERT's vocabulary keeps free.
+        self.ordinary = np.array(sorted(i for word, i in words if i not in special and not word.startswith("[unused")))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
 
     def batches(self, epoch: int) -> list[tuple[int, np.ndarray]]:
-        """Batches of about `tokens_per_batch` tokens, as (seed of the masking, line indices)."""
+        """Return the batches of an epoch in random order, as (seed of the masking, line indices)."""
         random = np.random.default_rng((self.config.seed, epoch))
-        order = np.lexsort((random.permutation(len(self.ids)), self.lengths + random.integers(0, 3, len(self.ids))))
+        order = np.lexsort((random.permutation(len(self)), self.lengths + random.integers(0, 3, len(self))))
         batches, start = [], 0
         while start < len(order):
+            # The longest of a batch is at most 2 tokens longer than its first line, whose length was drawn up to 2 down.
             stop = start + max(1, self.config.tokens_per_batch // int(self.lengths[order[start]]))
             batches.append(order[start:stop])
             start = stop
@@ -62,68 +95,66 @@ class Lines:
         return [(epoch * 1_000_003 + i, members) for i, members in enumerate(shuffled)]
 
     def masked(self, seed: int, members: np.ndarray, mask_rate: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids (lines, tokens), attention mask, labels (`IGNORED` where not masked); 80/10/10 as in BERT."""
+        """Return token ids (lines, tokens), attention mask, and labels (`IGNORED` where nothing is predicted)."""
         random = np.random.default_rng((self.config.seed, 7, seed))
-        width = int(self.lengths[members].max())
-        ids = np.full((len(members), width), self.tokenizer.pad_token_id, dtype=np.int64)
-        for row, member in enumerate(members):
-            ids[row, : self.lengths[member]] = self.ids[member]
-        attention = ids != self.tokenizer.pad_token_id
-        special = np.isin(ids, self.tokenizer.all_special_ids)
-        chosen = (random.random(ids.shape) < mask_rate) & ~special
+        lengths = self.lengths[members]
+        places = np.arange(lengths.max())
+        attention = places < lengths[:, None]  # (lines, tokens)
+        ids = np.full(attention.shape, self.tokenizer.pad_token_id or 0, dtype=np.int64)
+        ids[attention] = self.ids[((self.ends[members] - lengths)[:, None] + places)[attention]]
+        chosen = (random.random(ids.shape) < mask_rate) & attention & ~np.isin(ids, self.tokenizer.all_special_ids)
         labels = np.where(chosen, ids, IGNORED)
         how = random.random(ids.shape)
         ids = np.where(chosen & (how < 0.8), self.tokenizer.mask_token_id, ids)
-        replaced = chosen & (how >= 0.9)
-        ids = np.where(replaced, random.integers(999, len(self.tokenizer), ids.shape), ids)
+        ids = np.where(chosen & (how >= 0.9), random.choice(self.ordinary, ids.shape), ids)
         return torch.from_numpy(ids), torch.from_numpy(attention.astype(np.int64)), torch.from_numpy(labels)
 
 
 class MaskedLmObjective(nn.Module):
-    """Summed cross entropy at the masked tokens; the decoder runs at those alone."""
+    """Summed cross entropy at the masked tokens; the head runs at those alone."""
 
-    def __init__(self, language_model: BertForMaskedLM) -> None:
+    def __init__(self, language_model: PreTrainedModel) -> None:
         super().__init__()
         self.language_model = language_model
+        self.head = masked_lm_head(language_model)
 
     def forward(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the summed loss and the number of masked tokens."""
         ids, attention, labels = batch
-        hidden = self.language_model.bert(input_ids=ids, attention_mask=attention).last_hidden_state
+        hidden = self.language_model.base_model(input_ids=ids, attention_mask=attention)[0]  # (lines, tokens, width)
         chosen = labels != IGNORED
-        logits = self.language_model.cls(hidden[chosen])  # (masked tokens, vocabulary)
+        logits = self.head(hidden[chosen])  # (masked tokens, vocabulary)
         loss = nn.functional.cross_entropy(logits.float(), labels[chosen], reduction="sum")
         return loss, chosen.sum()
 
 
-def train_masked_lm(data: Path, out: Path, config: MaskedLmConfig, *, resume: bool = False) -> dict[str, Any]:
+def train_masked_lm(
+    data: Path, out: Path, config: MaskedLmConfig, *, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
     """Train LoRA and head on general text and captions of sounds; write `language_model.safetensors` and its JSON.
 
     Parameters
     ----------
     data : Path
-        A folder with `text/general_train.txt.gz`, `text/audiocaps_captions.csv.gz` and, for measuring alone,
-        `text/general_eval.txt.gz`.
+        A folder with `text/general_train.txt.gz`, `text/general_train2.txt.gz` (if there is one),
+        `text/audiocaps_captions.csv.gz` and, for measuring alone, `text/general_eval.txt.gz`.
     out : Path
-        Checkpoints, the log and the result go here.
+        For checkpoints, the log and the result.
 
     Returns
     -------
     dict
         The record that is written beside the weights, with the perplexity on `general_eval.txt.gz`.
     """
-    sources = [data / "text" / name for name in (GENERAL_TRAIN, CAPTIONS)]
-    lines = read_lines(sources[0]) + read_captions(sources[1])
+    lines, sources, left_out = training_lines(data / "text", config.leave_out)
     evaluation = read_lines(data / "text" / GENERAL_EVAL)
-    backbone = load_backbone("mini", attention="eager")
+    backbone = load_backbone("mini", attention="eager" if on_cpu() else None)
     torch.manual_seed(config.seed)
-    model = cast(BertForMaskedLM, backbone.model).requires_grad_(False)
-    adapters = Adapters(model)
-    adapters.add(LANGUAGE, LoraSettings(config.lora_rank, config.lora_alpha, 0.0, ALL_LINEAR))
-    adapters.set(LANGUAGE, train=LANGUAGE)
-    head = head_parameters(model)
-    for parameter in head.values():
+    lora = add_lora(backbone.model, config.lora)
+    head = head_parameters(backbone.model)
+    for parameter in [*lora.values(), *head.values()]:
         parameter.requires_grad_(True)
-    set_dropout(model, 0.0)
+    set_dropout(backbone.model, 0.0)
 
     corpus = Lines(lines, backbone.tokenizer, config)
     held_out = Lines(evaluation, backbone.tokenizer, config)
@@ -132,47 +163,72 @@ def train_masked_lm(data: Path, out: Path, config: MaskedLmConfig, *, resume: bo
         plan = corpus.batches(epoch)
         return Batches(len(plan), lambda index: corpus.masked(*plan[index], config.mask_rate))
 
-    objective = MaskedLmObjective(model)
+    objective = MaskedLmObjective(backbone.model)
     log = fit(
         objective,
         batches,
         config.epochs,
         Recipe.of(config, best_by="-perplexity"),
         out,
-        settings=config.model_dump(),
+        settings=config,
         resume=resume,
+        overwrite=overwrite,
         description="masked-lm",
         after_epoch=lambda _: {"perplexity": perplexity(objective, held_out, limit=40)},
     )
     if not is_main_process():
         return {}
+    with whole_file(out / "language_model.safetensors") as part:
+        save_file(lora_state(backbone.model) | saved_half(head), part)
     record = dict(
         provenance(
             part="language_model",
             backbone=backbone.identity.to_json(),
-            settings=config.model_dump(),
+            lora=config.lora.model_dump(mode="json"),
+            settings=config.model_dump(mode="json"),
             data={path.name: sha256_of(path) for path in sources},
-            lines=len(corpus.ids),
+            lines=len(corpus),
+            lines_left_out=left_out,
             perplexity_general_eval=round(perplexity(objective, held_out), 2),
             log=log,
+            sha256=sha256_of(out / "language_model.safetensors"),
         )
     )
-    with whole_file(out / "language_model.safetensors") as part:
-        saved_head = {name: parameter.detach().cpu().half().contiguous() for name, parameter in head.items()}
-        save_file(adapters.state(LANGUAGE) | saved_head, part)
-    record["sha256"] = sha256_of(out / "language_model.safetensors")
     write_json(out / "language_model.json", record)
     stderr.print(f"masked-lm: perplexity {record['perplexity_general_eval']} on general_eval; wrote {out}")
     return record
 
 
+def training_lines(text: Path, leave_out: str | None) -> tuple[list[str], list[Path], int]:
+    """Return the lines to train on, the files that they are from, and how many of their lines were left out.
+
+    Raises
+    ------
+    InputError
+        A file is missing, or none of the lines to be left out is there.
+    """
+    sources = [text / GENERAL_TRAIN, *([text / GENERAL_TRAIN_2] if (text / GENERAL_TRAIN_2).exists() else [])]
+    lines = [line for source in sources for line in read_lines(source)] + read_captions(text / CAPTIONS)
+    sources.append(text / CAPTIONS)
+    if leave_out is None:
+        return lines, sources, 0
+    path = text / leave_out if (text / leave_out).exists() else Path(leave_out)
+    unwanted = set(read_lines(path))
+    kept = [line for line in lines if line not in unwanted]
+    if len(kept) == len(lines):
+        raise InputError(
+            f"leave_out is {leave_out!r}, but none of its lines is in the text; a line per text line is wanted"
+        )
+    return kept, [*sources, path], len(lines) - len(kept)
+
+
 @torch.no_grad()
 def perplexity(objective: MaskedLmObjective, lines: Lines, limit: int | None = None) -> float:
-    """Exponential of the mean cross entropy at 15% masked tokens, with a fixed masking."""
+    """Compute the exponential of the mean cross entropy at 15% masked tokens, with a fixed masking."""
     objective.eval()
     total, count = 0.0, 0
     batches = lines.batches(0)[:limit]
     for _, members in batches:
         loss, terms = objective(send_to_device(lines.masked(0, members, 0.15), objective.language_model.device))
         total, count = total + float(loss), count + int(terms)
-    return math.exp(total / count)
+    return math.exp(total / max(count, 1))

@@ -1,4 +1,4 @@
-"""The text that training reads beside the benchmark: lines of general English and captions of sounds."""
+"""Read the text that training uses beside the benchmark: lines of general English and captions of sounds."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ from pathlib import Path
 from audiobert.errors import InputError
 
 GENERAL_TRAIN = "general_train.txt.gz"
-GENERAL_EVAL = "general_eval.txt.gz"  # measured on alone
+GENERAL_TRAIN_2 = "general_train2.txt.gz"  # may be absent
+GENERAL_EVAL = "general_eval.txt.gz"  # for measuring alone
 CAPTIONS = "audiocaps_captions.csv.gz"
+SOUND_LINES = "wordnet_sound_lines.txt"  # may be absent
 
 
 def read_lines(path: Path) -> list[str]:
-    """The non-empty lines of a text file, gzipped or not.
+    """Return the non-empty lines of a text file, gzipped or not.
 
     Raises
     ------
     InputError
-        The file is missing, or is no text in UTF-8.
+        The file is missing, or is not text in UTF-8.
     """
-    return [line.strip() for line in _read(path, "a file with a sentence a line").split("\n") if line.strip()]
+    return [line.strip() for line in _read(path, "a file with one sentence per line").split("\n") if line.strip()]
 
 
 def read_captions(path: Path) -> list[str]:
-    """The captions of AudioCaps' train part (a CSV, gzipped or not, with the columns `split` and `caption`).
+    """Return the captions of AudioCaps' train part (a CSV, gzipped or not, with the columns `split` and `caption`).
 
     Raises
     ------
     InputError
-        The file is missing, is no text in UTF-8, or lacks a column.
+        The file is missing, is not text in UTF-8, or lacks a column.
     """
     rows = csv.DictReader(StringIO(_read(path, "a CSV with the columns split and caption"), newline=""), restval="")
     if not {"split", "caption"} <= set(rows.fieldnames or ()):
