@@ -49,9 +49,13 @@ class Hit:
 
 @dataclass(frozen=True)
 class AuditorySpan(Span):
-    """A span with the clips that were retrieved for it, the best first."""
+    """A span with the clips that were retrieved for it, the best first.
+
+    `query` is the sentence vector `(text_dim,)` that it was looked up with; None for a recording that was given.
+    """
 
     clips: tuple[Hit, ...] = ()
+    query: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, object]:
         return {**super().to_json(), "clips": [hit.to_json() for hit in self.clips]}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from audiobert.settings import Settings
 
 # Retrieval score of a place without a clip: its weight is zero.
 NO_CLIP = -1e4
+_LEAST_PROBABILITY = 1e-4
+_DROPPED_CLIP = 8.0  # what a clip that is dropped in training loses of its log-odds
 
 
 class InjectionSettings(Settings):
@@ -26,15 +29,26 @@ class InjectionSettings(Settings):
     gate
         Scale the knowledge by a learned function of the best clip's retrieval score, so that clips that do not fit add
         little.
+    log_odds
+        Weigh clips and set the gate by the log-odds of the score, where the score is a probability.
+    imagine
+        Where the clips do not fit, inject what the query sounds like: a vector made of the query's sentence vector by a
+        small network that is trained with the rest, on the bank's kinds among others.
+    clip_dropout, imagine_dropout
+        In training, the share of a span's clips that are left out, and the dropout of that network.
     """
 
     kind: Literal["add", "replace"] = "add"
     gate: bool = True
+    log_odds: bool = False
+    imagine: bool = False
+    clip_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    imagine_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
 
 
 @dataclass
 class SpanKnowledge:
-    """The retrieved clips of the spans of a batch; spans and clips are padded to the largest number in it.
+    """What is known of the spans of a batch; spans and clips are padded to the largest number in it.
 
     Attributes
     ----------
@@ -44,38 +58,75 @@ class SpanKnowledge:
         `(rows, spans, clips, hidden_size)` knowledge vectors.
     scores
         `(rows, spans, clips)` retrieval scores; `NO_CLIP` where there is no clip.
+    queries
+        `(rows, spans, text_dim)` sentence vectors of the queries, zero where nothing is to be imagined; or None.
     """
 
     starts: Tensor
     vectors: Tensor
     scores: Tensor
+    queries: Tensor | None = None
 
-    def without_knowledge(self) -> SpanKnowledge:
-        """Return the same spans with no clip."""
-        return SpanKnowledge(self.starts, self.vectors[:, :, :0], self.scores[:, :, :0])
+
+class Imagination(nn.Module):
+    """From a query's sentence vector to what it sounds like, a vector that takes a knowledge vector's place.
+
+    Its last layer starts at zero: an untrained one imagines nothing.
+    """
+
+    def __init__(self, text_dim: int, hidden_size: int, dropout: float, inner: int = 256) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(text_dim, inner), nn.Linear(inner, hidden_size)
+        self.dropout = dropout
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, queries: Tensor) -> Tensor:
+        """Compute `(..., hidden_size)` of sentence vectors `(..., text_dim)` of unit norm."""
+        scaled = queries * queries.shape[-1] ** 0.5  # values of about one
+        hidden = functional.gelu(self.inner(functional.dropout(scaled, self.dropout / 2, self.training)))
+        return self.outer(functional.dropout(hidden, self.dropout, self.training))
 
 
 class Injection(nn.Module):
     """Base of the ways to inject: pools the clips of a span; a subclass puts the result among the embeddings."""
 
-    def __init__(self, settings: InjectionSettings) -> None:
+    def __init__(self, settings: InjectionSettings, hidden_size: int, text_dim: int) -> None:
         super().__init__()
         self.settings = settings
-        self.score_sharpness = nn.Parameter(torch.tensor(10.0))
-        self.gate_slope = nn.Parameter(torch.tensor(4.0), requires_grad=settings.gate)
-        self.gate_offset = nn.Parameter(torch.tensor(0.3), requires_grad=settings.gate)
+        sharpness, slope, offset = (1.0, 1.0, -1.0) if settings.log_odds else (10.0, 4.0, 0.3)
+        self.score_sharpness = nn.Parameter(torch.tensor(sharpness))
+        self.gate_slope = nn.Parameter(torch.tensor(slope), requires_grad=settings.gate)
+        self.gate_offset = nn.Parameter(torch.tensor(offset), requires_grad=settings.gate)
+        self.imagination = Imagination(text_dim, hidden_size, settings.imagine_dropout) if settings.imagine else None
+
+    def gated(self, knowledge: SpanKnowledge) -> tuple[Tensor, Tensor]:
+        """Return the clips' weighted mean `(rows, spans, hidden_size)` and the gate `(rows, spans, 1)`."""
+        if not knowledge.scores.shape[-1]:
+            return knowledge.vectors.sum(dim=2), knowledge.vectors.new_zeros(*knowledge.scores.shape[:2], 1)
+        there = knowledge.scores > NO_CLIP / 2
+        scores = knowledge.scores
+        if self.settings.log_odds:
+            scores = scores.clamp(_LEAST_PROBABILITY, 1.0 - _LEAST_PROBABILITY).logit()
+        best = scores.masked_fill(~there, NO_CLIP).amax(dim=-1, keepdim=True)
+        if self.training and self.settings.clip_dropout:
+            dropped = torch.rand_like(scores) < self.settings.clip_dropout
+            scores = torch.where(dropped, scores - _DROPPED_CLIP, scores)
+        weights = (scores * self.score_sharpness).masked_fill(~there, NO_CLIP).softmax(dim=-1)  # (rows, spans, clips)
+        pooled = (weights.unsqueeze(-1) * knowledge.vectors).sum(dim=2)
+        gate = there.any(dim=-1, keepdim=True).to(pooled.dtype)
+        if self.settings.gate:
+            gate = gate * torch.sigmoid(self.gate_slope * (best - self.gate_offset))
+        return pooled, gate
 
     def pool(self, knowledge: SpanKnowledge) -> Tensor:
-        """Return one vector per span, `(rows, spans, hidden_size)`: the clips' weighted mean times the gate."""
-        if not knowledge.scores.shape[-1]:
-            return knowledge.vectors.sum(dim=2)
-        weights = (knowledge.scores * self.score_sharpness).softmax(dim=-1)  # (rows, spans, clips)
-        pooled = (weights.unsqueeze(-1) * knowledge.vectors).sum(dim=2)
-        best = knowledge.scores.amax(dim=-1, keepdim=True)
-        found = (best > NO_CLIP / 2).to(pooled.dtype)
-        if self.settings.gate:
-            found = found * torch.sigmoid(self.gate_slope * (best - self.gate_offset))
-        return pooled * found
+        """Return one vector per span, `(rows, spans, hidden_size)`: clips as far as they fit, imagination for the rest."""
+        pooled, gate = self.gated(knowledge)
+        vectors = pooled * gate
+        if self.imagination is None or knowledge.queries is None:
+            return vectors
+        asked = (knowledge.queries.abs().sum(dim=-1, keepdim=True) > 0).to(vectors.dtype)
+        return vectors + self.imagination(knowledge.queries) * (1.0 - gate) * asked
 
     def forward(self, embeddings: Tensor, knowledge: SpanKnowledge) -> Tensor:
         """Return word embeddings `(rows, tokens, hidden_size)` with knowledge at the first token of each span."""
@@ -102,9 +153,15 @@ class ReplaceFirstToken(Injection):
         return embeddings.index_put(at, vectors)
 
 
-INJECTIONS: dict[str, Callable[[InjectionSettings], Injection]] = {"add": AddToFirstToken, "replace": ReplaceFirstToken}
+INJECTIONS: dict[str, type[Injection]] = {"add": AddToFirstToken, "replace": ReplaceFirstToken}
 
 
-def new_injection(settings: InjectionSettings) -> Injection:
-    """Return the injection that the settings name, untrained."""
-    return INJECTIONS[settings.kind](settings)
+def new_injection(settings: InjectionSettings, hidden_size: int, text_dim: int) -> Injection:
+    """Return the injection that the settings name, untrained.
+
+    Parameters
+    ----------
+    hidden_size, text_dim
+        Widths of the language model and of a query's sentence vector.
+    """
+    return INJECTIONS[settings.kind](settings, hidden_size, text_dim)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,6 +26,8 @@ class KnowledgeSettings(Settings):
     ----------
     attributes
         Concatenate measured attributes (pitch, duration, ...) with the audio encoder's vector.
+    dropout
+        In training, of the audio encoder's vector.
     projection
         `mlp` with one hidden layer on normalised vectors, or one `linear` layer.
     pooling
@@ -34,6 +37,7 @@ class KnowledgeSettings(Settings):
     """
 
     attributes: bool = True
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     projection: Literal["mlp", "linear"] = "mlp"
     pooling: Literal["mean", "first"] = "mean"
     trained_encoder: bool = True
@@ -79,7 +83,7 @@ class KnowledgeEncoder(nn.Module):
 
     def project(self, features: Tensor, attributes: Tensor) -> Tensor:
         """Compute knowledge vectors `(clips, hidden_size)` of tower vectors `(clips, width)` and attribute features."""
-        joined = self.norm(features)
+        joined = functional.dropout(self.norm(features), self.settings.dropout, self.training)
         if self.settings.attributes:
             joined = torch.cat([joined, attributes], dim=-1)
         return self.outer(joined if self.inner is None else functional.gelu(self.inner(joined)))

@@ -346,13 +346,15 @@ class AudioBert:
     ) -> list[tuple[AuditorySpan, ...]]:
         """Retrieve the clips of the spans that have none yet."""
         texts = sorted({span.text for row in spans for span in row if not isinstance(span, AuditorySpan)})
-        found = self.retriever.find(texts, clips, exclude=exclude) if texts else []
-        hits = dict(zip(texts, found, strict=True))
+        results = self.retriever.find(texts, clips, exclude=exclude) if texts else []
+        found = dict(zip(texts, results, strict=True))
         return [
             tuple(
                 span
                 if isinstance(span, AuditorySpan)
-                else AuditorySpan(span.text, span.start, span.end, span.score, hits[span.text])
+                else AuditorySpan(
+                    span.text, span.start, span.end, span.score, found[span.text].hits, found[span.text].query
+                )
                 for span in row
             )
             for row in spans
@@ -414,13 +416,16 @@ class AudioBert:
         hidden_size = self._clip_encoder.hidden_size
         vectors = torch.zeros(*starts.shape, clips, hidden_size)
         scores = torch.full((*starts.shape, clips), NO_CLIP)
+        queries = torch.zeros(*starts.shape, self._clip_encoder.text_dim)
         for row, row_spans in enumerate(spans):
             for column, span in enumerate(row_spans):
+                if span.query is not None:
+                    queries[row, column] = torch.from_numpy(span.query)
                 for place, hit in enumerate(span.clips):
                     if hit.knowledge is not None:
                         vectors[row, column, place] = torch.from_numpy(hit.knowledge).float()
                         scores[row, column, place] = hit.score
-        return SpanKnowledge(starts, vectors.to(starts.device), scores.to(starts.device))
+        return SpanKnowledge(starts, *(tensor.to(starts.device) for tensor in (vectors, scores, queries)))
 
     def _best(self, log_probs: Tensor, top_k: int) -> list[tuple[Prediction, ...]]:
         scores, ids = log_probs.exp().topk(top_k, dim=-1)
@@ -454,7 +459,7 @@ def _in_original(sentence: Sentence, spans: Sequence[AuditorySpan]) -> tuple[Aud
     moved = []
     for span in spans:
         start, end = sentence.to_original(span.start, span.end)
-        moved.append(AuditorySpan(sentence.original[start:end], start, end, span.score, span.clips))
+        moved.append(AuditorySpan(sentence.original[start:end], start, end, span.score, span.clips, span.query))
     return tuple(moved)
 
 
@@ -505,10 +510,11 @@ def load_model(
     where = str(folder / "audiobert.safetensors")
     language_model = copy_sharing_embeddings(parts.language_model)
     fold_lora(language_model, part_of(weights, "lora."), settings.lora, where)
-    model = AudioBertForMaskedLM(language_model, new_injection(settings.injection))
+    hidden_size = int(language_model.config.hidden_size)
+    model = AudioBertForMaskedLM(language_model, new_injection(settings.injection, hidden_size, parts.clap.text_dim))
     copy_tensors(dict(model.injection.named_parameters()), part_of(weights, "injection."), where)  # type: ignore[union-attr]
     tower = new_audio_encoder(parts, settings.knowledge)
-    encoder = KnowledgeEncoder(tower, language_model.config.hidden_size, settings.knowledge)
+    encoder = KnowledgeEncoder(tower, hidden_size, settings.knowledge)
     copy_tensors(encoder.saved_state(), part_of(weights, "knowledge."), where)
     for module in (model, encoder):
         module.requires_grad_(False).eval().to(chosen)

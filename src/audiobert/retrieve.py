@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from audiobert.answers import Hit
 from audiobert.bank import AudioBank
 from audiobert.bank.names import plain_name
 from audiobert.bank.search import exact_search
+from audiobert.clap import QueryVectors
 from audiobert.clap_hub import Clap
 from audiobert.errors import InputError
 from audiobert.settings import Settings
@@ -72,6 +74,14 @@ class RetrievalSettings(Settings):
     calibration: Calibration = Calibration()
 
 
+@dataclass(frozen=True)
+class Found:
+    """The clips of one text, the best first, and the sentence vector `(text_dim,)` of its query."""
+
+    hits: tuple[Hit, ...]
+    query: np.ndarray
+
+
 class Retriever:
     """Finds clips for texts in one bank or several.
 
@@ -85,7 +95,7 @@ class Retriever:
 
     def __init__(self, clap: Clap, banks: Sequence[AudioBank], settings: RetrievalSettings) -> None:
         self.clap, self.banks, self.settings = clap, tuple(banks), settings
-        self._remembered: dict[tuple[str, int], tuple[Hit, ...]] = {}
+        self._remembered: dict[tuple[str, int], Found] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -93,8 +103,8 @@ class Retriever:
 
     def find(
         self, texts: Sequence[str], clips: int | None = None, *, exclude: Iterable[str] | None = None, **filters: Any
-    ) -> list[tuple[Hit, ...]]:
-        """Return the clips of each text of a span, the best first; none where the filters leave none.
+    ) -> list[Found]:
+        """Return what is found for the text of each span.
 
         Parameters
         ----------
@@ -104,22 +114,42 @@ class Retriever:
             As for `AudioBank.search`.
         """
         count = clips or self.settings.clips
-        queries = [self.settings.query.format(span=text) for text in texts]
+        queries = [self.query(text) for text in texts]
         if exclude is not None or filters:
-            return self.search(queries, count, exclude=exclude, **filters)
+            return self._find(queries, count, exclude=exclude, **filters)
         with self._lock:
             known = {query: self._remembered[query, count] for query in queries if (query, count) in self._remembered}
         new = list(dict.fromkeys(query for query in queries if query not in known))
         if new:
-            known |= dict(zip(new, self.search(new, count), strict=True))
+            known |= dict(zip(new, self._find(new, count), strict=True))
             with self._lock:
                 if len(self._remembered) + len(new) > _REMEMBERED_QUERIES:
                     self._remembered.clear()
                 self._remembered |= {(query, count): known[query] for query in new[:_REMEMBERED_QUERIES]}
         return [known[query] for query in queries]
 
+    def query(self, text: str) -> str:
+        """Return what the text of a span is looked up with."""
+        query = self.settings.query.format(span=text)
+        return query if self.settings.by == "sound" else plain_name(query)
+
+    def _find(self, queries: Sequence[str], top_k: int, **filters: Any) -> list[Found]:
+        vectors = self.embed(queries)
+        hits = self._hits(vectors, top_k, **filters)
+        return [Found(own, sentence) for own, sentence in zip(hits, vectors.sentence, strict=True)]
+
+    def embed(self, queries: Sequence[str]) -> QueryVectors:
+        """Return the vectors of queries, made in blocks."""
+        blocks = [
+            self.clap.embed_query(queries[start : start + _BLOCK_QUERIES])
+            for start in range(0, len(queries), _BLOCK_QUERIES)
+        ]
+        return QueryVectors(
+            np.concatenate([block.sentence for block in blocks]), np.concatenate([block.clap for block in blocks])
+        )
+
     def search(self, queries: Sequence[str], top_k: int, **filters: Any) -> list[tuple[Hit, ...]]:
-        """Return the clips that fit each query best, as `find` does, for queries as they are.
+        """Return the clips that fit each query best, the best first; none where the filters leave none.
 
         Raises
         ------
@@ -128,43 +158,44 @@ class Retriever:
         """
         if top_k < 1:
             raise InputError(f"top_k is {top_k}; it must be at least 1")
-        hits: list[list[Hit]] = [[] for _ in queries]
+        given = list(queries) if self.settings.by == "sound" else [plain_name(query) for query in queries]
+        return self._hits(self.embed(given), top_k, **filters)
+
+    def _hits(self, vectors: QueryVectors, top_k: int, **filters: Any) -> list[tuple[Hit, ...]]:
+        hits: list[list[Hit]] = [[] for _ in vectors.clap]
         for bank in self.banks:
-            scores, rows = self.rows(bank, queries, top_k, **filters)
+            scores, rows = self.rows(bank, vectors, top_k, **filters)
             for own, own_scores, own_rows in zip(hits, scores, rows, strict=True):
                 kept = own_rows[own_rows >= 0]
-                knowledge = bank.knowledge_vectors[kept]
                 own += [
                     Hit(bank.clip(row), float(score), int(row), vector)
-                    for row, score, vector in zip(kept, own_scores, knowledge, strict=False)
+                    for row, score, vector in zip(kept, own_scores, bank.knowledge_vectors[kept], strict=False)
                 ]
         if len(self.banks) > 1:
             hits = [sorted(own, key=lambda hit: -hit.score)[:top_k] for own in hits]
         return [tuple(own) for own in hits]
 
     def rows(
-        self, bank: AudioBank, queries: Sequence[str], top_k: int, *, mask: np.ndarray | None = None, **filters: Any
+        self, bank: AudioBank, vectors: QueryVectors, top_k: int, *, mask: np.ndarray | None = None, **filters: Any
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return scores and row numbers of one bank's best clips, both `(queries, top_k)`; -1 where there are fewer.
 
         Parameters
         ----------
+        vectors
+            Of the queries.
         mask : np.ndarray, optional
             `(clips,)` bool, True where a clip may be found.
         """
         scores, rows = [], []
-        for start in range(0, len(queries), _BLOCK_QUERIES):
-            block = queries[start : start + _BLOCK_QUERIES]
-            if self.settings.by != "sound":
-                block = [plain_name(query) for query in block]
-            vectors = self.clap.embed_query(block)
+        for start in range(0, len(vectors.clap), _BLOCK_QUERIES):
+            sentence, clap = (block[start : start + _BLOCK_QUERIES] for block in (vectors.sentence, vectors.clap))
             if self.settings.by == "sound" or bank.name_vectors is None:
-                found = bank.search(vectors.clap, top_k, mask=mask, **filters)
+                found = bank.search(clap, top_k, mask=mask, **filters)
                 if self.settings.by != "sound":
                     found = (_probability(self.settings.calibration.by_sound(found[0])), found[1])
             else:
-                allowed = _joined(bank.select(**filters), mask)
-                found = self._by_name(bank, vectors.sentence, vectors.clap, top_k, allowed)
+                found = self._by_name(bank, sentence, clap, top_k, _joined(bank.select(**filters), mask))
             scores.append(_padded(found[0], top_k, -1.0))
             rows.append(_padded(found[1], top_k, -1))
         return np.concatenate(scores), np.concatenate(rows)

@@ -13,6 +13,16 @@ from audiobert.errors import InputError
 from audiobert.settings import Settings
 
 
+class Extremes(Settings):
+    """What is said of a single sound: `words` of one that measures much, and of one that measures little.
+
+    Templates have `{x}` and one `[MASK]`.
+    """
+
+    words: tuple[str, str]
+    templates: tuple[str, ...] = Field(min_length=1)
+
+
 class Attribute(Settings):
     """One attribute.
 
@@ -28,6 +38,8 @@ class Attribute(Settings):
         How often it is asked about in training, relative to the other attributes.
     templates
         Sentences with `{x}`, `{y}` and one `[MASK]`.
+    extremes
+        How single sounds are spoken of, where they are.
     """
 
     name: str
@@ -36,6 +48,7 @@ class Attribute(Settings):
     min_ratio: float = Field(default=1.1, gt=1.0)
     weight: float = Field(default=1.0, ge=0.0)
     templates: tuple[str, ...] = Field(min_length=1)
+    extremes: Extremes | None = None
 
 
 def read_attribute(path: Path) -> Attribute:

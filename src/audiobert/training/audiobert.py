@@ -57,14 +57,16 @@ class Trained:
         language_model = copy_sharing_embeddings(parts.language_model)
         self.lora = add_lora(language_model, settings.lora)
         set_hidden_dropout(language_model, config.dropout)
-        self.model = AudioBertForMaskedLM(language_model, new_injection(settings.injection))
+        hidden_size = int(language_model.config.hidden_size)
+        injection = new_injection(settings.injection, hidden_size, parts.clap.text_dim)
+        self.model = AudioBertForMaskedLM(language_model, injection)
         for parameter in self.lora.values():
             parameter.requires_grad_(True)
         tower = new_audio_encoder(parts, settings.knowledge, attention=attention)
         tower.requires_grad_(settings.knowledge.trained_encoder)
         if config.gradient_checkpointing:
             checkpoint_gradients(tower)
-        self.encoder = KnowledgeEncoder(tower, language_model.config.hidden_size, settings.knowledge)
+        self.encoder = KnowledgeEncoder(tower, hidden_size, settings.knowledge)
 
     def groups(self, config: AudioBertConfig) -> list[ParameterGroup]:
         """Return the parameters with their learning rates, as multiples of the LoRA's."""
@@ -123,7 +125,7 @@ def train_audiobert(
     in_bank = np.array([config.evaluated_clips == "keep" or clip.split in ("", "train") for clip in clips.clips])
     kept_apart = withheld_clips(clips.labels) if config.withhold else np.zeros(len(clips), dtype=bool)
     allowed = in_bank & ~kept_apart & ~clips.held_out
-    lookup = Lookup(retriever, training_bank, allowed)
+    lookup = Lookup(retriever, training_bank, allowed, config.seed)
 
     spelling = Spelling(parts.tokenizer)
     withheld = names_withheld(clips.labels) if config.withhold else None
@@ -133,17 +135,17 @@ def train_audiobert(
         )
         for task in config.tasks
     ]
-    grounding = Grounding(clips, allowed, spelling, config.grounding, seed=config.seed)
+    grounding = Grounding(clips, allowed, spelling, lookup, config.grounding)
     read = read_captions(data / "text" / CAPTIONS) if config.grounding.captions else []
     captions = Captions(read, parts.detector, spelling)
     clip_captions = ClipCaptions(clips, allowed, spelling)
-    lookup.prepare(set[str]().union(*(some.span_texts() for some in (grounding, captions, clip_captions, *rows))))
+    lookup.prepare(set[str]().union(*(some.span_texts() for some in (captions, clip_captions, *rows))))
     find = lookup
     if config.audio in ("random", "shuffled"):
         texts = set[str]().union(*(task.span_texts() for task in rows))
         find = OtherClips(lookup, texts, allowed, config.audio, config.seed)  # type: ignore[assignment,arg-type]
 
-    make_batch = BatchMaker(parts.tokenizer, config.model.retrieval.clips)
+    make_batch = BatchMaker(parts.tokenizer, config.model.retrieval.clips, lookup.queries)
     objective_clips = None if config.audio == "none" else clips
     objective = AudioBertObjective(trained.model, trained.encoder, objective_clips, vectors, config)
     live = Live(parts, trained.model, trained.encoder, training_bank, clips, vectors, config, data / "auditorybench")

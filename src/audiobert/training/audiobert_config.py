@@ -55,6 +55,8 @@ class AudioBertConfig(TrainingConfig):
         Clips that go through the audio encoder with gradients per step; 0: all of a batch.
     loss_tokens
         `mask`: the loss is at the masks alone; `all`: at every token of the sentence, as in the published code.
+    pair_weight
+        Weight of a second loss of comparisons: the right word's logit against the other word's alone.
     gradient_checkpointing
         Compute the audio encoder's inner states again on the way back instead of keeping them: less memory, more time.
     dev_every
@@ -84,6 +86,7 @@ class AudioBertConfig(TrainingConfig):
     gradient_checkpointing: bool = False
     loss_tokens: Literal["mask", "all"] = "mask"
     label_smoothing: float = 0.0
+    pair_weight: float = Field(default=0.0, ge=0.0)
     average_from: float = 0.6
     dev_every: int = Field(default=1, ge=1)
 
@@ -91,10 +94,10 @@ class AudioBertConfig(TrainingConfig):
     def _fit_together(self) -> Self:
         if "{span}" not in self.model.retrieval.query:
             raise ValueError("model.retrieval.query must have {span} in it, where the words of the span go")
-        if self.audio == "none" and (self.grounding.comparisons or self.grounding.names):
-            raise ValueError(
-                "audio 'none' is a training without recordings; set grounding's comparisons and names to 0"
-            )
+        if self.audio == "none" and self.grounding.of_clips:
+            raise ValueError("audio 'none' is a training without recordings; set grounding's sentences of clips to 0")
+        if self.loss_tokens == "all" and self.pair_weight:
+            raise ValueError("loss_tokens 'all' wants pair_weight: 0, which speaks of masks alone")
         return self
 
     def models(self) -> dict[str, Published]:

@@ -12,6 +12,7 @@ from audiobert.training.batches import BatchMaker
 from audiobert.training.captions import Captions, ClipCaptions
 from audiobert.training.draws import by_length
 from audiobert.training.grounding import Grounding
+from audiobert.training.lookup import Lookup
 from audiobert.training.loop import RowBatches
 from audiobert.training.rows import Find, TrainRows
 
@@ -28,7 +29,7 @@ class Epochs:
     captions: Captions
     clip_captions: ClipCaptions
     find: Find
-    lookup: Find
+    lookup: Lookup
     make_batch: BatchMaker
     config: AudioBertConfig
 
@@ -36,8 +37,8 @@ class Epochs:
         """Return the batches of an epoch; the same for the same seed."""
         config = self.config
         random = np.random.default_rng((config.seed, epoch))
-        examples = [one for task in self.rows for one in task.examples(random, config.rows, self.find)]
-        examples += self.grounding.examples(random, self.lookup)
+        examples = [one for task in self.rows for one in task.examples(random, config.rows, self.find, self.lookup)]
+        examples += self.grounding.examples(random)
         examples += self.captions.examples(config.grounding.captions, random, self.lookup)
         examples += self.clip_captions.examples(config.grounding.clip_captions, random, self.lookup)
         groups = by_length(examples, [len(one.text) for one in examples], config.batch_size, random, jitter=0.15)

@@ -16,12 +16,13 @@ from pydantic import Field
 
 from audiobert.auditorybench.attributes import Attribute, builtin_attributes
 from audiobert.auditorybench.kinds import noun_phrase, words_of
-from audiobert.auditorybench.made_up import made_up_name
 from audiobert.sentence import Offsets, fill_mask
 from audiobert.settings import Settings
-from audiobert.training.batches import NOTHING, Example, SpanClips
+from audiobert.training.batches import NO_QUERY, NOTHING, Example, SpanClips
 from audiobert.training.clips import TrainingClips
-from audiobert.training.rows import Find, Spelling
+from audiobert.training.config import Fraction
+from audiobert.training.lookup import Lookup
+from audiobert.training.rows import Spelling, unread_name
 
 # A clip that is handed over is the thing itself: its score.
 GIVEN = 0.99
@@ -52,27 +53,39 @@ class GroundingSettings(Settings):
 
     Attributes
     ----------
-    comparisons, names, captions, clip_captions
-        Sentences per epoch: comparisons, namings, AudioCaps captions with a word masked, and captions of clips with the
-        thing or its doing masked.
+    comparisons, extremes, names, clip_captions, captions
+        Sentences per epoch: comparisons (twins count), single sounds that are high or low, namings, captions of clips
+        with the thing or its doing masked, and AudioCaps captions with a word masked.
+    twins
+        Let every comparison come both ways round, side by side.
     clip_share
         Share of the comparisons that are of two clips, not of two kinds.
     read_share, unheard_share, mixed_share
-        Shares of the comparisons of kinds that have both names and clips; names without clips; one name and one unread
-        name. The rest has no names to read.
-    unread_kinds
-        Share of the kinds that never occur under their own names in comparisons.
+        Shares of the comparisons of kinds that have both names and clips; names of which one has no clips of its own;
+        one name and one unread name. The rest has no names to read.
+    nearest_share
+        Share of the names without clips of their own that get the clips of what is nearest instead of none.
+    nothing_share
+        Share of the comparisons without any clip in which nothing is to be imagined, either.
     """
 
     comparisons: int = Field(default=0, ge=0)
+    extremes: int = Field(default=0, ge=0)
     names: int = Field(default=0, ge=0)
-    captions: int = Field(default=0, ge=0)
     clip_captions: int = Field(default=0, ge=0)
-    clip_share: float = Field(default=0.25, ge=0.0, le=1.0)
-    read_share: float = Field(default=0.3, ge=0.0, le=1.0)
-    unheard_share: float = Field(default=0.2, ge=0.0, le=1.0)
-    mixed_share: float = Field(default=0.2, ge=0.0, le=1.0)
-    unread_kinds: float = Field(default=0.3, ge=0.0, le=1.0)
+    captions: int = Field(default=0, ge=0)
+    twins: bool = True
+    clip_share: Fraction = 0.25
+    read_share: Fraction = 0.15
+    unheard_share: Fraction = 0.5
+    mixed_share: Fraction = 0.15
+    nearest_share: Fraction = 0.5
+    nothing_share: Fraction = 0.4
+
+    @property
+    def of_clips(self) -> int:
+        """Number of sentences that are made of recordings."""
+        return self.comparisons + self.extremes + self.names + self.clip_captions
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,8 @@ class Grounding:
         `(clips,)` bool, which clips may be learnt from.
     spelling : Spelling
         From words to the tokens of an answer.
+    lookup : Lookup
+        What is found for names.
     """
 
     def __init__(
@@ -116,11 +131,11 @@ class Grounding:
         clips: TrainingClips,
         allowed: np.ndarray,
         spelling: Spelling,
+        lookup: Lookup,
         settings: GroundingSettings,
         attributes: Sequence[Attribute] | None = None,
-        seed: int = 0,
     ) -> None:
-        self.spelling, self.settings = spelling, settings
+        self.spelling, self.lookup, self.settings = spelling, lookup, settings
         self.attributes = list(builtin_attributes() if attributes is None else attributes)
         self.values = {a.name: _logarithms([clip.row.get(a.measure) for clip in clips.clips]) for a in self.attributes}
         by_label: dict[str, list[int]] = {}
@@ -129,9 +144,12 @@ class Grounding:
                 by_label.setdefault(label, []).append(int(index))
         self.kinds = [self._kind(label, members, clips) for label, members in sorted(by_label.items())]
         self.kind_of = {index: kind for kind in self.kinds for index in kind.clips}
-        drawn = np.random.default_rng((seed, 17)).random(len(self.kinds))
-        self.unread = {
-            kind.label for kind, chance in zip(self.kinds, drawn, strict=True) if chance < settings.unread_kinds
+        lookup.prepare(kind.phrase for kind in self.kinds)
+        labels = np.array(clips.labels)
+        self.nearest = {
+            kind.label: lookup.prepare([kind.phrase], allowed & (labels != kind.label))[0]
+            for kind in self.kinds
+            if settings.comparisons + settings.extremes and len(self.kinds) > 1
         }
 
     def _kind(self, label: str, members: list[int], clips: TrainingClips) -> Kind:
@@ -143,35 +161,44 @@ class Grounding:
         captions = [clips.clips[index].row.get("caption") or "" for index in members]
         return Kind(label, noun_phrase(label, captions[0]), tuple(members), measured)
 
-    def span_texts(self) -> set[str]:
-        """Return the names that clips are looked up by."""
-        return {kind.phrase for kind in self.kinds}
-
-    def examples(self, random: np.random.Generator, find: Find) -> list[Example]:
-        """Return the comparisons and namings of one epoch."""
+    def examples(self, random: np.random.Generator) -> list[Example]:
+        """Return the sentences of one epoch, but for captions."""
         if not self.kinds:
             return []
-        made = [self.comparison(random, find) for _ in range(self.settings.comparisons)]
-        made += [self.naming(random, find) for _ in range(self.settings.names)]
-        return [example for example in made if example is not None]
+        settings = self.settings
+        draws = settings.comparisons // (1 + settings.twins)
+        made = [one for _ in range(draws) for one in self.comparison(random)]
+        made += [one for _ in range(settings.extremes) if (one := self.extreme(random)) is not None]
+        return made + [self.naming(random) for _ in range(settings.names)]
 
     # --- comparisons --------------------------------------------------------------------------------------------------
 
-    def comparison(self, random: np.random.Generator, find: Find) -> Example | None:
-        """Return a comparison of one attribute; None where no two sounds differ enough."""
-        weights = np.array([attribute.weight for attribute in self.attributes])
-        attribute = self.attributes[random.choice(len(weights), p=weights / weights.sum())]
+    def comparison(self, random: np.random.Generator) -> list[Example]:
+        """Return a comparison of one attribute and its twin; nothing where no two sounds differ enough."""
+        attribute = self._draw(self.attributes, random)
         of_clips = random.random() < self.settings.clip_share
         pair = self._two_clips(attribute, random) if of_clips else self._two_kinds(attribute, random)
         if pair is None:
-            return None
+            return []
         (first, one), (second, other) = pair
         if of_clips:
             phrases = self._unread_phrases(random, [given_clip(first), given_clip(second)])
         else:
-            phrases = self._phrases(random, find, self.kinds[first], self.kinds[second])
+            phrases = self._phrases(random, attribute, self.kinds[first], self.kinds[second])
         template = attribute.templates[random.integers(len(attribute.templates))]
-        return self._example(template, phrases, attribute.words[0] if one > other else attribute.words[1])
+        more, less = attribute.words
+        made = [
+            self._example(template, {"x": phrases[0], "y": phrases[1]}, more if one > other else less, (more, less))
+        ]
+        if self.settings.twins:
+            turned = less if one > other else more
+            made.append(self._example(template, {"x": phrases[1], "y": phrases[0]}, turned, (more, less)))
+        return made
+
+    @staticmethod
+    def _draw(attributes: Sequence[Attribute], random: np.random.Generator) -> Attribute:
+        weights = np.array([attribute.weight for attribute in attributes])
+        return attributes[random.choice(len(weights), p=weights / weights.sum())]
 
     def _two_kinds(self, attribute: Attribute, random: np.random.Generator) -> list[tuple[int, float]] | None:
         having = [index for index, kind in enumerate(self.kinds) if attribute.name in kind.measured]
@@ -182,44 +209,50 @@ class Grounding:
         having = [index for index in self.kind_of if np.isfinite(values[index])]
         return _different(having, lambda index: float(values[index]), attribute, random)
 
-    def _phrases(self, random: np.random.Generator, find: Find, *kinds: Kind) -> list[Phrase]:
+    def _phrases(self, random: np.random.Generator, attribute: Attribute, *kinds: Kind) -> list[Phrase]:
         """Return phrases for two kinds: which are read, and which have clips, is drawn."""
         chance, settings = random.random(), self.settings
-        found = find([kind.phrase for kind in kinds])
+        found = self.lookup([kind.phrase for kind in kinds])
         read, heard = [False, False], [True, True]
         if chance < settings.read_share:
             read = [True, True]
         elif chance < settings.read_share + settings.unheard_share:
-            read, heard = [True, True], [False, False]
+            # Names say how high a thing sounds, but hardly how long one recording of it lasts.
+            if attribute.extremes is not None and attribute.weight == max(a.weight for a in self.attributes):
+                read, heard = [True, True], [False, False]
         elif chance < settings.read_share + settings.unheard_share + settings.mixed_share:
             read = [True, False] if random.random() < 0.5 else [False, True]
             if random.random() < 0.3:
                 heard = [not one for one in read]
+        clips = list(found)
         for place, kind in enumerate(kinds):
-            if kind.label in self.unread:
-                read[place], heard[place] = False, True
-        clips = [own if has else NOTHING for own, has in zip(found, heard, strict=True)]
+            if not heard[place]:
+                near = random.random() < settings.nearest_share
+                clips[place] = self.nearest[kind.label] if near else found[place].unheard()
+        if not any(heard) and random.random() < settings.nothing_share:
+            clips = [NOTHING if not len(known.rows) else known for known in clips]
         if not any(read):
             return self._unread_phrases(random, clips)
         return [
-            self._named(random, kind.phrase, own) if is_read else self._made_up(random, own)
-            for kind, own, is_read in zip(kinds, clips, read, strict=True)
+            self._named(random, kind.phrase, known) if is_read else self._made_up(random, known)
+            for kind, known, is_read in zip(kinds, clips, read, strict=True)
         ]
 
     def _unread_phrases(self, random: np.random.Generator, clips: Sequence[SpanClips]) -> list[Phrase]:
         """Return two phrases that say nothing about their sounds."""
         if random.random() < 0.25:
             pair = WITHOUT_CONTENT[random.integers(len(WITHOUT_CONTENT))]
-            return [Phrase(text, _word_start(text, random), own) for text, own in zip(pair, clips, strict=True)]
-        return [self._made_up(random, own) for own in clips]
+            return [
+                Phrase(text, _word_start(text, random), known.with_query(NO_QUERY))
+                for text, known in zip(pair, clips, strict=True)
+            ]
+        return [self._made_up(random, known) for known in clips]
 
     def _made_up(self, random: np.random.Generator, clips: SpanClips) -> Phrase:
         """Return a phrase with a made-up name, or with a hidden one."""
-        name = (
-            made_up_name(random) if random.random() < 0.67 else " ".join([self.spelling.hidden] * random.integers(1, 3))
-        )
+        name, query = unread_name(random, self.spelling, self.lookup)
         article = ("an " if name[0] in "aeiou" else "a ") if random.random() < 0.8 else ""
-        return self._named(random, article + name, clips)
+        return self._named(random, article + name, clips.with_query(query))
 
     def _named(self, random: np.random.Generator, phrase: str, clips: SpanClips) -> Phrase:
         """Return a name in the form of a sentence's span: "the sound of a flute", "a flute", or "flute"."""
@@ -234,22 +267,49 @@ class Grounding:
             return Phrase(phrase, int(random.choice((0, bare))), clips)
         return Phrase(phrase[bare:], 0, clips)
 
-    def _example(self, template: str, phrases: Sequence[Phrase], answer: str) -> Example:
-        text, spans = compose(template, {"x": phrases[0], "y": phrases[1]})
+    def _example(self, template: str, phrases: dict[str, Phrase], answer: str, words: tuple[str, str]) -> Example:
+        text, places = compose(template, phrases)
         tokens = self.spelling.tokens(text, answer)
-        text, moved = fill_mask(text, spans, self.spelling.masks(len(tokens)))
-        order = sorted(range(2), key=lambda place: moved[place])
-        return Example(text, tokens, tuple(moved[i] for i in order), tuple(phrases[i].clips for i in order))
+        opposite = self.spelling.opposite(text, answer, words)
+        order = sorted(places, key=lambda name: places[name])
+        text, moved = fill_mask(text, [places[name] for name in order], self.spelling.masks(len(tokens)))
+        return Example(text, tokens, tuple(moved), tuple(phrases[name].clips for name in order), opposite)
+
+    # --- single sounds ------------------------------------------------------------------------------------------------
+
+    def extreme(self, random: np.random.Generator) -> Example | None:
+        """Return a sentence that says of one sound that it measures much or little; None where none is found soon."""
+        attribute = self._draw([a for a in self.attributes if a.extremes is not None], random)
+        assert attribute.extremes is not None
+        own = self.values[attribute.name][list(self.kind_of)]
+        low, high = np.nanquantile(own, (0.4, 0.6))
+        for _ in range(ATTEMPTS):
+            kind = self.kinds[random.integers(len(self.kinds))]
+            of_clip = random.random() < 0.4
+            index = kind.clips[random.integers(len(kind.clips))]
+            value = self.values[attribute.name][index] if of_clip else kind.measured.get(attribute.name, math.nan)
+            if not (value < low or value > high):
+                continue
+            if of_clip:
+                phrase = self._unread_phrases(random, [given_clip(index)] * 2)[0]
+            elif attribute.weight == max(a.weight for a in self.attributes):
+                phrase = self._phrases(random, attribute, kind, kind)[0]
+            else:
+                phrase = self._made_up(random, self.lookup([kind.phrase])[0])
+            much, little = attribute.extremes.words
+            template = attribute.extremes.templates[random.integers(len(attribute.extremes.templates))]
+            return self._example(template, {"x": phrase}, much if value > high else little, (much, little))
+        return None
 
     # --- naming -------------------------------------------------------------------------------------------------------
 
-    def naming(self, random: np.random.Generator, find: Find) -> Example:
+    def naming(self, random: np.random.Generator) -> Example:
         """Return a sentence that asks what a clip is, or what the clips of a kind are."""
         weights = np.array([len(kind.clips) ** 0.5 for kind in self.kinds])
         kind = self.kinds[random.choice(len(weights), p=weights / weights.sum())]
         clips = given_clip(kind.clips[random.integers(len(kind.clips))])
         if random.random() < 0.2:
-            clips = find([kind.phrase])[0]
+            clips = self.lookup([kind.phrase])[0].with_query(NO_QUERY)
         template, words = NAMING[random.integers(len(NAMING))]
         text = template.format(a=kind.article)
         word = words[random.integers(len(words))]
@@ -264,11 +324,11 @@ def given_clip(index: int) -> SpanClips:
     return SpanClips(np.array([index]), np.array([GIVEN], dtype=np.float32))
 
 
-def compose(template: str, phrases: dict[str, Phrase]) -> tuple[str, list[Offsets]]:
-    """Put phrases into a template; spans go from each phrase's start to its end, in the order of `phrases`.
+def compose(template: str, phrases: dict[str, Phrase]) -> tuple[str, dict[str, Offsets]]:
+    """Put phrases into a template; spans go from each phrase's start to its end.
 
     >>> compose("{y} is [MASK] than {x}.", {"x": Phrase("a flute", 2, NOTHING), "y": Phrase("the tuba", 0, NOTHING)})
-    ('The tuba is [MASK] than a flute.', [(26, 31), (0, 8)])
+    ('The tuba is [MASK] than a flute.', {'y': (0, 8), 'x': (26, 31)})
     """
     text, places = "", {}
     for piece in re.split(r"(\{\w+\})", template):
@@ -278,7 +338,7 @@ def compose(template: str, phrases: dict[str, Phrase]) -> tuple[str, list[Offset
             places[name] = (len(text) + phrase.start, len(text) + len(phrase.text))
             piece = phrase.text
         text += piece
-    return text[:1].upper() + text[1:], [places[name] for name in phrases]
+    return text[:1].upper() + text[1:], places
 
 
 def _different(

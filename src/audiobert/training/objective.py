@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from audiobert.features import AUDIO_ENCODER
 from audiobert.injection import SpanKnowledge
@@ -59,11 +60,22 @@ class AudioBertObjective(nn.Module):
             vectors = vectors.index_copy(0, chosen.to(device), fresh)
         return self.knowledge_encoder.project(vectors, self.attributes[distinct].to(device))[where.to(device)]
 
-    def span_knowledge(self, batch: Batch) -> SpanKnowledge | None:
-        """Return what is injected into a batch; None where training has no sound."""
+    def span_knowledge(self, batch: Batch) -> SpanKnowledge:
+        """Return what is injected into a batch; no clip where training has no recordings."""
         if self.config.audio == "none":
-            return None
-        return SpanKnowledge(batch.inputs.starts, self.knowledge(batch.clips, batch.seed), batch.scores)
+            shape = (*batch.scores.shape[:2], 0)
+            vectors = batch.scores.new_zeros(*shape, self.knowledge_encoder.hidden_size)
+            return SpanKnowledge(batch.inputs.starts, vectors, batch.scores.new_zeros(shape), batch.queries)
+        return SpanKnowledge(batch.inputs.starts, self.knowledge(batch.clips, batch.seed), batch.scores, batch.queries)
+
+    @staticmethod
+    def _pair_loss(logits: Tensor, batch: Batch) -> Tensor:
+        """Compute the summed logistic loss of the right word of a comparison against the other one."""
+        compared = batch.opposites >= 0
+        own = logits[compared].float()
+        right = own.gather(1, batch.answers[compared].unsqueeze(1))
+        wrong = own.gather(1, batch.opposites[compared].unsqueeze(1))
+        return functional.softplus(wrong - right).sum()
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the summed loss of a batch and the number of its terms."""
@@ -74,4 +86,6 @@ class AudioBertObjective(nn.Module):
             answers = inputs.input_ids.masked_scatter(inputs.masks, answers)[predicted]
         logits = self.model(inputs.input_ids, inputs.attention_mask, predicted, self.span_knowledge(batch))
         loss = self.model.loss(logits, answers, label_smoothing=self.config.label_smoothing)
+        if self.config.pair_weight:
+            loss = loss + self.config.pair_weight * self._pair_loss(logits, batch)
         return loss, torch.tensor(float(len(answers)), device=loss.device)

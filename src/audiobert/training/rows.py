@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from audiobert.auditorybench.data import load_split, split_path
-from audiobert.auditorybench.made_up import made_up_name
 from audiobert.auditorybench.models.masked import Vocabulary
 from audiobert.auditorybench.questions import Question, flip, make_question
 from audiobert.auditorybench.tasks import Task, find_task
 from audiobert.detector import SpanDetector
 from audiobert.sentence import MASK, Offsets, fill_mask, replace_text
 from audiobert.settings import Settings
-from audiobert.training.batches import NOTHING, Example, SpanClips
+from audiobert.training.batches import NO_QUERY, NOTHING, Example, SpanClips
+from audiobert.training.config import Fraction
+from audiobert.training.lookup import Lookup
+
+# From the texts of spans to what is known of them.
+Find = Callable[[Sequence[str]], list[SpanClips]]
 
 
 class RowSettings(Settings):
@@ -25,21 +29,29 @@ class RowSettings(Settings):
 
     Attributes
     ----------
+    passes
+        How often the rows of a task come, by task; 1 where nothing is said, and a fraction draws that share anew.
     detected_share
         Share of the rows that get the detector's spans in place of the published ones.
     swap_share
         Share of the comparisons that are turned round: spans exchanged, answer flipped.
+    twins
+        Let every comparison come both ways round, side by side.
     unread_share
-        Share of the spans whose wordpieces are hidden, where the retrieved clips fit with at least `unread_score`.
+        Share of the sentences in which spans get a made-up or a hidden name, where their clips fit with at least
+        `unread_score`.
     unheard_share
-        Share of the sentences without knowledge.
+        Share of the sentences without clips; of these `nothing_share` have no query either, so that words alone count.
     """
 
-    detected_share: float = 0.5
-    swap_share: float = 0.25
-    unread_share: float = 0.0
-    unread_score: float = 0.5
-    unheard_share: float = 0.0
+    passes: dict[str, float] = {}  # noqa: RUF012  pydantic copies it
+    detected_share: Fraction = 0.5
+    swap_share: Fraction = 0.5
+    twins: bool = False
+    unread_share: Fraction = 0.0
+    unread_score: Fraction = 0.7
+    unheard_share: Fraction = 0.0
+    nothing_share: Fraction = 0.4
 
 
 class Spelling:
@@ -57,13 +69,28 @@ class Spelling:
         before, _, after = text.partition(MASK)
         return self._vocabulary.pieces_between(before[-1:], word.lower(), after[:1])
 
+    def opposite(self, text: str, word: str, words: Sequence[str]) -> int | None:
+        """Return the token of the other of two words, where both are one wordpiece."""
+        others = [other for other in words if other.lower() != word.lower()]
+        if len(words) != 2 or len(others) != 1 or len(self.tokens(text, word)) != 1:
+            return None
+        tokens = self.tokens(text, others[0])
+        return tokens[0] if len(tokens) == 1 else None
+
     def masks(self, count: int) -> str:
         """Return that many masks."""
         return " ".join([str(self._tokenizer.mask_token)] * count)
 
 
-# From the texts of spans to their clips.
-Find = Callable[[Sequence[str]], list[SpanClips]]
+@dataclass(frozen=True)
+class _Variant:
+    """A row with one choice of spans, ready but for the clips."""
+
+    text: str
+    answer: tuple[int, ...]
+    opposite: int | None
+    spans: tuple[Offsets, ...]
+    texts: tuple[str, ...]
 
 
 def read_questions(data: Path, task: Task, split: str) -> list[Question]:
@@ -93,76 +120,97 @@ class TrainRows:
     ) -> None:
         self.task, self.spelling = find_task(task), spelling
         questions = read_questions(data, self.task, split)
-        self.questions = [question for question in questions if keep(question)]
-        self.left_out = len(questions) - len(self.questions)
-        found = detector.detect([question.text for question in self.questions])
-        self.detected = [tuple((span.start, span.end) for span in spans) for spans in found]
+        kept = [question for question in questions if keep(question)]
+        self.left_out = len(questions) - len(kept)
+        found = detector.detect([question.text for question in kept])
+        # Per row: with gold and with detected spans, each as published and turned round.
+        self._rows = [
+            tuple(self._both_ways(question, spans) for spans in (question.span_offsets, _places(detected)))
+            for question, detected in zip(kept, found, strict=True)
+        ]
 
     def __len__(self) -> int:
-        return len(self.questions)
+        return len(self._rows)
+
+    def _both_ways(self, question: Question, spans: Sequence[Offsets]) -> tuple[_Variant | None, _Variant | None]:
+        texts = tuple(question.text[start:end] for start, end in spans)
+        turned = flip(replace(question, spans=texts, span_offsets=tuple(spans)), self.task)
+        return self._variant(question, spans), self._variant(turned, turned.span_offsets) if turned else None
+
+    def _variant(self, question: Question, spans: Sequence[Offsets]) -> _Variant | None:
+        if not spans:
+            return None
+        ordered = sorted(spans)
+        answer = self.spelling.tokens(question.text, question.answer)
+        opposite = self.spelling.opposite(question.text, question.answer, self.task.label_words or ())
+        text, moved = fill_mask(question.text, ordered, self.spelling.masks(len(answer)))
+        texts = tuple(question.text[start:end] for start, end in ordered)
+        return _Variant(text, answer, opposite, tuple(moved), texts)
 
     def span_texts(self) -> set[str]:
         """Return every text that is looked up: gold and detected spans, either way round."""
-        return {
-            question.text[start:end]
-            for question, detected in zip(self.questions, self.detected, strict=True)
-            for start, end in (*question.span_offsets, *detected)
-        } | {
-            turned.text[start:end]
-            for question, detected in zip(self.questions, self.detected, strict=True)
-            for spans in (question.span_offsets, detected)
-            if (turned := self.turned(question, spans)) is not None
-            for start, end in turned.span_offsets
-        }
+        variants = (variant for row in self._rows for ways in row for variant in ways if variant is not None)
+        return {text for variant in variants for text in variant.texts}
 
-    def turned(self, question: Question, spans: Sequence[Offsets]) -> Question | None:
-        """Return a comparison the other way round, with these spans; None where it is none or cannot be turned."""
-        texts = tuple(question.text[start:end] for start, end in spans)
-        return flip(replace(question, spans=texts, span_offsets=tuple(spans)), self.task)
-
-    def examples(self, random: np.random.Generator, settings: RowSettings, find: Find) -> list[Example]:
+    def examples(self, random: np.random.Generator, settings: RowSettings, find: Find, lookup: Lookup) -> list[Example]:
         """Return the rows as the examples of one epoch; rows without any span are left out."""
-        made = []
-        for question, detected in zip(self.questions, self.detected, strict=True):
-            gold = question.span_offsets
-            spans = detected if detected and (not gold or random.random() < settings.detected_share) else gold
-            if not spans:
+        whole, part = divmod(settings.passes.get(self.task.name, 1.0), 1.0)
+        drawn = random.permutation(len(self._rows))[: round(part * len(self._rows))]
+        made: list[Example] = []
+        for index in [*list(range(len(self._rows))) * int(whole), *drawn.tolist()]:
+            gold, detected = self._rows[index]
+            ways = detected if detected[0] and (not gold[0] or random.random() < settings.detected_share) else gold
+            if ways[0] is None:
                 continue
-            if random.random() < settings.swap_share and (turned := self.turned(question, spans)) is not None:
-                question, spans = turned, turned.span_offsets
-            unheard = random.random() < settings.unheard_share
-            made.append(self._example(question, sorted(spans), random, settings, find, unheard=unheard))
+            if ways[1] is not None and random.random() < settings.swap_share:
+                ways = (ways[1], ways[0])
+            first = self._example(ways[0], random, settings, find, lookup)
+            made.append(first)
+            if settings.twins and ways[1] is not None:
+                made.append(self._twin(ways[1], first, find, settings))
         return made
 
-    def _example(
-        self,
-        question: Question,
-        spans: Sequence[Offsets],
-        random: np.random.Generator,
-        settings: RowSettings,
-        find: Find,
-        *,
-        unheard: bool,
-    ) -> Example:
-        found = find([question.text[start:end] for start, end in spans])
-        text, places = question.text, list(spans)
-        for place, clips in enumerate(found):
-            fits = len(clips.scores) > 0 and float(clips.scores[0]) >= settings.unread_score
-            if fits and not unheard and random.random() < settings.unread_share:
-                text, places = self._unread(text, places, place, random)
-        answer = self.spelling.tokens(text, question.answer)
-        text, moved = fill_mask(text, places, self.spelling.masks(len(answer)))
-        return Example(text, answer, tuple(moved), tuple(NOTHING if unheard else one for one in found))
+    def _twin(self, turned: _Variant, first: Example, find: Find, settings: RowSettings) -> Example:
+        """Return the comparison the other way round, with the clips that the first one has, or none as it has none."""
+        clips = find(turned.texts)
+        if all(not len(known.rows) for known in first.clips):
+            silent = all(known.query == NO_QUERY for known in first.clips)
+            clips = [NOTHING if silent else known.unheard() for known in clips]
+        return Example(turned.text, turned.answer, turned.spans, tuple(clips), turned.opposite)
 
-    def _unread(
-        self, text: str, spans: list[Offsets], place: int, random: np.random.Generator
-    ) -> tuple[str, list[Offsets]]:
-        """Put a made-up name, or the token of a hidden one, in the place of a span; none that touches the mask."""
-        start, end = spans[place]
-        if MASK in text[start:end]:
-            return text, spans
-        name = made_up_name(random) if random.random() < 0.5 else self.spelling.hidden
-        others = [span for index, span in enumerate(spans) if index != place]
-        text, moved = replace_text(text, (start, end), name, others)
-        moved.insert(place, (start, start + len(name)))
-        return text, moved
+    def _example(
+        self, row: _Variant, random: np.random.Generator, settings: RowSettings, find: Find, lookup: Lookup
+    ) -> Example:
+        clips, text, spans = find(row.texts), row.text, list(row.spans)
+        if random.random() < settings.unheard_share:
+            nothing = random.random() < settings.nothing_share
+            clips = [NOTHING if nothing else known.unheard() for known in clips]
+        elif random.random() < settings.unread_share:
+            for place, known in enumerate(clips):
+                fits = len(known.scores) > 0 and float(known.scores[0]) >= settings.unread_score
+                if fits and self.spelling.masks(1) not in text[slice(*spans[place])]:
+                    name, query = unread_name(random, self.spelling, lookup)
+                    text, spans = _renamed(text, spans, place, name)
+                    clips[place] = known.with_query(query)
+        return Example(text, row.answer, tuple(spans), tuple(clips), row.opposite)
+
+
+def unread_name(random: np.random.Generator, spelling: Spelling, lookup: Lookup) -> tuple[str, int]:
+    """Return a made-up name with the number of its sentence vector, or a hidden name, which has none."""
+    if random.random() < 0.6:
+        name = lookup.made_up[random.integers(len(lookup.made_up))]
+        return name, lookup.number_of_made_up(name)
+    return " ".join([spelling.hidden] * int(random.integers(1, 3))), NO_QUERY
+
+
+def _renamed(text: str, spans: list[Offsets], place: int, name: str) -> tuple[str, list[Offsets]]:
+    """Put a name in the place of a span and move the others along."""
+    start, end = spans[place]
+    others = [span for index, span in enumerate(spans) if index != place]
+    text, moved = replace_text(text, (start, end), name, others)
+    moved.insert(place, (start, start + len(name)))
+    return text, moved
+
+
+def _places(spans: Sequence[object]) -> tuple[Offsets, ...]:
+    return tuple((span.start, span.end) for span in spans)  # type: ignore[attr-defined]
