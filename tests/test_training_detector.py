@@ -16,7 +16,8 @@ from auditorybench_toys import bert
 from training_toys import write_data
 
 SETTINGS = {
-    "tune": "all", "epochs": 15, "batch_size": 4, "learning_rate": 5e-3, "negatives": 0, "carriers": 0, "answer_share": 0.0,
+    "tune": "all", "epochs": 15, "batch_size": 4, "learning_rate": 5e-3, "negatives": 0, "carriers": 0,
+    "answer_share": 0.0,
     "average_from": 1.0, "keep": "best",
 }  # fmt: skip
 
