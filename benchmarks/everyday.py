@@ -1,4 +1,4 @@
-"""Share of everyday questions about sound that a model answers right, by kind: `python -m benchmarks.everyday [MODEL]`."""
+"""Share of everyday questions about sound that a model answers right: `python -m benchmarks.everyday [MODEL]`."""
 
 from __future__ import annotations
 

@@ -9,13 +9,15 @@ from transformers import AutoModelForMaskedLM
 from audiobert.auditorybench.data import load_split
 from audiobert.cli import run
 from audiobert.errors import ArtefactError
-from audiobert.parts import PRETRAINED, load_part, load_parts, whole_detector, write_model_folder
-from audiobert.training.detector import align, span_scores
+from audiobert.model_folder import PRETRAINED, write_model_folder
+from audiobert.parts import load_detector, load_parts
+from audiobert.training.detector import examples_of, span_scores
 from auditorybench_toys import bert
 from training_toys import write_data
 
 SETTINGS = {
-    "tune": "all", "epochs": 15, "batch_size": 4, "learning_rate": 5e-3, "negatives": 0, "answer_share": 0.0,
+    "tune": "all", "epochs": 15, "batch_size": 4, "learning_rate": 5e-3, "negatives": 0, "carriers": 0,
+    "answer_share": 0.0,
     "average_from": 1.0, "keep": "best",
 }  # fmt: skip
 
@@ -34,8 +36,9 @@ def trained(tmp_path_factory):
 
 
 def test_all_of_the_encoder_is_trained_and_kept(trained):
-    weights, record = load_part(trained / "out", "detector")
-    after = whole_detector(trained, weights, record).encoder.state_dict()
+    detector, _ = load_detector(trained / "out")
+    record = json.loads((trained / "out" / "detector.json").read_text())
+    after = detector.encoder.state_dict()
     fresh = AutoModelForMaskedLM.from_pretrained(trained / "bert").base_model.state_dict()
     still = [key for key in fresh if key.endswith("weight") and bool((after[key] == fresh[key]).all())]
     assert still == []
@@ -45,11 +48,11 @@ def test_all_of_the_encoder_is_trained_and_kept(trained):
 
 
 def test_it_learns_and_the_saved_one_scores_as_the_trained_one(trained):
-    weights, record = load_part(trained / "out", "detector")
-    detector = whole_detector(trained, weights, record)
+    detector, _ = load_detector(trained / "out")
+    record = json.loads((trained / "out" / "detector.json").read_text())
     detector.encoder.eval()
     for task in ("animal", "pitch"):
-        examples, _ = align(load_split(trained / "data" / "auditorybench", task, "dev"))
+        examples = examples_of(load_split(trained / "data" / "auditorybench", task, "dev"))
         assert span_scores(detector, examples) == pytest.approx(record["scores"][f"{task}.dev"], abs=0.01)
     assert record["scores"]["combined.dev"]["token_f1"] > 0.8
     assert record["scores"]["combined.dev"]["token_f1"] == pytest.approx(
@@ -74,5 +77,7 @@ def test_it_takes_its_place_beside_the_other_parts_of_a_model(trained):
 def test_another_backbone_of_the_same_name_is_refused(trained, tmp_path):
     record = json.loads((trained / "out" / "detector.json").read_text())
     record["backbone"]["sha256"] = {"model.safetensors": "0" * 64}
-    with pytest.raises(ArtefactError, match="was trained on the backbone"):
-        whole_detector(tmp_path, {}, record)
+    shutil.copytree(trained / "out", tmp_path / "out")
+    (tmp_path / "out" / "detector.json").write_text(json.dumps(record))
+    with pytest.raises(ArtefactError, match="backbone"):
+        load_detector(tmp_path / "out")

@@ -38,9 +38,9 @@ def test_one_command_trains_and_sums_up(tmp_path, capsys):
     bert(tmp_path / "bert")
     (tmp_path / "data").mkdir()
     write_data(tmp_path / "data")
-    settings = {"language_model": str(tmp_path / "bert"), "tune": "all", "epochs": 1, "negatives": 0}
+    settings = {"language_model": str(tmp_path / "bert"), "tune": "all", "epochs": 1, "negatives": 0, "carriers": 0}
     (tmp_path / "config.yaml").write_text(json.dumps(settings))
-    arguments = ["--data", str(tmp_path / "data"), "--config", str(tmp_path / "config.yaml"), "--seeds", "3,4"]
+    arguments = ["--data", str(tmp_path / "data"), "--config", str(tmp_path / "config.yaml"), "--seeds", "3-4"]
     assert run(["train", "detector", *arguments, "--out", str(tmp_path / "out")]) == 0
     figures = json.loads((tmp_path / "out" / "seeds.json").read_text())["figures"]
     records = [json.loads((tmp_path / "out" / f"seed-{seed}" / "detector.json").read_text()) for seed in (3, 4)]
@@ -52,8 +52,9 @@ def test_one_command_trains_and_sums_up(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--seeds", "0,one"], "--seeds is '0,one'"),
-        (["--seeds", "1,1"], "--seeds is '1,1'"),
+        (["--seeds", "0,one"], "'0,one'"),
+        (["--resume", "--overwrite"], "not both"),
+        (["--set", "epoch=3"], "--set epoch=3: unknown key 'epoch'; did you mean epochs?"),
         (["--seeds", "0,1", "--seed", "3"], "give --seed or --seeds, not both"),
     ],
 )

@@ -120,7 +120,7 @@ class Injection(nn.Module):
         return pooled, gate
 
     def pool(self, knowledge: SpanKnowledge) -> Tensor:
-        """Return one vector per span, `(rows, spans, hidden_size)`: clips as far as they fit, imagination for the rest."""
+        """Return one vector per span, `(rows, spans, hidden_size)`: clips as far as they fit, else what is imagined."""
         pooled, gate = self.gated(knowledge)
         vectors = pooled * gate
         if self.imagination is None or knowledge.queries is None:

@@ -22,7 +22,7 @@ _PLACE = re.compile(
 )
 _NOUN = re.compile(r"\b(?:the|a) ([a-z]{3,10}) (?=is|was|of|and|has|had)\b")
 _LONGEST_LINE = 90  # characters of a plain line that is joined with a sound
-# The spans stand in braces. {noun}: who makes the sound; {past}, {ing}, {base}, {third}: the verb; {place}: of plain text.
+# Spans stand in braces. {noun}: who makes the sound; {past}, {ing}, {base}, {third}: the verb; {place}: plain text.
 _PASSING = (
     "{det} {{noun} {past}} {place}.",
     "{det} {{noun} {past}}.",
@@ -229,7 +229,7 @@ def told_in_prose(lines: Iterable[str], words: SoundWords) -> list[Marked]:
     """Return the lines of prose in which a maker of sounds does so: "the dog barked"; of other words nobody knows."""
     verbs = "|".join(sorted(form for verb in words.verbs for form in (verb.past, verb.ing) if form in words.clear))
     pattern = re.compile(
-        rf"\b(?:an?|the|his|her|their|its|my) (({'|'.join(words.names())}) (?:was |were )?(?:{verbs}))\b"
+        rf"\b(?:an?|the|his|her|their|its|my) (({'|'.join(words.names())}) (?:was |were )?(?:{verbs}))\b", re.IGNORECASE
     )
     clear = re.compile(rf"\b(?:{'|'.join(sorted(words.clear))})\b", re.IGNORECASE)
     found = []

@@ -147,7 +147,7 @@ class Sentences:
         return examples
 
     def batches(self, epoch: int) -> RowBatches:
-        """Return the batches of an epoch: token ids, attention mask and labels (0, 1, `IGNORED`), each `(texts, tokens)`."""
+        """Return the batches of an epoch, each as token ids, attention mask and labels `(texts, tokens)`."""
         random = np.random.default_rng((self.config.seed, epoch))
         examples = self.examples(random)
         groups = by_length(examples, [len(one.text) for one in examples], self.config.batch_size, random, jitter=0.1)

@@ -87,7 +87,6 @@ class Lines:
         order = np.lexsort((random.permutation(len(self)), self.lengths + random.integers(0, 3, len(self))))
         batches, start = [], 0
         while start < len(order):
-            # The longest of a batch is at most 2 tokens longer than its first line, whose length was drawn up to 2 down.
             stop = start + max(1, self.config.tokens_per_batch // int(self.lengths[order[start]]))
             batches.append(order[start:stop])
             start = stop

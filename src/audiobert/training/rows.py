@@ -167,10 +167,10 @@ class TrainRows:
             first = self._example(ways[0], random, settings, find, lookup)
             made.append(first)
             if settings.twins and ways[1] is not None:
-                made.append(self._twin(ways[1], first, find, settings))
+                made.append(self._twin(ways[1], first, find))
         return made
 
-    def _twin(self, turned: _Variant, first: Example, find: Find, settings: RowSettings) -> Example:
+    def _twin(self, turned: _Variant, first: Example, find: Find) -> Example:
         """Return the comparison the other way round, with the clips that the first one has, or none as it has none."""
         clips = find(turned.texts)
         if all(not len(known.rows) for known in first.clips):

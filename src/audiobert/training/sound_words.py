@@ -16,23 +16,7 @@ _WORD = re.compile(r"[a-z]+")
 _GLOSS = re.compile(
     r"\b(?:ma[dk](?:es?|ing)|utter|emit|characteristic|with an?|sound of|noise of)\b.*|.*\b(?:sound|noise)s?\b"
 )
-_AFTER_NOUNS = [
-    "and",
-    "is",
-    "are",
-    "as",
-    "in",
-    "with",
-    "then",
-    "while",
-    "on",
-    "by",
-    "nearby",
-    "speaks",
-    "talks",
-    "runs",
-    "passes",
-]
+_AFTER_NOUNS = frozenset("and is are as in with then while on by nearby speaks talks runs passes".split())  # noqa: SIM905
 
 
 @dataclass(frozen=True)
