@@ -42,7 +42,6 @@ class ModelClipEncoder:
         self.precision = precision
         self.clap_dim, self.text_dim = clap.clap_dim, clap.text_dim
         self.hidden_size = knowledge_encoder.hidden_size
-        self.text_dim = 0
         self.makers: Makers = {CLAP: clap.features, AUDIO_ENCODER: knowledge_encoder.tower.features}
 
     def identity(self) -> dict[str, Any]:

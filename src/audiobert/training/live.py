@@ -100,7 +100,7 @@ class Live:
     @property
     def knowledge(self) -> np.ndarray:
         """Knowledge vectors `(clips, hidden_size)` float32 with the projection as it is now."""
-        device = self.encoder.outer.weight.device
+        device = self.encoder.eval().outer.weight.device
         attributes = torch.from_numpy(self.clips.attributes)
         with torch.no_grad():
             blocks = [
