@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from audiobert.artefacts import beside, check_folder, finish_write, locked, whole_folder
+from audiobert.artefacts import check_folder, finish_write, hidden, is_vacant, locked, whole_folder
 from audiobert.bank.audio_bank import AudioBank, check_sound
 from audiobert.bank.batches import batched
 from audiobert.bank.clips import MEASURED_COLUMNS, SCHEMA
@@ -99,8 +99,8 @@ def build_bank(
 
     What the source offers and the bank cannot take (unreadable, empty, silent, over-long, duplicate, ...) is listed in
     the bank's `rejected.jsonl` with the reason. The bank's files appear at the end, all at once; until then the work
-    lies in a hidden file beside the folder, and a build that was killed resumes with `resume`. Nothing else in the
-    folder is changed.
+    lies in a hidden file beside the folder (in it, if its parent is read-only), and a build that was killed resumes
+    with `resume`. Nothing else in the folder is changed.
 
     Parameters
     ----------
@@ -143,9 +143,9 @@ def build_bank(
     started = time.perf_counter()
     opened = open_source(source)
     folder = check_folder(out, sources=[opened.name] if Path(opened.name).exists() else [])
-    work = beside(folder, ".building")
     with locked(folder):
         finish_write(folder)
+        work = hidden(folder, "building")
         _check_out(folder, work, resume=resume, overwrite=overwrite)
         hearing = Hearing(encoder.makers, max_duration_s, estimator)
         settings = hearing.settings()
@@ -188,7 +188,7 @@ def build_bank(
 def _check_out(out: Path, work: Path, *, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         raise InputError("resume and overwrite were both given; give one")
-    if out.exists() and not is_bank(out) and any(out.iterdir()):
+    if not is_bank(out) and not is_vacant(out):
         raise InputError(f"{out} exists and is no bank; give another folder")
     ours = bank_files(out)
     for path in (out / name for name in sorted(BANK_FILES)):
