@@ -181,7 +181,7 @@ class AudioBank:
             return None
         return ApproximateIndex(self.folder / INDEX, len(self))
 
-    def find(self, ids: Iterable[str]) -> np.ndarray:
+    def find(self, ids: str | Iterable[str]) -> np.ndarray:
         """Return the row numbers of clips by id.
 
         Raises
@@ -189,7 +189,7 @@ class AudioBank:
         InputError
             When an id is not in the bank.
         """
-        wanted = list(ids)
+        wanted = _listed(ids)
         rows = pc.index_in(pa.array(wanted, pa.string()), self.table["id"].combine_chunks())
         if rows.null_count:
             unknown = wanted[rows.is_null().index(True).as_py()]
@@ -225,16 +225,16 @@ class AudioBank:
             Length of the clip in seconds.
         """
         masks: list[np.ndarray] = []
-        if exclude is not None and (excluded := _texts(exclude)):
+        if exclude is not None and (excluded := _listed(exclude)):
             masks.append(~_numpy(pc.is_in(self.table["id"], pa.array(excluded, pa.string()))))
         if licenses is not None:
-            wanted = {terms_of(one).name.lower() for one in _texts(licenses)}
+            wanted = {terms_of(one).name.lower() for one in _listed(licenses)}
             masks.append(self._by_license(lambda given: terms_of(given).name.lower() in wanted))
         if redistributable is not None:
             masks.append(self._by_license(lambda given: terms_of(given).redistributable is redistributable))
         for column, values in (("source", sources), ("label", labels)):
             if values is not None:
-                lower = pa.array([value.lower() for value in _texts(values)], pa.string())
+                lower = pa.array([value.lower() for value in _listed(values)], pa.string())
                 masks.append(_numpy(pc.is_in(pc.utf8_lower(self.table[column]), lower)))
         if min_duration_s is not None:
             masks.append(_numpy(pc.greater_equal(self.table["duration_s"], min_duration_s)))
@@ -361,7 +361,7 @@ def check_sound(folder: str | Path) -> None:
         raise ArtefactError(f"{folder} is damaged: {'; '.join(report.problems)}; restore it or build it again")
 
 
-def _texts(values: str | Iterable[str]) -> list[str]:
+def _listed(values: str | Iterable[str]) -> list[str]:
     return [values] if isinstance(values, str) else list(values)
 
 

@@ -278,13 +278,12 @@ class _Build:
 
     def _place(self, some: Sequence[tuple[int, Entry]]) -> Block:
         """Write where entries stand; return those of them that occur for the first time."""
-        entries = [(position, _storable(entry)) for position, entry in some]
-        ids = [entry.id for _, entry in entries]
+        ids = [entry.id for _, entry in some]
         known, met = self._journal.known(ids), self._journal.met(ids)
         block: Block = []
         places: list[tuple[int, str]] = []
         repeats: list[tuple[int, str]] = []
-        for position, entry in entries:
+        for position, entry in some:
             if entry.id in met:
                 repeats.append((position, entry.id))
                 continue
@@ -306,30 +305,6 @@ class _Build:
                 self.reused += sum(task_.accepted for task_, one in zip(block, records, strict=True) if one.unchanged)
                 rate = self.encoded / (time.perf_counter() - started)
                 bar.update(task, completed=self._walked, note=f"{rate:.1f} clips/s")
-
-
-def _storable(entry: Entry) -> Entry:
-    """Return the entry, or one that is rejected because its text cannot be stored (names of files may be any bytes)."""
-    texts = {"id": entry.id, **entry.given}
-    bad = [name for name, value in texts.items() if not _is_unicode(value)]
-    if not bad:
-        return entry
-    path = entry.given.get("path")
-    return Entry(
-        _escaped(entry.id),
-        {} if path is None else {"path": _escaped(path)},
-        problem=("not-unicode", f"its {', '.join(bad)} cannot be written as UTF-8; rename or correct it"),
-    )
-
-
-def _is_unicode(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(map(_is_unicode, value))
-    return not isinstance(value, str) or _escaped(value) == value
-
-
-def _escaped(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _count_clips(source: Source, journal: Journal) -> int:
