@@ -73,7 +73,8 @@ def test_search_filters(bank: AudioBank) -> None:
     assert found(exclude=["low/tone000.wav", "no such id"]) == set(range(1, 9))
     assert found(licenses=["cc-by"]) == {1, 4, 7}
     assert found(redistributable=True) == {0, 1, 3, 4, 6, 7}
-    assert found(sources=["lab"]) == {1, 3, 5, 7}
+    assert found(sources=["lab"]) == found(sources="Lab") == {1, 3, 5, 7}
+    assert found(exclude="low/tone000.wav", licenses="cc-by") == {1, 4, 7} and found(labels="low") == {0, 1, 2, 3}
     assert found(labels=["high"], sources=["Lab"]) == {5, 7}
     assert found(min_duration_s=10) == set()
     assert found(mask=np.arange(9) < 2) == {0, 1}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,6 +160,42 @@ def test_in_a_bank_a_strangers_file_or_link_under_its_names_is_refused_before_an
     with pytest.raises(InputError, match=name):
         write(material, out)
     assert contents(tmp_path) == before
+
+
+def test_a_build_that_began_before_its_folder_existed_resumes_in_it(material: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bank"
+    with pytest.raises(KeyboardInterrupt):
+        build_bank(material / "audio", out, FakeEncoder(batches=0), workers=0)
+    out.mkdir()
+    with pytest.raises(InputError, match="--resume"):
+        build(material, out)
+    resume(material, out)
+    assert verify_bank(out).sound and {path.name for path in tmp_path.iterdir()} == {"material", "bank"}
+
+
+def test_in_a_volume_whose_parent_is_read_only_all_work_is_done_in_it(
+    material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, made, access = tmp_path / "mount" / "bank", set(), os.access
+    out.mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != out.parent and access(path, mode))
+    encode = FakeEncoder.encode
+
+    def look(self: FakeEncoder, *arguments: Any) -> Any:
+        made.update(path.name for path in out.parent.iterdir())
+        return encode(self, *arguments)
+
+    monkeypatch.setattr(FakeEncoder, "encode", look)
+    with pytest.raises(KeyboardInterrupt):
+        build_bank(material / "audio", out, FakeEncoder(batches=0), workers=0)
+    resume(material, out)
+    assert made == {"bank"} and verify_bank(out).sound
+    assert {path.name for path in out.iterdir()} == {
+        "bank.json",
+        "clips.arrow",
+        "rejected.jsonl",
+        "vectors.safetensors",
+    }
 
 
 def test_an_index_that_the_new_bank_has_not_goes_with_the_old_one(material: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from audiobert.errors import ArtefactError, InputError
 
 _CHUNK_BYTES = 1 << 20
-_PART, _NEW, _OBSOLETE = ".audiobert.part", ".audiobert.new", ".obsolete.json"
+_HIDDEN, _NEW, _OBSOLETE = ".audiobert.", ".audiobert.new", ".obsolete.json"
 _LONG_NAME = 200  # bytes; file systems take 255
 _RECORDED_LIBRARIES = ("audiobert", "torch", "transformers", "peft", "tokenizers", "numpy")
 
@@ -95,7 +95,7 @@ def check_folder(path: str | Path, *, sources: Iterable[str | Path] = ()) -> Pat
 
 @contextmanager
 def locked(path: str | Path) -> Iterator[None]:
-    """Keep other processes and threads from writing to `path`, a file or a folder, by a lock file beside it.
+    """Keep other processes and threads from writing to `path`, a file or a folder, by a lock file.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def locked(path: str | Path) -> Iterator[None]:
         When another process or thread holds the lock, or the lock file cannot be made.
     """
     real = Path(os.path.realpath(path))
-    file = beside(real, ".lock")
+    file = hidden(real, "lock")
     lock = FileLock(file, timeout=0, is_singleton=True)
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +154,7 @@ def whole_folder(path: str | Path, *, ours: Ours = _nothing, sources: Iterable[s
     real = check_folder(path, sources=sources)
     with locked(real):
         finish_write(real)
-        part = real / _PART if real.exists() else beside(real, ".part")
+        part = real / f"{_HIDDEN}part" if real.exists() else hidden(real, "part")
         _remove(part)
         part.mkdir()
         try:
@@ -194,12 +194,22 @@ def finish_write(folder: str | Path) -> None:
     _remove(new)
 
 
-def beside(path: Path, suffix: str) -> Path:
-    """Return a hidden path beside `path` for work on it; its name is short enough for any file system."""
+def hidden(path: Path, suffix: str) -> Path:
+    """Return a hidden path for work on a folder: beside it, or in it if its parent is read-only (a mounted volume).
+
+    The name is short enough for any file system.
+    """
+    if path.is_dir() and not os.access(path.parent, os.W_OK | os.X_OK):
+        return path / f"{_HIDDEN}{suffix}"
     name = (
         path.name if len(os.fsencode(path.name)) <= _LONG_NAME else hashlib.sha256(os.fsencode(path.name)).hexdigest()
     )
-    return path.parent / f".{name}{suffix}"
+    return path.parent / f".{name}.{suffix}"
+
+
+def is_vacant(folder: Path) -> bool:
+    """Tell whether a folder does not exist or holds nothing but hidden files of ours."""
+    return not folder.exists() or all(path.name.startswith(_HIDDEN) for path in folder.iterdir())
 
 
 def _move_in(part: Path, folder: Path, ours: set[str]) -> None:

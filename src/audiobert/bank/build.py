@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from audiobert.artefacts import beside, check_folder, finish_write, locked, whole_folder
+from audiobert.artefacts import check_folder, finish_write, hidden, is_vacant, locked, whole_folder
 from audiobert.bank.audio_bank import AudioBank, check_sound
 from audiobert.bank.batches import batched
 from audiobert.bank.clips import MEASURED_COLUMNS, SCHEMA
@@ -99,8 +99,8 @@ def build_bank(
 
     What the source offers and the bank cannot take (unreadable, empty, silent, over-long, duplicate, ...) is listed in
     the bank's `rejected.jsonl` with the reason. The bank's files appear at the end, all at once; until then the work
-    lies in a hidden file beside the folder, and a build that was killed resumes with `resume`. Nothing else in the
-    folder is changed.
+    lies in a hidden file beside the folder (in it, if its parent is read-only), and a build that was killed resumes
+    with `resume`. Nothing else in the folder is changed.
 
     Parameters
     ----------
@@ -143,9 +143,9 @@ def build_bank(
     started = time.perf_counter()
     opened = open_source(source)
     folder = check_folder(out, sources=[opened.name] if Path(opened.name).exists() else [])
-    work = beside(folder, ".building")
     with locked(folder):
         finish_write(folder)
+        work = hidden(folder, "building")
         _check_out(folder, work, resume=resume, overwrite=overwrite)
         decoding = DecodeSettings(encoder.makers, max_duration_s, estimator)
         settings = decoding.settings()
@@ -188,7 +188,7 @@ def build_bank(
 def _check_out(out: Path, work: Path, *, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         raise InputError("resume and overwrite were both given; give one")
-    if out.exists() and not is_bank(out) and any(out.iterdir()):
+    if not is_bank(out) and not is_vacant(out):
         raise InputError(f"{out} exists and is no bank; give another folder")
     ours = bank_files(out)
     for path in (out / name for name in sorted(BANK_FILES)):
@@ -278,13 +278,12 @@ class _Build:
 
     def _place(self, some: Sequence[tuple[int, Entry]]) -> Block:
         """Write where entries stand; return those of them that occur for the first time."""
-        entries = [(position, _storable(entry)) for position, entry in some]
-        ids = [entry.id for _, entry in entries]
+        ids = [entry.id for _, entry in some]
         known, met = self._journal.known(ids), self._journal.met(ids)
         block: Block = []
         places: list[tuple[int, str]] = []
         repeats: list[tuple[int, str]] = []
-        for position, entry in entries:
+        for position, entry in some:
             if entry.id in met:
                 repeats.append((position, entry.id))
                 continue
@@ -306,30 +305,6 @@ class _Build:
                 self.reused += sum(task_.accepted for task_, one in zip(block, records, strict=True) if one.unchanged)
                 rate = self.encoded / (time.perf_counter() - started)
                 bar.update(task, completed=self._walked, note=f"{rate:.1f} clips/s")
-
-
-def _storable(entry: Entry) -> Entry:
-    """Return the entry, or one that is rejected because its text cannot be stored (names of files may be any bytes)."""
-    texts = {"id": entry.id, **entry.given}
-    bad = [name for name, value in texts.items() if not _is_unicode(value)]
-    if not bad:
-        return entry
-    path = entry.given.get("path")
-    return Entry(
-        _escaped(entry.id),
-        {} if path is None else {"path": _escaped(path)},
-        problem=("not-unicode", f"its {', '.join(bad)} cannot be written as UTF-8; rename or correct it"),
-    )
-
-
-def _is_unicode(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(map(_is_unicode, value))
-    return not isinstance(value, str) or _escaped(value) == value
-
-
-def _escaped(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _count_clips(source: Source, journal: Journal) -> int:

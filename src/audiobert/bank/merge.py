@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from audiobert.artefacts import check_folder, whole_file, whole_folder
+from audiobert.artefacts import check_folder, is_vacant, whole_file, whole_folder
 from audiobert.bank.audio_bank import AudioBank, check_sound
 from audiobert.bank.batches import batched
 from audiobert.bank.build import add_index
@@ -41,7 +41,7 @@ def merge_banks(folders: Sequence[str | Path], out: str | Path, *, index: bool |
     if len(folders) < 2:
         raise InputError(f"{len(folders)} bank was given; give at least two to merge")
     real = check_folder(out, sources=folders)
-    if real.exists() and any(real.iterdir()):
+    if not is_vacant(real):
         raise InputError(f"{out} exists; give a folder that does not")
     banks = [AudioBank.open(folder) for folder in folders]
     for folder in folders:
