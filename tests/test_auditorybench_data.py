@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 from dataclasses import replace
 from importlib.resources import files
@@ -12,7 +13,7 @@ import pytest
 from audiobert.auditorybench import data
 from audiobert.auditorybench.align import align_spans
 from audiobert.auditorybench.published import published_file
-from audiobert.auditorybench.tasks import find_task
+from audiobert.auditorybench.tasks import builtin_tasks, find_task
 from audiobert.errors import InputError
 
 ANIMAL_DEV = "animal,description,sentence\ncat,meow,Meow is the sound a [MASK] makes.\n"
@@ -307,3 +308,15 @@ def test_the_published_files(shared: Path) -> None:
             places = [place for place in row.span_offsets if place]
             assert all(row.text[start:end] == row.text[start:end].strip() for start, end in places)
             assert len(places) < 2 or places[0][1] <= places[1][0] or places[1][1] <= places[0][0]
+
+
+def test_no_task_or_word_is_written_into_the_code() -> None:
+    """A task's name and words stand in its YAML; only what the paper published may name them."""
+    names = {word for task in builtin_tasks().values() for word in (task.name, *(task.label_words or ()))}
+    found = []
+    for path in Path(data.__file__).parent.rglob("*.py"):
+        if path.name in ("paper.py", "published.py"):
+            continue
+        constants = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+        found += [(path.name, node.lineno, node.value) for node in constants if node.value in names]
+    assert found == []

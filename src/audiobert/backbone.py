@@ -176,11 +176,6 @@ def load_language_model(
     ----------
     device : torch.device, optional
         Device to compute on. The weights are float32, but bfloat16 on a CUDA device that supports it.
-
-    Raises
-    ------
-    ArtefactError, RemoteError, InputError
-        See `load_backbone`.
     """
     folder, origin, commit = find_model(name, revision)
     checksums = weights_checksums(folder)
@@ -300,13 +295,7 @@ def weights_checksums(folder: Path) -> dict[str, str]:
 
 
 def read_config(folder: Path, name: str) -> PretrainedConfig:
-    """Read the config of a model folder.
-
-    Raises
-    ------
-    ArtefactError
-        If it has no config.json of a model that transformers knows.
-    """
+    """Read the config of a model folder; ArtefactError if transformers knows no such model."""
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
@@ -325,13 +314,7 @@ def language_model_kind(folder: Path, name: str) -> Kind | None:
 
 
 def load_extractor(auto_class: Any, folder: Path, name: str) -> Any:
-    """Load a tokenizer or a feature extractor from a folder, without remote code.
-
-    Raises
-    ------
-    ArtefactError
-        If the folder has none that can be loaded.
-    """
+    """Load a tokenizer or a feature extractor from a folder, without remote code; ArtefactError if there is none."""
     try:
         with _quiet_transformers():
             return auto_class.from_pretrained(folder, trust_remote_code=False)

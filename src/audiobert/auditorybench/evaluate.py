@@ -206,7 +206,7 @@ def merge_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if len(runs) == 1:
         return dict(runs[0])
     first = runs[0]
-    merged = {key: first[key] for key in ("task", "title", "split") if key in first}
+    merged: dict[str, Any] = {key: first[key] for key in ("task", "title", "split") if key in first}
     merged |= _mean_figures(runs, rows_by_seed({"per_seed": list(runs)}))
     if all("both_ways" in run for run in runs):
         both = [run["both_ways"]["accuracy"] for run in runs]

@@ -92,7 +92,7 @@ def predictions_figure(answers: Sequence[FillMask]) -> Figure:
 @_styled
 def table_figure(table: ResultTable) -> Figure:
     """A table of figures as bars with error bars: 95% intervals of own rows, standard deviations of published ones."""
-    names = [row.name for row in table.rows]
+    names = [row.label for row in table.rows]
     columns = len(table.columns)
     across = min(columns, 3)
     down = -(-columns // across)

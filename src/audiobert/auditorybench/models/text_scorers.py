@@ -1,7 +1,6 @@
 """The strongest control: text classifiers on sentence vectors of a small language model and on n-grams.
 
-Both methods were selected on dev. A perceptron on the same sentence vectors with a low-rank score of hashed n-grams
-beside it differs by less than the standard error (docs/benchmark.md).
+Both methods and their settings were selected on dev.
 """
 
 from __future__ import annotations
@@ -72,10 +71,10 @@ def sentence_vectors(backbone: Backbone, texts: Sequence[str]) -> np.ndarray:
     """Return the mean over tokens of a backbone's last hidden states, shape (texts, hidden_size)."""
     import torch
 
-    encoder, tokenizer = backbone.model.base_model.eval(), backbone.tokenizer
+    encoder, tokenizer = backbone.model.eval().base_model, backbone.tokenizer
     texts = [text.replace(MASK, BLANK) for text in texts]
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-    vectors = np.zeros((len(texts), encoder.config.hidden_size))
+    vectors = np.zeros((len(texts), backbone.model.config.hidden_size))
     for start in range(0, len(order), BATCH_SIZE):
         part = order[start : start + BATCH_SIZE]
         tokens = tokenizer([texts[index] for index in part], padding=True, truncation=True, return_tensors="pt")
