@@ -20,9 +20,11 @@ from audiobert.construct.records import AnimalRow, PitchRow, SourceClip, read_re
 from audiobert.construct.review import import_review
 from audiobert.construct.run import read_settings
 from audiobert.construct.sheets import read_sheet, write_sheet
+from audiobert.construct.wiki_pages import parse_animal_sounds, parse_ranges
 from audiobert.errors import InputError
 from construct_toys import write_config
 from scripted_server import ScriptedServer
+from test_construct_wiki import ANIMALS_WIKITEXT, RANGES_TIMELINE
 
 ODD = [
     "lone \ud800 half",
@@ -37,7 +39,7 @@ ODD = [
 
 
 def test_odd_names_and_texts_cost_only_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    odd_ones = [odd for odd in ODD if "lone" not in odd]  # a manifest is UTF-8, so it has no lone surrogates
+    odd_ones = [odd for odd in ODD if not odd.startswith(("lone", "nul"))]  # tables that hold them are refused
     rows = [{"path": f"{number}.wav", "title": f"dog {odd}", "caption": odd} for number, odd in enumerate(odd_ones)]
     rows += [{"path": f"a {odd}.wav", "title": f"a cat, number {number}"} for number, odd in enumerate(odd_ones)]
     (tmp_path / "clips.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="ascii")
@@ -223,6 +225,30 @@ def test_label_studio_exports_that_are_none(tmp_path: Path, value: Any) -> None:
     (tmp_path / "a.json").write_text(json.dumps(value))
     with pytest.raises(InputError, match=r"a\.json is no Label Studio export|nothing is filled in"):
         import_review([tmp_path / "a.json"])
+
+
+# --- saved pages -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("$cc1 = 74", "$cc1 = 7.4.1", r"the timeline has '7\.4\.1' as a number"),
+        ("$cc1 = 74", f"$cc1 = {'9' * 400}", "the timeline has '9999.*' as a number"),
+        ("from:74 till:146", "from:74 till:999999", "has an end that is no note"),
+        ("from:74 till:146", "from:7.4.7 till:146", "the timeline has '7.4.7' as a number"),
+        ("from:74", "from:$zz", "has an end that is not defined"),
+    ],
+)
+def test_timelines_that_are_spoilt(old: str, new: str, message: str) -> None:
+    assert old in RANGES_TIMELINE
+    with pytest.raises(InputError, match=message):
+        parse_ranges(RANGES_TIMELINE.replace(old, new))
+
+
+def test_odd_characters_of_a_page_reach_no_row() -> None:
+    page = ANIMALS_WIKITEXT.replace("Guinea pig", "Gui\u202enea pi\u200bg")
+    assert dict(parse_animal_sounds(page))["Guinea pig"] == ["wheek"]
 
 
 # --- settings --------------------------------------------------------------------------------------------------------

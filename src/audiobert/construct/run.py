@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -40,7 +40,7 @@ from audiobert.construct.split import SplitSettings, make_splits
 from audiobert.construct.store import Store
 from audiobert.construct.wiki import WikiSettings, make_wiki_rows
 from audiobert.construct.workspace import Make, StepReport, Workspace, disk_faults
-from audiobert.errors import InputError
+from audiobert.errors import ArtefactError, InputError
 
 STEPS = ("collect", "categorize", "animal", "pitch", "wiki", "split")
 
@@ -158,17 +158,23 @@ class Construction:
             try:
                 for step in steps:
                     reports.append(self._step(step)())
-            finally:
-                self.workspace.write_run(
-                    {
-                        "seconds": round(time.monotonic() - started, 2),
-                        "engine": self.settings.llm.engine,
-                        "model": self.settings.llm.model,
-                        "answers_kept": len(self.store),
-                        **self.report(reports),
-                    }
-                )
+            except BaseException:
+                with suppress(OSError, ArtefactError):  # a full disk must not hide what came before it
+                    self._write_report(reports, started)
+                raise
+            self._write_report(reports, started)
         return reports
+
+    def _write_report(self, reports: Sequence[StepReport], started: float) -> None:
+        self.workspace.write_run(
+            {
+                "seconds": round(time.monotonic() - started, 2),
+                "engine": self.settings.llm.engine,
+                "model": self.settings.llm.model,
+                "answers_kept": len(self.store),
+                **self.report(reports),
+            }
+        )
 
     def report(self, reports: Sequence[StepReport]) -> dict[str, Any]:
         """Return the steps with the traffic to the language model, for `--json`."""

@@ -21,6 +21,9 @@ _BAR = re.compile(
 )
 _HELMHOLTZ = re.compile(r"([a-h])(\1?)(\d?)")
 
+_LARGEST_PLACE = 1e6
+_NOTES = (-36, 160)  # MIDI numbers from 1 Hz to 84 kHz
+
 
 @dataclass(frozen=True)
 class PitchRange:
@@ -176,6 +179,8 @@ def _timeline_ranges(timeline: str) -> list[PitchRange]:
             low, high = (_place(bar[end], defined) for end in ("low", "high"))
         except ValueError:
             raise InputError(f"the timeline's line '{line.strip()[:80]}' has an end that is not defined") from None
+        if not all(_NOTES[0] <= to_midi(place) <= _NOTES[1] for place in (low, high)):
+            raise InputError(f"the timeline's line '{line.strip()[:80]}' has an end that is no note")
         if name and high > low:
             ranges.append(PitchRange(name, to_midi(low), to_midi(high)))
     return ranges
@@ -183,9 +188,12 @@ def _timeline_ranges(timeline: str) -> list[PitchRange]:
 
 def _number(value: str) -> float:
     try:
-        return float(value)
+        number = float(value)
     except ValueError:
-        raise InputError(f"the timeline has '{value}' where a number is wanted; check the saved wikitext") from None
+        number = np.inf
+    if not abs(number) < _LARGEST_PLACE:
+        raise InputError(f"the timeline has '{value[:20]}' as a number; check the saved wikitext")
+    return number
 
 
 def _bar_name(text: str) -> str:
@@ -199,7 +207,7 @@ def _place(value: str, defined: dict[str, float]) -> float:
         if value[1:].lower() not in defined:
             raise ValueError(value)
         return defined[value[1:].lower()]
-    return float(value)
+    return _number(value)
 
 
 def _helmholtz(name: str) -> float | None:

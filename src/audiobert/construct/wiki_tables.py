@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from audiobert.construct.prompts import printable
 from audiobert.errors import MissingExtraError
 
 _LISTS = ("hlist", "ubl", "unbulleted list", "plainlist", "flatlist")
@@ -165,8 +166,8 @@ def read_tables(page: str) -> list[list[list[Cell]]]:
 
 
 def one_line(text: str) -> str:
-    """Return text on one line, in Unicode's composed form."""
-    return " ".join(unicodedata.normalize("NFC", text).replace(" ", " ").split())
+    """Return text on one line, in Unicode's composed form, without unprintable characters."""
+    return printable(unicodedata.normalize("NFC", text))
 
 
 def find_column(header: Sequence[Cell], fits: Callable[[str], Any], taken: Iterable[int] = ()) -> int | None:
