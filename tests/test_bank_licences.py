@@ -70,6 +70,8 @@ def test_licences(given: str | None, name: str, redistributable: bool | None, co
         "CC BY 5.0",
         "GPL-2 with non-commercial exception",
         "MIT AND proprietary",
+        "MIT AND BUSL-1.1",
+        "MIT OR BUSL-1.1",
         "MIT OR",
         "MIT ()",
         "http://creativecommons.org/licenses/by/3.0/ but no copies",

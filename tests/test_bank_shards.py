@@ -100,13 +100,14 @@ def link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
 @pytest.mark.parametrize("extension", ["tar", "tar.gz"])
 @pytest.mark.parametrize("order", ["pairs", "sounds first", "texts first"])
 def test_names_with_several_dots_in_any_order(tmp_path: Path, extension: str, order: str) -> None:
-    stems = ["dog.1", "dog.2", "./deep/dog.3.loud", "v1.0-cat", "e.mono", "plain"]
+    stems = ["dog.1", "dog.2", "./deep/dog.3.loud", "v1.0-cat", "e.mono", "f.audio", "plain"]
     sounds = {
         f"{stem}.WAV" if stem == "plain" else f"{stem}.wav": sound(tmp_path, 200 + 90 * n)
         for n, stem in enumerate(stems)
     }
     texts = {f"{stem}.json": caption(stem) for stem in stems}
     texts["e.json"] = texts.pop("e.mono.json")  # of the key `e`, as WebDataset has it
+    texts["f.meta.json"] = texts.pop("f.audio.json")
     members = {
         "pairs": {name: one for pair in zip(sounds.items(), texts.items(), strict=True) for name, one in pair},
         "sounds first": sounds | texts,
@@ -167,6 +168,8 @@ def test_what_a_shard_holds_and_a_bank_cannot_take_is_listed(tmp_path: Path) -> 
         "d.json": b'{"text": "\\ud800"}',
         "e.wav": sound(tmp_path, 700),
         "e.json": b'{"text": 5, "tag": 7, "original_data": []}',
+        "n.wav": sound(tmp_path, 670),
+        "n.txt": b"a\0b",
         "deep.wav": sound(tmp_path, 650),
         "deep.json": b'{"x": ' + b"[" * 600 + b"]" * 600 + b"}",
         "f.jpg": b"a picture",
@@ -185,7 +188,7 @@ def test_what_a_shard_holds_and_a_bank_cannot_take_is_listed(tmp_path: Path) -> 
     rejected = rejections(bank)
     assert {name.partition("/")[2]: reason for name, (reason, _) in rejected.items()} == {
         "a.m4a": "format", "b.wav": "metadata", "c.wav": "metadata", "d.wav": "metadata",
-        "deep.wav": "metadata", "f": "missing", "g.3": "missing",
+        "n.wav": "text", "deep.wav": "metadata", "f": "missing", "g.3": "missing",
         "caf\\udce9.wav": "text",
     }  # fmt: skip
     assert "b.json" in rejected["s.tar/b.wav"][1] and "c.txt" in rejected["s.tar/c.wav"][1]

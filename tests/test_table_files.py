@@ -136,6 +136,7 @@ def test_a_table_whose_columns_are_not_known_is_refused(
         ('{"path": "a.wav", " path": "b.wav"}', "twice"),
         ('{"path": "a.wav", "more": {"x": ["\\u0000"]}}', "'more' has a NUL"),
         ('{"path": "a.wav", "\\ud800": 1}', "lone surrogate"),
+        ('{"path": "a.wav", "more": [{"\\ud800": 1}]}', "lone surrogate"),
         ("[" * 100_000, "recursion"),
         ('{"path": "a.wav", "more": ' + "[" * 600 + "]" * 600 + "}", "'more' is nested too deeply"),
         ('{"path": ' + "1" * 5_000 + "}", "digits"),
