@@ -167,6 +167,8 @@ def train_audiobert(
         return {}
     live.encode_again()
     figures, lines = live.figures()
+    unheard, _ = live.figures(sound="unheard")
+    figures |= {f"{name}:unheard": value for name, value in unheard.items()} | live.unread_figures()
     with whole_file(out / "predictions.jsonl") as part:
         part.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     sources = [*sorted((data / "auditorybench").glob("*train*")), data / "audio" / "clips.csv"]

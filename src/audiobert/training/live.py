@@ -12,16 +12,19 @@ from torch import Tensor
 from audiobert.artefacts import whole_folder
 from audiobert.auditorybench.data import available_splits
 from audiobert.auditorybench.evaluate import ask, make_plan, prediction_line
+from audiobert.auditorybench.interfaces import TOP_K
 from audiobert.auditorybench.metrics import summarise
 from audiobert.auditorybench.models.audiobert import AudioBertModel
+from audiobert.auditorybench.unread import evaluate_unread
 from audiobert.bank import AudioBank
 from audiobert.bank.store import bank_files, write_bank
 from audiobert.clip_encoder import ModelClipEncoder
+from audiobert.errors import InputError
 from audiobert.features import AUDIO_ENCODER, CLAP
 from audiobert.knowledge import KnowledgeEncoder
 from audiobert.modeling import AudioBertForMaskedLM
 from audiobert.parts import Parts
-from audiobert.pipeline import AudioBert
+from audiobert.pipeline import AudioBert, Sound
 from audiobert.training.audiobert_config import AudioBertConfig
 from audiobert.training.clips import TrainingClips, in_batches
 
@@ -123,8 +126,15 @@ class Live:
             return {}
         return {name: round(value, 4) for name, value in self.figures(("dev",))[0].items()}
 
-    def figures(self, splits: tuple[str, ...] = MEASURED) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    def figures(
+        self, splits: tuple[str, ...] = MEASURED, sound: Sound = "on"
+    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Measure the model on the benchmark's own terms.
+
+        Parameters
+        ----------
+        sound : str
+            `unheard` measures the same weights without knowledge.
 
         Returns
         -------
@@ -132,7 +142,6 @@ class Live:
             Accuracy by task and split, `combined` over all tasks, and `both_ways` of comparisons; and the lines of
             predictions.
         """
-        sound = "unheard" if self.config.audio == "none" else "on"
         model = AudioBertModel(self.pipeline(), "in training", sound=sound)
         tasks = self.config.tasks
         here = [split for split in splits if all(split in available_splits(self.benchmark, task) for task in tasks)]
@@ -149,3 +158,22 @@ class Live:
             right = [line["correct"] for line in lines if line["split"] == split]
             figures[f"combined.{split}"] = float(np.mean(right))
         return figures, lines
+
+    def unread_figures(self) -> dict[str, float]:
+        """Measure what the model makes of sounds never read about; nothing where the bank has too few kinds for it."""
+        try:
+            conditions = list(evaluate_unread(self.pipeline()))
+        except InputError:
+            return {}
+        return {
+            f"{condition.task}.{condition.split}": float(
+                np.mean([one.prediction.correct for one in condition.answered])
+            )
+            for condition in conditions
+        } | {
+            f"{condition.task}.{condition.split}.among_five": float(
+                np.mean([(one.prediction.rank or TOP_K + 1) <= TOP_K for one in condition.answered])
+            )
+            for condition in conditions
+            if condition.task.endswith("naming")
+        }
