@@ -132,9 +132,8 @@ class Pairs:
         return spectrogram[start : start + size]
 
     def _augment(self, window: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Gain, noise, and SpecAugment's masks of time and frequency, on the normalised window."""
+        """Normalise a window, change its gain, and mask times and frequencies as SpecAugment does."""
         window = normalise(window) + random.normal(0.0, self.config.gain)
-        window = window + random.normal(0.0, self.config.noise, window.shape)
         for axis, masks, widest in ((0, self.config.time_masks, 48), (1, self.config.frequency_masks, 24)):
             for _ in range(masks):
                 width = random.integers(widest)
@@ -148,14 +147,16 @@ class Pairs:
 
 
 class ClapObjective(nn.Module):
-    """The loss of a batch as a sum over its pairs."""
+    """The loss of a batch as a sum over its pairs; in training with noise on the windows."""
 
-    def __init__(self, projections: ClapProjections) -> None:
+    def __init__(self, projections: ClapProjections, noise: float) -> None:
         super().__init__()
-        self.projections = projections
+        self.projections, self.noise = projections, noise
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         windows, sentence_vectors = batch
+        if self.training:
+            windows = windows + self.noise * torch.randn_like(windows)
         pairs = torch.tensor(float(len(windows)), device=windows.device)
         return self.projections(windows, sentence_vectors) * pairs, pairs
 
@@ -291,7 +292,7 @@ def train_clap(
         return chosen | {"withheld_R@1": round(measured.get("withheld", {}).get("R@1", 0.0), 4)}
 
     log = fit(
-        ClapObjective(projections),
+        ClapObjective(projections, config.noise),
         batches,
         epochs,
         Recipe.of(config, best_by="mAP"),
