@@ -25,6 +25,8 @@ import librosa
 import numpy as np
 import soundfile
 import torch
+from audiobert.training.questions import Question
+from audiobert.training.retrieval import Retrieved
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -41,8 +43,6 @@ from audiobert.training.clips import Spectrograms, read_clips
 from audiobert.training.loop import checkpoint_gradients, set_dropout
 from audiobert.training.objective import AudioBertObjective, BatchMaker
 from audiobert.training.processes import on_cpu, processes
-from audiobert.training.questions import Question
-from audiobert.training.retrieval import Retrieved
 from audiobert.training.step import Recipe, make_optimizer, trainable, training_step
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "paper-base.yaml"

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from audiobert.text_features import TextFeatures, pad_ngrams, text_ngrams
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
@@ -14,7 +15,6 @@ from audiobert.modeling import (
     attribute_features,
     masked_lm_head,
 )
-from audiobert.text_features import TextFeatures, pad_ngrams, text_ngrams
 
 TOWER = AudioTowerConfig(window_frames=32, max_windows=2, hidden_size=12, layers=1, heads=2)
 

@@ -5,12 +5,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from audiobert.inputs import encode_texts
 
 from audiobert import AudioBert
 from audiobert.adapters import LANGUAGE
 from audiobert.bank import AudioBank
 from audiobert.errors import ArtefactError, InputError
-from audiobert.inputs import encode_texts
 from audiobert.parts import load_part, model_folder
 
 SOUND = "Meow is the sound a [MASK] makes."
