@@ -11,23 +11,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from web_server import MODEL, ForeignEncoder, Running, copy_sounds, running
+from web_server import CHROMIUM_FLAGS, MODEL, ForeignEncoder, Running, copy_sounds, running
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 gradio = pytest.importorskip("gradio")
 sync_api = pytest.importorskip("playwright.sync_api")
 
-# Without these Chromium asks its maker's servers for news at every start.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--autoplay-policy=no-user-gesture-required",
-]
 WAIT_MS = 60_000
 MEOW = "Meow is the sound a [MASK] makes."
 
@@ -38,7 +27,7 @@ def chromium() -> Iterator[Any]:
     if path is None:
         pytest.skip("no chromium here; install the package 'chromium'")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
 
@@ -136,6 +125,19 @@ def test_a_clip_plays_seeks_and_has_its_picture(page: Any) -> None:
         }"""
     )
     assert played[0] > 0.3 and played[1] >= played[0] * 0.5 and played[2] is None
+
+
+def test_one_sound_plays_at_a_time(page: Any) -> None:
+    answer = ask(page, MEOW)
+    answer.locator("audio").nth(1).wait_for()
+    paused = answer.locator("audio").evaluate_all(
+        """async ([first, second]) => {
+            await first.play();
+            await second.play();
+            return [first.paused, second.paused];
+        }"""
+    )
+    assert paused == [True, False]
 
 
 def test_audio_off_is_the_plain_language_model(page: Any) -> None:
@@ -291,7 +293,7 @@ def test_a_recording_is_compared_without_a_name(page: Any, recording: Path) -> N
     page.get_by_role("tab", name="Compare").click()
     assert give_file(page, "compare-file-1", recording).ok
     box(page, "compare-name-2").fill("a double bass")
-    page.locator("#compare-file-1 .waveform-container, #compare-file-1 audio").first.wait_for()
+    page.locator("#compare-file-1 audio").first.wait_for(state="attached")
     page.locator("#compare-go").click()
     compared = page.locator("#compare-answer [data-testid=compared]")
     compared.wait_for()
@@ -303,7 +305,7 @@ def test_a_recording_is_compared_without_a_name(page: Any, recording: Path) -> N
 def test_a_recording_stands_for_words_of_a_sentence(page: Any, recording: Path) -> None:
     page.get_by_role("button", name="A recording of your own").click()
     assert give_file(page, "sentence-file", recording).ok
-    page.locator("#sentence-file .waveform-container, #sentence-file audio").first.wait_for()
+    page.locator("#sentence-file audio").first.wait_for(state="attached")
     alert = ask(page, "This is the sound of a [MASK].").get_by_role("alert")
     alert.wait_for()
     assert "not the words that it stands for" in alert.inner_text()
@@ -327,7 +329,7 @@ def test_an_upload_that_is_no_sound_is_refused_in_its_place(page: Any, tmp_path:
     assert refused.is_visible()  # it stays
     page.faults.clear()  # the browser's console names the refused request
     assert give_file(page, "compare-file-2", recording).ok  # until there is a sound
-    page.locator("#compare-file-2 .waveform-container, #compare-file-2 audio").first.wait_for()
+    page.locator("#compare-file-2 audio").first.wait_for(state="attached")
     assert refused.count() == 0
 
 

@@ -30,6 +30,7 @@ from audiobert.web.predictions import (
     read_predictions,
     retrieved_pitches,
 )
+from web_server import CHROMIUM_FLAGS
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -350,8 +351,7 @@ def test_the_report_prints_and_fits_a_phone(report: Elements, evaluated: Path) -
     if path is None:
         pytest.skip("no chromium here; install the package 'chromium'")
     with sync_api.sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-        browser = playwright.chromium.launch(executable_path=path, args=flags)
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         tab = browser.new_page(viewport={"width": 390, "height": 800})
         asked: list[str] = []
         tab.on("request", lambda request: asked.append(request.url))

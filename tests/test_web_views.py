@@ -61,7 +61,7 @@ def hostile_hit(**more: Any) -> Hit:
 
 def test_whatever_a_bank_says_is_shown_as_text(opened: OpenedBank) -> None:
     for html in (
-        search_view(HOSTILE, [hostile_hit()], opened, seconds=0.1),
+        search_view(HOSTILE, [hostile_hit()], opened, floor=0.5, seconds=0.1),
         error_view(HOSTILE),
         answer_view(
             FillMask(
@@ -72,6 +72,7 @@ def test_whatever_a_bank_says_is_shown_as_text(opened: OpenedBank) -> None:
             ),
             opened,
             audio=True,
+            floor=0.5,
             seconds=0.1,
         ),
     ):
@@ -82,7 +83,7 @@ def test_whatever_a_bank_says_is_shown_as_text(opened: OpenedBank) -> None:
 
 def test_links_lead_to_the_web_and_nowhere_else(opened: OpenedBank) -> None:
     hit = hostile_hit(url="https://freesound.org/s/1/", license="https://creativecommons.org/licenses/by/4.0/")
-    html = search_view("x", [hit], opened, seconds=0.1)
+    html = search_view("x", [hit], opened, floor=0.5, seconds=0.1)
     assert 'href="https://freesound.org/s/1/"' in html and ">CC BY</a>" in html and "noopener" in html
     for address in (
         "javascript:alert(1)",
@@ -98,11 +99,11 @@ def test_links_lead_to_the_web_and_nowhere_else(opened: OpenedBank) -> None:
 
 def test_a_clip_is_named_by_its_id_and_bank(opened: OpenedBank) -> None:
     hits = [Hit(opened.bank.clip(row), 0.5 - 0.1 * row, row) for row in range(2)]
-    html = search_view("tone", hits, opened, seconds=0.1)
+    html = search_view("tone", hits, opened, floor=0.5, seconds=0.1)
     assert html.count("<audio") == 2 and "clips/sound?bank=bank-0&amp;id=high_tone%2Fa.wav" in html
     assert "no-audio" not in html
     silent = OpenedBank("own-0", opened.bank, None)
-    assert "audiobert bank build" in search_view("tone", hits, silent, seconds=0.1)
+    assert "audiobert bank build" in search_view("tone", hits, silent, floor=0.5, seconds=0.1)
 
 
 def test_a_span_of_many_clips_shows_a_few_of_different_kinds(opened: OpenedBank) -> None:
@@ -110,21 +111,31 @@ def test_a_span_of_many_clips_shows_a_few_of_different_kinds(opened: OpenedBank)
     hits += [Hit(Clip("piccolo", caption="a piccolo"), 0.5, 30), Hit(Clip("fife", caption="a fife"), 0.4, 31)]
     assert [hit.clip.id for hit in few(hits)] == ["flute0", "flute1", "piccolo", "fife"]
     answer = FillMask("Toot", True, (AuditorySpan("Toot", 0, 4, 0.9, tuple(hits)),), ())
-    html = answer_view(answer, opened, audio=True, seconds=0.1)
+    html = answer_view(answer, opened, audio=True, floor=0.5, seconds=0.1)
     assert html.count("<article") == 4 and "4 of the 32 clips" in html
+
+
+@pytest.mark.parametrize(("score", "known"), [(0.5, True), (0.49, False)])
+def test_a_clip_below_the_floor_is_not_said_to_be_the_sound(opened: OpenedBank, score: float, known: bool) -> None:
+    hit = Hit(opened.bank.clip(0), score, 0)
+    answer = FillMask("Toot", True, (AuditorySpan("Toot", 0, 4, 0.9, (hit,)),), ())
+    html = answer_view(answer, opened, audio=True, floor=0.5, seconds=0.1)
+    assert ("“Toot” sounds like" in html) is known and ("Nothing in this bank is surely “Toot”" in html) is not known
+    html = search_view("toot", [hit], opened, floor=0.5, seconds=0.1)
+    assert ("nothing in this bank is surely that" in html) is not known
 
 
 def test_bars_are_as_long_as_the_probability() -> None:
     said = (Prediction("film", 0.016), Prediction("man", 0.008))
     answer = FillMask("a [MASK]", False, (), (MaskPredictions(said, said),))
-    html = answer_view(answer, OpenedBank("x", None, None), audio=True, seconds=0.1)  # type: ignore[arg-type]
+    html = answer_view(answer, OpenedBank("x", None, None), audio=True, floor=0.5, seconds=0.1)  # type: ignore[arg-type]
     assert re.findall(r"width: ([\d.]+)%", html) == ["1.6", "0.8"]
 
 
 def test_a_recording_of_ones_own_is_shown_without_its_place(opened: OpenedBank) -> None:
     mine = Hit(Clip("sound.wav", path="/tmp/x/sound.wav", title="sound", pitch_hz=440.0, duration_s=1.0), 1.0, -1)
     answer = FillMask("This", True, (AuditorySpan("This", 0, 4, 1.0, (mine,)),), ())
-    html = answer_view(answer, opened, audio=True, seconds=0.1)
+    html = answer_view(answer, opened, audio=True, floor=0.5, seconds=0.1)
     assert "Your recording" in html and "440 Hz" in html and "sound.wav" not in html
     assert "no-audio" not in html and "Licence" not in html and "Score" not in html
 

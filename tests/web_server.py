@@ -19,6 +19,17 @@ from audiobert.features import AUDIO_ENCODER, CLAP, Features, LogMel, Makers
 
 # The model that the page is tested with; another folder can be given while one is being trained.
 MODEL = os.environ.get("AUDIOBERT_TEST_MODEL", "mini")
+# Without these Chromium asks its maker's servers for news at every start.
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+]
 LABELS = {"cat": 4, "dog": 3, "cow": 2, "flute": 2, "double bass": 2}
 
 

@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from audiobert.errors import AudioBertError, InputError, MissingExtraError
-from audiobert.web.compare import compare_sounds
+from audiobert.web.compare import compare_sounds, known_score
 from audiobert.web.shelf import Choice, Shelf
 from audiobert.web.uploads import calling_it
 from audiobert.web.views import answer_view, compare_view, error_view, search_view
@@ -100,7 +100,8 @@ class Answers:
                 found = choice.model.fill_mask(
                     sentence, top_k=PREDICTIONS, audio=bool(audio), clips_per_span=count, sounds=sounds
                 )
-            return lambda seconds: answer_view(found, choice.opened, audio=bool(audio), seconds=seconds)
+            floor = known_score(choice.model)
+            return lambda seconds: answer_view(found, choice.opened, audio=bool(audio), floor=floor, seconds=seconds)
 
         return self._answer(model, bank, answer)
 
@@ -115,7 +116,8 @@ class Answers:
         def answer(choice: Choice) -> Callable[[float], str]:
             words = checked(query, "query", MAX_CHARACTERS)
             hits = choice.model.search(words, _number(top_k, "clips", MAX_FOUND))
-            return lambda seconds: search_view(words, hits, choice.opened, seconds=seconds)
+            floor = known_score(choice.model)
+            return lambda seconds: search_view(words, hits, choice.opened, floor=floor, seconds=seconds)
 
         return self._answer(model, bank, answer)
 

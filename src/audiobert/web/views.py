@@ -147,8 +147,11 @@ def pieces(text: str, spans: list[tuple[int, int]]) -> list[tuple[str, bool]]:
     return [piece for piece in [*cut, (text[at:], False)] if piece[0]]
 
 
-def answer_view(answer: FillMask, opened: OpenedBank, *, audio: bool, seconds: float) -> str:
-    """Show the answer to a sentence: spans, clips, and the predictions with sound beside those without."""
+def answer_view(answer: FillMask, opened: OpenedBank, *, audio: bool, floor: float, seconds: float) -> str:
+    """Show the answer to a sentence: spans, clips, and the predictions with sound beside those without.
+
+    `floor` is the retrieval score from which on a clip counts as one of what the span names.
+    """
     spans = [(span, [clip_card(hit, opened) for hit in few(span.clips)]) for span in answer.spans]
     return render(
         "answer.html",
@@ -156,19 +159,21 @@ def answer_view(answer: FillMask, opened: OpenedBank, *, audio: bool, seconds: f
         answer=answer,
         spans=spans,
         audio=audio,
+        floor=floor,
         milliseconds=round(1000 * seconds),
         without_audio=_without_audio(card for _, cards in spans for card in cards),
         build_hint=BUILD_HINT,
     )
 
 
-def search_view(query: str, hits: list[Hit], opened: OpenedBank, *, seconds: float) -> str:
-    """Show the clips that a query found."""
+def search_view(query: str, hits: list[Hit], opened: OpenedBank, *, floor: float, seconds: float) -> str:
+    """Show the clips that a query found; `floor` as for `answer_view`."""
     cards = [clip_card(hit, opened) for hit in hits]
     return render(
         "search.html",
         query=query,
         cards=cards,
+        known=bool(hits) and hits[0].score >= floor,
         clips=len(opened.bank),
         milliseconds=round(1000 * seconds),
         without_audio=_without_audio(cards),

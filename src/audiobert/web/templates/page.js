@@ -1,4 +1,5 @@
-// What Gradio's page lacks: arrow keys between tabs, a busy state, an answer in view, and uploads refused in their place.
+// What Gradio's page lacks: arrow keys between tabs, one sound at a time, a busy state, an answer in view, and uploads
+// refused in their place.
 (() => {
   const shown = element => element.getClientRects().length > 0 && getComputedStyle(element).visibility !== "hidden";
 
@@ -12,6 +13,10 @@
     next.click();
     next.focus();
   });
+
+  document.addEventListener("play", event => {
+    for (const other of document.querySelectorAll("audio")) if (other !== event.target) other.pause();
+  }, true);
 
   window.audiobertBusy = id => document.getElementById(id)?.setAttribute("aria-busy", "true");
   window.audiobertDone = id => {
