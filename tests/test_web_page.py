@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from web_server import CHROMIUM_FLAGS, MODEL, ForeignEncoder, Running, copy_sounds, running
+from web_server import CHROMIUM_FLAGS, MODEL, ForeignEncoder, Running, copy_sounds, running, tone
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 gradio = pytest.importorskip("gradio")
@@ -281,12 +281,7 @@ def give_file(page: Any, slot: str, file: Path) -> Any:
 
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
-    import numpy as np
-    import soundfile
-
-    path = tmp_path / "tone.wav"
-    soundfile.write(path, 0.4 * np.sin(2 * np.pi * 660 * np.arange(32_000) / 16_000), 16_000)
-    return path
+    return tone(tmp_path / "tone.wav", 660, 2.0)
 
 
 def test_a_recording_is_compared_without_a_name(page: Any, recording: Path) -> None:

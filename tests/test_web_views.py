@@ -12,9 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-import soundfile
 import torch
 
 from audiobert.answers import AuditorySpan, FillMask, Hit, MaskPredictions, MaskScores, Prediction
@@ -22,18 +20,12 @@ from audiobert.bank import AudioBank, Clip, build_bank
 from audiobert.cli import run
 from audiobert.errors import InputError
 from audiobert.model_folder import ModelSettings
-from web_server import MODEL, ForeignEncoder
+from web_server import MODEL, ForeignEncoder, tone
 
 pytest.importorskip("jinja2")
 from audiobert.web.compare import Said, compare_sounds, known_score
 from audiobert.web.shelf import OpenedBank
 from audiobert.web.views import answer_view, compare_view, error_view, few, percent, search_view, web_address
-
-
-def tone(path: Path, hertz: float) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, 0.3 * np.sin(2 * np.pi * hertz * np.arange(16_000) / 16_000), 16_000)
-    return path
 
 
 @pytest.fixture(scope="module")

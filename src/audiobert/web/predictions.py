@@ -61,6 +61,7 @@ def of_model(lines: Iterable[Line], model: str) -> list[Line]:
 
 
 def key_of(line: Line) -> Key:
+    """Return what identifies a row."""
     return line["task"], line["split"], line["row"]
 
 

@@ -183,17 +183,19 @@ def search_view(query: str, hits: list[Hit], opened: OpenedBank, *, floor: float
 
 def compare_view(comparison: Comparison, opened: OpenedBank, *, seconds: float) -> str:
     """Show two sounds: measured, and what the models predict."""
-    sounds = []
-    for sound in (comparison.first, comparison.second):
-        nearest = few(sound.clips, 3)
-        sounds.append({"sound": sound, "cards": [clip_card(hit, opened) for hit in nearest], "nearest": nearest})
+    sounds = (comparison.first, comparison.second)
+    nearest = [few(sound.clips, 3) for sound in sounds]
+    cards = [[clip_card(hit, opened) for hit in hits] for hits in nearest]
     return render(
         "compare.html",
         comparison=comparison,
-        sounds=sounds,
+        sounds=[
+            {"sound": sound, "nearest": hits, "cards": own}
+            for sound, hits, own in zip(sounds, nearest, cards, strict=True)
+        ],
         title_of=title_of,
         milliseconds=round(1000 * seconds),
-        without_audio=_without_audio(card for one in sounds for card in one["cards"]),
+        without_audio=_without_audio(card for own in cards for card in own),
         build_hint=BUILD_HINT,
     )
 
