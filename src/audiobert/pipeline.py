@@ -179,7 +179,7 @@ class AudioBert:
         }
 
     @overload
-    def detect(self, texts: str) -> list[Span]: ...
+    def detect(self, texts: str) -> list[Span]: ...  # type: ignore[overload-overlap]
     @overload
     def detect(self, texts: Iterable[str]) -> list[list[Span]]: ...
     def detect(self, texts: str | Iterable[str]) -> list[Span] | list[list[Span]]:
@@ -211,7 +211,7 @@ class AudioBert:
         return list(self.retriever.search([query], top_k, **filters)[0])
 
     @overload
-    def fill_mask(
+    def fill_mask(  # type: ignore[overload-overlap]
         self, texts: str, *, top_k: int = 5, audio: bool = True, base: bool = True, clips_per_span: int | None = None,
         sounds: Mapping[str, Recording] | None = None,
     ) -> FillMask: ...  # fmt: skip
