@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -336,7 +337,7 @@ class AudioBert:
             return list(detected)
         found: list[Sequence[Span]] = []
         for sentence, spans in zip(sentences, detected, strict=True):
-            given = [_span_of_piece(sentence, piece, hit) for piece, hit in recordings.items()]
+            given = [_span_of_piece(sentence, self.mask_token, piece, hit) for piece, hit in recordings.items()]
             rest = [span for span in spans if all(span.end <= g.start or span.start >= g.end for g in given)]
             found.append(sorted([*given, *rest], key=lambda span: span.start))
         return found
@@ -483,9 +484,14 @@ def _given_spans(
     return found
 
 
-def _span_of_piece(sentence: Sentence, piece: str, hit: Hit) -> AuditorySpan:
-    """Return the first place of a piece of text as a span whose clip is a given recording."""
-    at = sentence.text.find(piece) if piece else -1
+def _span_of_piece(sentence: Sentence, mask_token: str, piece: str, hit: Hit) -> AuditorySpan:
+    """Return the first place of a piece of text as a span whose clip is a given recording.
+
+    Whole words come before pieces of words; the letters of a mask are no words.
+    """
+    text = sentence.text.replace(mask_token, "\0" * len(mask_token))
+    words = re.search(rf"(?<!\w){re.escape(piece)}(?!\w)", text) if piece else None
+    at = words.start() if words else (text.find(piece) if piece else -1)
     if at < 0:
         raise InputError(
             f"{piece!r} is not in the text {sentence.text[:60]!r}; give a recording for words that stand there"

@@ -234,9 +234,7 @@ def unread_figures(
     figures = []
     for condition in evaluate_unread(model.pipeline, name=name, limit=limit):
         lines += [_line(name, seed, "paper", condition.split, one) for one in condition.answered]
-        figures.append(
-            {"task": condition.task, "split": condition.split, **summarise(condition.answered, None)}
-        )
+        figures.append({"task": condition.task, "split": condition.split, **summarise(condition.answered, None)})
     return figures
 
 
