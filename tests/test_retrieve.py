@@ -20,7 +20,12 @@ def unit(*axes):
     return vector / np.linalg.norm(vector)
 
 
-WORDS = {word: place for place, word in enumerate("piccolo bassoon playing note cow mooing woof dog barking".split())}
+WORDS = {
+    word: place
+    for place, word in enumerate(
+        ["piccolo", "bassoon", "playing", "note", "cow", "mooing", "woof", "dog", "barking"],
+    )
+}
 
 
 class Clap:
