@@ -14,33 +14,50 @@ import safetensors.numpy
 
 from audiobert.artefacts import sha256_of
 from audiobert.bank import AudioBank, build_bank, check_identity, merge_banks, verify_bank
-from audiobert.bank.clips import SCHEMA, known_as
-from audiobert.bank.names import clip_names
+from audiobert.bank.clips import SCHEMA
+from audiobert.bank.names import clip_names, known_as, plain_name
 from audiobert.bank.store import manifest_checksum
 from audiobert.errors import ArtefactError, InputError
 from bank_fakes import FakeEncoder, name_vector, write_tone
 
 
 @pytest.mark.parametrize(
-    ("row", "name"),
+    ("row", "names"),
     [
-        ({"caption": "a dog", "label": "dog", "title": "t", "path": "p.wav"}, "a dog"),
-        ({"caption": " ", "label": "dog", "title": "t", "path": "p.wav"}, "dog"),
-        ({"caption": None, "label": None, "title": "Take 3", "path": "p.wav"}, "Take 3"),
-        ({"title": "  a \n b  "}, "a b"),
-        ({"path": "field/54_Lumber-mill_saw.wav"}, "54 Lumber mill saw"),
-        ({"path": "shard.tar/a.b.flac"}, "a.b"),
-        ({"path": "field/0001.wav"}, ""),
-        ({"path": "field/00-01_2.wav"}, ""),
-        ({"path": "__.wav"}, ""),
-        ({"title": "54_Lumber-mill", "path": "field/54_Lumber-mill.wav"}, "54 Lumber mill"),
-        ({"title": "0001", "path": "0001.wav"}, ""),
-        ({"caption": "1234", "path": "p.wav"}, "1234"),
-        ({}, ""),
+        ({"caption": "A dog barking.", "label": "dog", "title": "t", "path": "p.wav"}, ("dog barking", "dog")),
+        ({"caption": "a dog", "label": "dog", "title": "t", "path": "p.wav"}, ("dog",)),
+        ({"caption": " ", "label": "dog", "title": "Rex", "path": "p.wav"}, ("dog", "rex")),
+        ({"caption": None, "label": None, "title": "Take 3", "path": "p.wav"}, ("take 3",)),
+        ({"title": "  low \n hum  "}, ("low hum",)),
+        ({"path": "field/54_Lumber-mill_saw.wav"}, ("54 lumber mill saw",)),
+        ({"path": "shard.tar/x.y.flac"}, ("x y",)),
+        ({"path": "field/0001.wav"}, ()),
+        ({"path": "field/00-01_2.wav"}, ()),
+        ({"path": "__.wav"}, ()),
+        ({"title": "54_Lumber-mill", "path": "field/54_Lumber-mill.wav"}, ("54 lumber mill",)),
+        ({"title": "0001", "path": "0001.wav"}, ()),
+        ({"caption": "1234", "path": "p.wav"}, ()),
+        ({}, ()),
     ],
 )
-def test_a_clip_is_known_by_its_caption_label_title_or_file_name(row: dict[str, Any], name: str) -> None:
-    assert known_as(row) == name
+def test_a_clip_is_known_by_caption_and_label_else_by_title_or_file_name(
+    row: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    assert known_as(row) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("The sound of a church_bell!", "church bell"),
+        ("a noise made by an OLD door", "old door"),
+        ("the", "the"),
+        ("?!", "?!"),
+        ("sound", "sound"),
+    ],
+)
+def test_a_name_and_a_query_are_compared_without_what_says_no_more_than_sound(text: str, name: str) -> None:
+    assert plain_name(text) == name
 
 
 def test_names_are_distinct_and_in_order_of_first_occurrence_across_batches() -> None:
@@ -49,8 +66,9 @@ def test_names_are_distinct_and_in_order_of_first_occurrence_across_batches() ->
     batches = [pa.RecordBatch.from_pylist(rows[start : start + 3], schema=SCHEMA) for start in (0, 3, 6)]
     names = clip_names(batches)
     assert names.texts.to_pylist() == ["b", "a", "c", "d"]
-    assert names.rows.dtype == np.int32 and names.rows.tolist() == [0, 1, -1, 0, 2, 1, -1, 3]
-    assert clip_names([]).texts.to_pylist() == [] and clip_names([]).rows.shape == (0,)
+    assert names.rows.dtype == np.int32 and names.rows[:, 0].tolist() == [0, 1, -1, 0, 2, 1, -1, 3]
+    assert (names.rows[:, 1] == -1).all()
+    assert clip_names([]).texts.to_pylist() == [] and clip_names([]).rows.shape == (0, 2)
 
 
 CAPTIONS = ["a dog", None, "a cat", "a dog", "a bell", "a cat", None, "a drum"]
@@ -72,10 +90,11 @@ def build(source: Path, out: Path, encoder: FakeEncoder | None = None, **options
 
 
 def assert_names(bank: AudioBank, captions: Sequence[str | None]) -> None:
-    """The bank knows each clip by its caption and has the vector of each caption."""
-    assert bank.names == list(dict.fromkeys(caption for caption in captions if caption))
-    known = [bank.names[row] if row >= 0 else None for row in bank.name_rows]
-    assert known == list(captions)
+    """The bank knows each clip by its caption, without the article, and has the vector of each caption."""
+    plain = [plain_name(caption) if caption else None for caption in captions]
+    assert bank.names == list(dict.fromkeys(name for name in plain if name))
+    known = [bank.names[row] if row >= 0 else None for row in bank.name_rows[:, 0]]
+    assert known == plain and (bank.name_rows[:, 1] == -1).all()
     assert bank.name_vectors is not None and bank.name_vectors.dtype == np.float16
     wanted = np.array([name_vector(name) for name in bank.names]).astype(np.float16).reshape(-1, 8)
     np.testing.assert_array_equal(bank.name_vectors, wanted)
@@ -86,7 +105,7 @@ def test_each_distinct_name_is_embedded_once_and_stored(tmp_path: Path) -> None:
     encoder = FakeEncoder()
     bank = build(write_manifest(tmp_path / "source", CAPTIONS), tmp_path / "bank", encoder)
     assert_names(bank, CAPTIONS)
-    assert encoder.embedded == ["a dog", "a cat", "a bell", "a drum"]
+    assert encoder.embedded == ["dog", "cat", "bell", "drum"]
     assert isinstance(bank.name_vectors, np.memmap)
     assert bank.manifest["text_dim"] == 8 and bank.identity["text_encoder"]["id"] == "eye"
     tensors = safetensors.numpy.load_file(bank.folder / "vectors.safetensors")
@@ -97,7 +116,7 @@ def test_clips_without_names_and_encoders_without_text(tmp_path: Path) -> None:
     source = write_manifest(tmp_path / "source", [None, None])
     bank = build(source, tmp_path / "bank")
     assert bank.name_vectors is not None and bank.name_vectors.shape == (0, 8)
-    assert bank.names == [] and bank.name_rows.tolist() == [-1, -1] and verify_bank(bank.folder).sound
+    assert bank.names == [] and bank.name_rows.tolist() == [[-1, -1]] * 2 and verify_bank(bank.folder).sound
     assert set(safetensors.numpy.load_file(bank.folder / "vectors.safetensors")) >= {"name_vectors"}
     without = build(source, tmp_path / "without", FakeEncoder(text_dim=0))
     assert without.name_vectors is None and "text_dim" not in without.manifest and verify_bank(without.folder).sound
@@ -120,7 +139,7 @@ def test_resume_embeds_only_names_that_are_new(tmp_path: Path) -> None:
     encoder = FakeEncoder()
     bank = build(write_manifest(tmp_path / "source", captions), tmp_path / "bank", encoder, resume=True)
     assert_names(bank, captions)
-    assert encoder.encoded == 0 and encoder.embedded == ["a horn"]
+    assert encoder.encoded == 0 and encoder.embedded == ["horn"]
     fresh = build(tmp_path / "source" / "clips.jsonl", tmp_path / "fresh")
     for name in ("clips.arrow", "vectors.safetensors"):
         assert sha256_of(bank.folder / name) == sha256_of(fresh.folder / name)
@@ -148,7 +167,7 @@ def test_name_vectors_that_are_wrong_are_not_stored(tmp_path: Path, fault: str) 
                 vectors[:, :3] if fault == "shape" else np.where(np.arange(len(names))[:, None] == 1, np.nan, vectors)
             )
 
-    with pytest.raises(ValueError, match="shape" if fault == "shape" else "a cat"):
+    with pytest.raises(ValueError, match="shape" if fault == "shape" else "cat"):
         build(write_manifest(tmp_path / "source", CAPTIONS), tmp_path / "bank", Wrong())
     assert not (tmp_path / "bank").exists()
 

@@ -122,7 +122,7 @@ def test_data_and_audit(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["evaluate", "control:majority", "--protocol", "guess"], 2, "no protocol 'guess'"),
         (["evaluate", "control:majority", "--protocol", "multiple-choice"], 2, "the row has no options"),
         (["evaluate", "control:majority", "--detector"], 2, "no span detector"),
-        (["evaluate", "toy", "--base-url", "http://127.0.0.1:9", "--retries", "0"], 1, "cannot be reached"),
+        (["evaluate", "toy", "--base-url", "http://127.0.0.1:9", "--retries", "0"], 1, "http://127.0.0.1:9 failed"),
         (["compare", "nothing.json"], 2, "nothing.json does not exist"),
         (["audit", "nowhere"], 2, "nowhere"),
         (["data", "verify", "nowhere"], 2, "no folder nowhere"),

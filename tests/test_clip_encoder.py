@@ -12,7 +12,7 @@ from audiobert.clap import ClapModel, ClapProjections
 from audiobert.clip_encoder import ModelClipEncoder, Precision
 from audiobert.encoders import AudioTower, AudioTowerConfig
 from audiobert.features import make_features
-from audiobert.modeling import KnowledgeEncoder
+from audiobert.knowledge import KnowledgeEncoder, KnowledgeSettings
 
 
 def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -23,8 +23,8 @@ def test_it_travels_to_other_processes_without_the_side_that_reads() -> None:
     torch.manual_seed(0)
     config = AudioTowerConfig(layers=1)
     encoder = ModelClipEncoder(
-        ClapModel(ClapProjections(config, text_size=8), None, None, lambda: None),  # type: ignore[arg-type]
-        KnowledgeEncoder(AudioTower(config), 24),
+        ClapModel(ClapProjections(config, text_size=8), None, None),  # type: ignore[arg-type]
+        KnowledgeEncoder(AudioTower(config), 24, KnowledgeSettings()),
         {"clap": "one"},
     )
     waveform = np.random.default_rng(0).standard_normal(8_000).astype(np.float32)
@@ -39,8 +39,8 @@ def test_it_travels_to_other_processes_without_the_side_that_reads() -> None:
 def test_bf16_gives_nearly_the_vectors_of_fp32_and_unit_norm() -> None:
     torch.manual_seed(0)
     config = AudioTowerConfig()
-    clap = ClapModel(ClapProjections(config, text_size=8), None, None, None)  # type: ignore[arg-type]
-    knowledge_encoder = KnowledgeEncoder(AudioTower(config), 24)
+    clap = ClapModel(ClapProjections(config, text_size=8), None, None)  # type: ignore[arg-type]
+    knowledge_encoder = KnowledgeEncoder(AudioTower(config), 24, KnowledgeSettings())
     torch.nn.init.normal_(knowledge_encoder.outer.weight)  # an untrained one gives zeros
 
     def encoder(precision: Precision) -> ModelClipEncoder:

@@ -1,6 +1,7 @@
 import pytest
 
-from audiobert.parts import load_parts, model_folder
+from audiobert.model_folder import model_folder
+from audiobert.parts import load_parts
 
 
 @pytest.fixture(scope="module")

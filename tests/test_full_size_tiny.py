@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
 from audiobert import AudioBert
 from audiobert.artefacts import read_json
+from audiobert.auditorybench.kinds import is_withheld
 from audiobert.backbone import PRESETS
 from audiobert.cli import run
 from audiobert.model_folder import PRETRAINED
@@ -25,6 +27,7 @@ from audiobert.training.audiobert_config import AudioBertConfig
 from audiobert.training.batches import Batch
 from audiobert.training.objective import AudioBertObjective
 from auditorybench_toys import bert, deberta, modernbert, roberta
+from bank_fakes import write_tone
 from tiny_models import AUDIO_ENCODERS, ast, clap, distilbert
 from training_toys import write_data
 
@@ -142,6 +145,61 @@ def test_save_and_load_give_the_same_answers(trained: Path, tmp_path: Path) -> N
     assert copy.fill_mask(SOUND).to_json() == model.fill_mask(SOUND).to_json()
 
 
+def test_unread_sounds_are_asked_of_a_models_bank(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pitches_hz = {"bell": 2_000.0, "tuba": 200.0, "dog": 450.0, "cat": 900.0}
+    assert [is_withheld(label) for label in pitches_hz] == [True, True, False, False]
+    lines = []
+    for label, pitch_hz in pitches_hz.items():
+        write_tone(tmp_path / f"{label}.wav", pitch_hz, seconds=1.0)
+        lines.append({"path": f"{label}.wav", "label": label, "caption": f"a {label} sounding"})
+    (tmp_path / "clips.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    built = ["bank", "build", str(tmp_path / "clips.jsonl"), "--out", str(tmp_path / "bank"), "--model", str(trained)]
+    assert run(built) == 0
+    capsys.readouterr()
+
+    evaluate = ["evaluate", str(trained), "--tasks", "unread", "--data", str(tmp_path), "--device", "cpu", "--json"]
+    predictions = tmp_path / "predictions.jsonl"
+    assert run([*evaluate, "--bank", str(tmp_path / "bank"), "--predictions", str(predictions)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    asked = {(result["task"], result["split"]): result["n"] for result in report["results"]}
+    tasks = ("made-up", "made-up-known", "own", "own-known")
+    with_and_without = ("bank-added", "bank-not-added", "unheard")
+    assert {(f"unread-{task}", split) for task in tasks for split in with_and_without} <= asked.keys()
+    assert asked["unread-made-up", "bank-added"] == 1  # bell and tuba
+    assert asked["unread-own-known", "unheard"] == 4  # each of them with dog and cat
+    assert asked["unread-naming", "withheld-kinds"] == 2
+    assert report["combined"] == []
+    said = [json.loads(line) for line in predictions.read_text().splitlines()]
+    assert len(said) == sum(asked.values())
+    by_split = {
+        split: [line for line in said if line["task"] == "unread-made-up" and line["split"] == split]
+        for split in with_and_without
+    }
+    assert all("bell" not in line["text"] and "tuba" not in line["text"] for line in by_split["bank-added"])
+    assert not any({"bell.wav", "tuba.wav"} & set(line["clips"]) for line in by_split["bank-not-added"])
+
+    assert run(evaluate) == 2  # its own bank has one withheld kind
+    assert "at least two withheld kinds" in capsys.readouterr().err
+    for name in (f"{trained}:unheard", "control:majority"):
+        assert run(["evaluate", name, *evaluate[2:]]) == 2
+        assert "the task unread is for an AudioBERT" in capsys.readouterr().err
+
+
+def test_search_looks_in_another_bank_alone(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tone(tmp_path / "sounds" / "owl.wav", 500.0)
+    bank = str(tmp_path / "bank")
+    assert run(["bank", "build", str(tmp_path / "sounds"), "--out", bank, "--model", str(trained)]) == 0
+    (tmp_path / "sounds" / "owl.wav").unlink()  # vectors are enough
+    capsys.readouterr()
+    search = ["search", "a dog", "--model", str(trained), "--json"]
+    assert run([*search, "--bank", bank]) == 0
+    assert [hit["id"] for hit in json.loads(capsys.readouterr().out)] == ["owl.wav"]
+    assert run(search) == 0
+    assert "owl.wav" not in [hit["id"] for hit in json.loads(capsys.readouterr().out)]
+
+
 def test_a_frozen_audio_encoder_is_not_copied(data: Path, clap_folder: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
@@ -201,10 +259,18 @@ def test_the_loss_at_all_tokens_is_the_language_models_own(tmp_path: Path) -> No
     ).eval()
     inputs = encode_texts(tokenizer, ["a [MASK] barks", "the cat [MASK] at a dog"])
     answers = torch.tensor([7, 9])
-    batch = Batch(inputs, answers, torch.zeros(2, 0, 1, dtype=torch.long), torch.zeros(2, 0, 1))
+    batch = Batch(
+        inputs,
+        answers,
+        opposites=torch.tensor([-1, -1]),
+        clips=torch.zeros(2, 0, 1, dtype=torch.long),
+        scores=torch.zeros(2, 0, 1),
+        queries=torch.zeros(2, 0, 8),
+    )
     model = AudioBertForMaskedLM(language_model)
     config = AudioBertConfig(audio="none", loss_tokens="all")
-    objective = AudioBertObjective(model, None, None, torch.zeros(0), config)  # type: ignore[arg-type]
+    width = SimpleNamespace(hidden_size=16)  # all that is asked of an audio side that is not there
+    objective = AudioBertObjective(model, width, None, torch.zeros(0), config)  # type: ignore[arg-type]
     loss, terms = objective(batch)
     labels = inputs.input_ids.masked_scatter(inputs.masks, answers).masked_fill(inputs.attention_mask == 0, -100)
     expected = language_model(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, labels=labels).loss

@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
+from audiobert.errors import InputError
 from audiobert.injection import NO_CLIP, InjectionSettings, SpanKnowledge, new_injection
 from audiobert.modeling import AudioBertForMaskedLM, masked_lm_head
 
@@ -18,7 +19,8 @@ def bert():
 
 
 def model(**settings):
-    return AudioBertForMaskedLM(bert(), new_injection(InjectionSettings(**({"gate": False} | settings)))).eval()
+    injection = new_injection(InjectionSettings(**({"gate": False} | settings)), hidden_size=16, text_dim=6)
+    return AudioBertForMaskedLM(bert(), injection).eval()
 
 
 def batch():
@@ -26,9 +28,17 @@ def batch():
     return ids, (ids != 0).long(), ids == 4
 
 
-def knowledge(vectors, scores=None):
+def knowledge(vectors, scores=None, queries=None):
     starts = torch.tensor([[1, 2], [1, -1]])
-    return SpanKnowledge(starts, vectors, torch.zeros(vectors.shape[:3]) if scores is None else scores)
+    return SpanKnowledge(starts, vectors, torch.zeros(vectors.shape[:3]) if scores is None else scores, queries)
+
+
+def imagining(**settings):
+    """An injection that has learnt what queries sound like."""
+    injection = model(**({"gate": True, "imagine": True} | settings)).injection
+    torch.manual_seed(1)
+    torch.nn.init.normal_(injection.imagination.outer.weight)
+    return injection
 
 
 def test_without_knowledge_it_is_the_language_model():
@@ -71,7 +81,57 @@ def test_no_clip_at_all_injects_nothing(gate):
     injection = model(gate=gate).injection
     nothing = knowledge(torch.randn(2, 2, 3, 16), torch.full((2, 2, 3), NO_CLIP))
     assert torch.equal(injection.pool(nothing), torch.zeros(2, 2, 16))
-    assert torch.equal(injection.pool(nothing.without_knowledge()), torch.zeros(2, 2, 16))
+    none = knowledge(torch.zeros(2, 2, 0, 16), torch.zeros(2, 2, 0))
+    assert torch.equal(injection.pool(none), torch.zeros(2, 2, 16))
+
+
+def test_what_is_imagined_counts_as_far_as_the_gate_is_shut():
+    injection, queries = imagining(), torch.nn.functional.normalize(torch.randn(2, 2, 6), dim=-1)
+    vectors, scores = torch.randn(2, 2, 3, 16), torch.rand(2, 2, 3)
+    pooled, gate = injection.gated(knowledge(vectors, scores))
+    imagined = injection.imagination(queries)
+    assert ((gate > 0) & (gate < 1)).all() and imagined.abs().max() > 0.1
+    got = injection.pool(knowledge(vectors, scores, queries))
+    torch.testing.assert_close(got, pooled * gate + imagined * (1 - gate))
+    clipless = injection.pool(knowledge(vectors, torch.full((2, 2, 3), NO_CLIP), queries))
+    torch.testing.assert_close(clipless, imagined)
+
+
+def test_nothing_is_imagined_without_a_query_or_without_the_setting():
+    vectors, scores, queries = torch.randn(2, 2, 3, 16), torch.rand(2, 2, 3), torch.randn(2, 2, 6)
+    heard = model(gate=True).injection
+    assert heard.imagination is None
+    wanted = heard.pool(knowledge(vectors, scores))
+    assert torch.equal(heard.pool(knowledge(vectors, scores, queries)), wanted)
+    assert torch.equal(imagining().pool(knowledge(vectors, scores)), wanted)
+    assert torch.equal(imagining().pool(knowledge(vectors, scores, torch.zeros(2, 2, 6))), wanted)
+    untrained = model(gate=True, imagine=True).injection
+    assert torch.equal(untrained.pool(knowledge(vectors, scores, queries)), wanted)
+
+
+def test_gradients_reach_the_imagination_through_the_language_model():
+    ours = model(gate=True, imagine=True)
+    ids, attention, masks = batch()
+    queries = torch.nn.functional.normalize(torch.randn(2, 2, 6), dim=-1)
+    ours(ids, attention, masks, knowledge(torch.randn(2, 2, 1, 16), queries=queries)).sum().backward()
+    assert ours.injection.imagination.outer.weight.grad.abs().sum() > 0
+
+
+def test_log_odds_set_the_gate_by_the_probability():
+    injection = model(gate=True, log_odds=True).injection
+    vectors = torch.ones(2, 2, 1, 16)
+    sure, unsure = (injection.gated(knowledge(vectors, torch.full((2, 2, 1), p)))[1].max() for p in (0.99, 0.01))
+    assert sure > 0.9 and unsure < 0.1
+    assert torch.isfinite(injection.pool(knowledge(vectors, torch.ones(2, 2, 1)))).all()  # certain is not infinite
+
+
+def test_clips_are_dropped_in_training_alone():
+    injection = model(gate=True, clip_dropout=0.5).injection
+    vectors, scores = torch.randn(2, 2, 4, 16), torch.rand(2, 2, 4)
+    assert torch.equal(injection.pool(knowledge(vectors, scores)), injection.pool(knowledge(vectors, scores)))
+    injection.train()
+    torch.manual_seed(0)
+    assert not torch.equal(injection.pool(knowledge(vectors, scores)), injection.pool(knowledge(vectors, scores)))
 
 
 def test_padding_among_the_clips_does_not_count():
@@ -92,5 +152,5 @@ def test_gradients_reach_the_knowledge_and_the_gate():
 
 
 def test_the_head_of_an_unknown_model_is_refused():
-    with pytest.raises(Exception, match="no masked-LM head"):
+    with pytest.raises(InputError, match="Linear has no masked-LM head"):
         masked_lm_head(torch.nn.Linear(2, 2))

@@ -20,7 +20,12 @@ def unit(*axes):
     return vector / np.linalg.norm(vector)
 
 
-WORDS = {word: place for place, word in enumerate(["piccolo", "bassoon", "playing", "note", "cow", "mooing", "woof", "dog", "barking"])}
+WORDS = {
+    word: place
+    for place, word in enumerate(
+        ["piccolo", "bassoon", "playing", "note", "cow", "mooing", "woof", "dog", "barking"],
+    )
+}
 
 
 class Clap:
@@ -62,28 +67,30 @@ def bank(folder: Path, clips=CLIPS, named=True) -> AudioBank:
     return AudioBank.open(folder)
 
 
-def ids(hits):
-    return [hit.clip.id for hit in hits]
+def ids(found):
+    return [hit.clip.id for hit in getattr(found, "hits", found)]
 
 
 def test_the_kind_that_is_named_comes_first_and_at_a_high_score(tmp_path):
     found = Retriever(Clap(), [bank(tmp_path / "a")], RetrievalSettings(by="both", clips=3)).find(["a piccolo"])[0]
     assert set(ids(found)[:2]) == {"p1", "p2"}
-    assert found[0].score > 0.9
-    assert found[2].score < 0.5
-    np.testing.assert_array_equal(found[0].knowledge, [found[0].row] * 4)
+    first, _, third = found.hits
+    assert first.score > 0.9
+    assert third.score < 0.5
+    np.testing.assert_array_equal(first.knowledge, [first.row] * 4)
+    np.testing.assert_array_equal(found.query, unit(WORDS["piccolo"]))  # what imagination starts from
 
 
 def test_what_the_bank_lacks_gets_a_low_score(tmp_path):
     retriever = Retriever(Clap(), [bank(tmp_path / "a")], RetrievalSettings(by="both", clips=2))
-    assert retriever.find(["a theremin"])[0][0].score < 0.2
+    assert retriever.find(["a theremin"])[0].hits[0].score < 0.2
 
 
 def test_sound_finds_what_has_no_name(tmp_path):
     for by in ("both", "sound"):
         found = Retriever(Clap(), [bank(tmp_path / by)], RetrievalSettings(by=by, clips=1)).find(["woof woof"])[0]
         assert ids(found) == ["d1"]
-    assert found[0].score == pytest.approx(1.0, abs=1e-3)  # by sound alone the score is the cosine
+    assert found.hits[0].score == pytest.approx(1.0, abs=1e-3)  # by sound alone the score is the cosine
     named = Retriever(Clap(), [bank(tmp_path / "c")], RetrievalSettings(by="caption", clips=1)).find(["woof woof"])[0]
     assert ids(named) == ["d1"]  # a clip that is known by nothing is found by its sound
 
@@ -91,7 +98,7 @@ def test_sound_finds_what_has_no_name(tmp_path):
 def test_a_bank_without_names_is_searched_by_sound(tmp_path):
     found = Retriever(Clap(), [bank(tmp_path / "a", named=False)], RetrievalSettings(by="both")).find(["a dog"])[0]
     assert ids(found) == ["d1"]
-    assert 0.5 < found[0].score <= 1.0
+    assert 0.5 < found.hits[0].score <= 1.0
 
 
 def test_two_banks_are_searched_together(tmp_path):
@@ -105,7 +112,7 @@ def test_two_banks_are_searched_together(tmp_path):
 def test_exclusion_and_filters(tmp_path):
     retriever = Retriever(Clap(), [bank(tmp_path / "a")], RetrievalSettings(by="both", clips=2))
     assert "p1" not in ids(retriever.find(["a piccolo"], exclude=["p1"])[0])
-    assert retriever.find(["a piccolo"], exclude=[clip[0] for clip in CLIPS]) == [()]
+    assert retriever.find(["a piccolo"], exclude=[clip[0] for clip in CLIPS])[0].hits == ()
     assert ids(retriever.find(["a piccolo"], labels=["cow"])[0]) == ["c1"]
     assert ids(retriever.find(["a piccolo"])[0])[0] in ("p1", "p2")  # what was excluded once is not remembered
 
@@ -117,9 +124,25 @@ def test_a_large_bank_gives_what_a_small_one_gives(tmp_path, monkeypatch):
     large = Retriever(Clap(), [opened], RetrievalSettings(by="both", clips=5)).find(["a piccolo", "woof", "cow"])
     for one, other in zip(small, large, strict=True):
         assert ids(one) == ids(other)
-        np.testing.assert_allclose([hit.score for hit in one], [hit.score for hit in other], rtol=1e-4)
+        np.testing.assert_allclose([hit.score for hit in one.hits], [hit.score for hit in other.hits], rtol=1e-4)
 
 
 def test_bad_counts_are_refused(tmp_path):
     with pytest.raises(InputError, match="top_k is 0"):
         Retriever(Clap(), [bank(tmp_path / "a")], RetrievalSettings()).search(["dog"], 0)
+
+
+def test_no_bank_finds_nothing_but_keeps_the_query():
+    found = Retriever(Clap(), [], RetrievalSettings(by="both")).find(["a piccolo"])[0]
+    assert found.hits == ()
+    np.testing.assert_array_equal(found.query, unit(WORDS["piccolo"]))
+
+
+def test_what_was_found_once_is_not_looked_up_again(tmp_path, monkeypatch):
+    retriever = Retriever(Clap(), [bank(tmp_path / "a")], RetrievalSettings(by="both", clips=2))
+    first = retriever.find(["a piccolo", "a cow"])
+    monkeypatch.setattr(Clap, "embed_query", None)  # looking up again would fail
+    again = retriever.find(["a cow", "a piccolo", "a cow"])
+    assert [ids(found) for found in again] == [ids(first[1]), ids(first[0]), ids(first[1])]
+    with pytest.raises(TypeError):
+        retriever.find(["a cow"], 1)  # another number of clips is another question

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -179,7 +180,7 @@ class AudioBert:
         }
 
     @overload
-    def detect(self, texts: str) -> list[Span]: ...
+    def detect(self, texts: str) -> list[Span]: ...  # type: ignore[overload-overlap]
     @overload
     def detect(self, texts: Iterable[str]) -> list[list[Span]]: ...
     def detect(self, texts: str | Iterable[str]) -> list[Span] | list[list[Span]]:
@@ -211,7 +212,7 @@ class AudioBert:
         return list(self.retriever.search([query], top_k, **filters)[0])
 
     @overload
-    def fill_mask(
+    def fill_mask(  # type: ignore[overload-overlap]
         self, texts: str, *, top_k: int = 5, audio: bool = True, base: bool = True, clips_per_span: int | None = None,
         sounds: Mapping[str, Recording] | None = None,
     ) -> FillMask: ...  # fmt: skip
@@ -336,7 +337,7 @@ class AudioBert:
             return list(detected)
         found: list[Sequence[Span]] = []
         for sentence, spans in zip(sentences, detected, strict=True):
-            given = [_span_of_piece(sentence, piece, hit) for piece, hit in recordings.items()]
+            given = [_span_of_piece(sentence, self.mask_token, piece, hit) for piece, hit in recordings.items()]
             rest = [span for span in spans if all(span.end <= g.start or span.start >= g.end for g in given)]
             found.append(sorted([*given, *rest], key=lambda span: span.start))
         return found
@@ -483,9 +484,14 @@ def _given_spans(
     return found
 
 
-def _span_of_piece(sentence: Sentence, piece: str, hit: Hit) -> AuditorySpan:
-    """Return the first place of a piece of text as a span whose clip is a given recording."""
-    at = sentence.text.find(piece) if piece else -1
+def _span_of_piece(sentence: Sentence, mask_token: str, piece: str, hit: Hit) -> AuditorySpan:
+    """Return the first place of a piece of text as a span whose clip is a given recording.
+
+    Whole words come before pieces of words; the letters of a mask are no words.
+    """
+    text = sentence.text.replace(mask_token, "\0" * len(mask_token))
+    words = re.search(rf"(?<!\w){re.escape(piece)}(?!\w)", text) if piece else None
+    at = words.start() if words else (text.find(piece) if piece else -1)
     if at < 0:
         raise InputError(
             f"{piece!r} is not in the text {sentence.text[:60]!r}; give a recording for words that stand there"

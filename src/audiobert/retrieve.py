@@ -195,21 +195,29 @@ class Retriever:
                 if self.settings.by != "sound":
                     found = (_probability(self.settings.calibration.by_sound(found[0])), found[1])
             else:
-                found = self._by_name(bank, sentence, clap, top_k, _joined(bank.select(**filters), mask))
+                allowed = _joined(bank.select(**filters), mask)
+                found = self._by_name(bank, bank.name_vectors, sentence, clap, top_k, allowed)
             scores.append(_padded(found[0], top_k, -1.0))
             rows.append(_padded(found[1], top_k, -1))
         return np.concatenate(scores), np.concatenate(rows)
 
     def _by_name(
-        self, bank: AudioBank, sentence: np.ndarray, clap: np.ndarray, top_k: int, allowed: np.ndarray | None
+        self,
+        bank: AudioBank,
+        name_vectors: np.ndarray,
+        sentence: np.ndarray,
+        clap: np.ndarray,
+        top_k: int,
+        allowed: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rank clips by name, or by name and sound; scores and rows `(queries, up to top_k)`."""
         if len(bank) <= _DENSE_CLIPS:
             rows = np.arange(len(bank)) if allowed is None else np.flatnonzero(allowed)
-            names = sentence @ bank.name_vectors.astype(np.float32).T  # (queries, distinct names)
+            names = sentence @ name_vectors.astype(np.float32).T  # (queries, distinct names)
             return _best(self._scores(bank, names, clap, rows), rows, top_k)
         found = [
-            self._among_candidates(bank, s[None], c[None], top_k, allowed) for s, c in zip(sentence, clap, strict=True)
+            self._among_candidates(bank, name_vectors, s[None], c[None], top_k, allowed)
+            for s, c in zip(sentence, clap, strict=True)
         ]
         return (
             np.concatenate([_padded(scores, top_k, -1.0) for scores, _ in found]),
@@ -217,11 +225,17 @@ class Retriever:
         )
 
     def _among_candidates(
-        self, bank: AudioBank, sentence: np.ndarray, clap: np.ndarray, top_k: int, allowed: np.ndarray | None
+        self,
+        bank: AudioBank,
+        name_vectors: np.ndarray,
+        sentence: np.ndarray,
+        clap: np.ndarray,
+        top_k: int,
+        allowed: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rank the clips that are near a query by sound or have a name that is near it."""
         _, near = bank.search(clap, max(_CANDIDATE_CLIPS, top_k), mask=allowed)
-        _, nearest_names = exact_search(bank.name_vectors, sentence, min(_CANDIDATE_NAMES, len(bank.names)))
+        _, nearest_names = exact_search(name_vectors, sentence, min(_CANDIDATE_NAMES, len(bank.names)))
         named = np.concatenate(
             [bank.rows_of_name(int(name), allowed)[: max(_CLIPS_PER_NAME, top_k)] for name in nearest_names[0]]
         )
@@ -229,7 +243,7 @@ class Retriever:
         distinct = np.unique(bank.name_rows[rows])
         names = np.full((1, len(bank.names)), -1.0, dtype=np.float32)
         chosen = distinct[distinct >= 0]
-        names[0, chosen] = sentence[0] @ bank.name_vectors[chosen].astype(np.float32).T
+        names[0, chosen] = sentence[0] @ name_vectors[chosen].astype(np.float32).T
         return _best(self._scores(bank, names, clap, rows), rows, top_k)
 
     def _scores(self, bank: AudioBank, names: np.ndarray, clap: np.ndarray, rows: np.ndarray) -> np.ndarray:

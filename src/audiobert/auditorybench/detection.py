@@ -26,8 +26,10 @@ PUBLISHED_LENGTH = 128
 class Span(Protocol):
     """Interface of a found span: character offsets [start, end)."""
 
-    start: int
-    end: int
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...
 
 
 class Detector(Protocol):

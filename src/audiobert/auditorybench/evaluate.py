@@ -21,6 +21,7 @@ from audiobert.errors import InputError
 from audiobert.progress import progress
 
 SEED = "{seed}"
+UNREAD = "unread"  # the task that asks a model about its own bank; see `unread.py`
 DEFAULT_SPLITS = ("dev", "wiki")
 MOST_SEEDS = 1_000
 
@@ -40,13 +41,17 @@ class Part:
 
 @dataclass
 class Plan:
-    """Hold the parts to evaluate, in the order of tasks and splits, and the train rows for the controls."""
+    """Hold the parts to evaluate, in the order of tasks and splits, and the train rows for the controls.
+
+    With `unread`, a model is also asked about the sounds of its own bank that it never read about.
+    """
 
     parts: list[Part]
     train: dict[str, list[Row]]
     protocol: ProtocolName
     limit: int | None = None
     artefacts: dict[str, Any] = field(default_factory=dict)
+    unread: bool = False
 
 
 def make_plan(
@@ -62,7 +67,7 @@ def make_plan(
     Parameters
     ----------
     tasks
-        Names, paths of YAML files, or tasks; by default AuditoryBench's.
+        Names, paths of YAML files, or tasks; by default AuditoryBench's. `unread` has no rows in the folder.
     limit
         Take only the first rows of each split, at most this many.
 
@@ -71,9 +76,10 @@ def make_plan(
     InputError
         If a file is missing or wrong. A task without one of the splits is passed over unless it has none of them.
     """
-    chosen = [find_task(task) for task in tasks] if tasks is not None else auditorybench_tasks()
+    names = list(tasks) if tasks is not None else None
+    chosen = [find_task(task) for task in names if task != UNREAD] if names is not None else auditorybench_tasks()
     wanted = list(dict.fromkeys(splits))
-    plan = Plan([], {}, protocol, limit)
+    plan = Plan([], {}, protocol, limit, unread=names is not None and UNREAD in names)
     for task in chosen:
         present = available_splits(data, task)
         here = [split for split in wanted if split in task.files]
@@ -128,11 +134,15 @@ def ask(model: Adapter, part: Part) -> list[Answered]:
 
 def prediction_line(model: str, seed: int, part: Part, answered: Answered) -> dict[str, Any]:
     """Return one line of `--predictions`, from which the model can be scored again."""
+    return _line(model, seed, part.protocol, answered.question.split, answered)
+
+
+def _line(model: str, seed: int, protocol: ProtocolName, split: str, answered: Answered) -> dict[str, Any]:
     question, said = answered.question, answered.prediction
     line = {
         "model": model,
         "task": question.task,
-        "split": question.split,
+        "split": split,
         "row": question.row,
         "text": question.text,
         "answer": question.answer,
@@ -141,7 +151,7 @@ def prediction_line(model: str, seed: int, part: Part, answered: Answered) -> di
         "auditory": said.auditory,
         "spans": said.spans,
         "clips": said.clips,
-        "protocol": part.protocol,
+        "protocol": protocol,
         "seed": seed,
         "rank": said.rank,
         "scores": said.scores,
@@ -181,10 +191,17 @@ def evaluate_model(
                     **summarise(answered, part.seen),
                 }
             )
+        if plan.unread:
+            figures += unread_figures(model, name, seed, lines, limit=plan.limit)
         runs.append(figures)
+    protocols = [part.protocol for part in plan.parts]
     results = [
-        {**merge_seeds([run[index] for run in runs]), "seeds": used, "protocol": part.protocol}
-        for index, part in enumerate(plan.parts)
+        {
+            **merge_seeds([run[index] for run in runs]),
+            "seeds": used,
+            "protocol": protocols[index] if index < len(protocols) else "paper",
+        }
+        for index in range(len(runs[0]))
     ]
     return {
         "model": name,
@@ -193,8 +210,32 @@ def evaluate_model(
         "limit": plan.limit,
         **provenance(artefacts={**artefacts, "data": plan.artefacts}),
         "results": results,
-        "combined": combine(results),
+        "combined": combine(results[: len(protocols)]),
     }
+
+
+def unread_figures(
+    model: Adapter, name: str, seed: int, lines: list[dict[str, Any]], *, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Ask an AudioBERT about sounds never read about; return its figures and append its predictions to `lines`.
+
+    Raises
+    ------
+    InputError
+        The model is no AudioBERT in its usual state, or its bank has too few kinds of sound.
+    """
+    from audiobert.auditorybench.models.audiobert import AudioBertModel
+    from audiobert.auditorybench.unread import evaluate_unread
+
+    if not isinstance(model, AudioBertModel) or (model.sound, model.span_source) != ("on", "detected"):
+        raise InputError(
+            f"the task {UNREAD} is for an AudioBERT with a bank, which it asks with and without sound, not for '{name}'"
+        )
+    figures = []
+    for condition in evaluate_unread(model.pipeline, name=name, limit=limit):
+        lines += [_line(name, seed, "paper", condition.split, one) for one in condition.answered]
+        figures.append({"task": condition.task, "split": condition.split, **summarise(condition.answered, None)})
+    return figures
 
 
 def merge_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:

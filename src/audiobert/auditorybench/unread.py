@@ -81,8 +81,13 @@ def kinds_of(bank: AudioBank, attribute: Attribute) -> list[Kind]:
     return kinds
 
 
-def evaluate_unread(model: AudioBert, *, name: str = "") -> Iterator[Condition]:
+def evaluate_unread(model: AudioBert, *, name: str = "", limit: int | None = None) -> Iterator[Condition]:
     """Ask a model everything about sounds never read about; yields one condition after the other.
+
+    Parameters
+    ----------
+    limit : int, optional
+        Ask only the first questions of each condition, at most this many.
 
     Raises
     ------
@@ -102,8 +107,8 @@ def evaluate_unread(model: AudioBert, *, name: str = "") -> Iterator[Condition]:
     renamed = model.with_bank(rename(model, names), only=True)
     withheld = [model.bank.clip(row).id for kind in kinds if kind.withheld for row in kind.rows]
     random = np.random.default_rng(3)
-    pairs = different_pairs(unread, unread, PAIRS, attribute, random)
-    with_known = different_pairs(unread, known, KNOWN_PER_KIND * len(unread), attribute, random)
+    pairs = different_pairs(unread, unread, PAIRS, attribute, random)[:limit]
+    with_known = different_pairs(unread, known, KNOWN_PER_KIND * len(unread), attribute, random)[:limit]
     own = {kind.label: kind.phrase for kind in kinds}
     made_up = own | {label: f"{'an' if one[0] in 'aeiou' else 'a'} {one}" for label, one in names.items()}
     for task, asked, called, pipeline in (
@@ -112,6 +117,8 @@ def evaluate_unread(model: AudioBert, *, name: str = "") -> Iterator[Condition]:
         ("own", pairs, own, model),
         ("own-known", with_known, own, model),
     ):
+        if not asked:
+            continue
         questions = [comparison(f"{TASK}-{task}", i, *pair, called, attribute) for i, pair in enumerate(asked)]
         for split, options in (
             ("bank-added", {}),
@@ -123,7 +130,7 @@ def evaluate_unread(model: AudioBert, *, name: str = "") -> Iterator[Condition]:
             yield Condition(
                 f"{TASK}-{task}", split, [Answered(question, found[i]) for i, question in enumerate(questions)]
             )
-    yield from _namings(model, kinds)
+    yield from _namings(model, kinds, limit)
 
 
 def rename(model: AudioBert, names: dict[str, str]) -> AudioBank:
@@ -133,12 +140,12 @@ def rename(model: AudioBert, names: dict[str, str]) -> AudioBank:
     texts: list[list[str]] = []
     for row in rows:
         label = words_of(row["label"] or "")
-        known = known_as(row)
+        known = list(known_as(row))
         if label in names:
             pattern = rf"\b{re.escape(plain_name(label))}(?:s|es)?\b"
-            known = tuple(re.sub(pattern, names[label], text) for text in known)
-            known = tuple(text if names[label] in text else names[label] for text in known)
-        texts.append(list(known))
+            known = [re.sub(pattern, names[label], text) for text in known]
+            known = [text if names[label] in text else names[label] for text in known]
+        texts.append(known)
     distinct = list(dict.fromkeys(text for known in texts for text in known))
     index = {text: place for place, text in enumerate(distinct)}
     width = bank.name_rows.shape[1]
@@ -191,7 +198,7 @@ def comparison(task: str, row: int, x: Kind, y: Kind, called: dict[str, str], at
     )
 
 
-def _namings(model: AudioBert, kinds: Sequence[Kind]) -> Iterator[Condition]:
+def _namings(model: AudioBert, kinds: Sequence[Kind], limit: int | None) -> Iterator[Condition]:
     """Ask what recordings are that are handed over: held-out ones of known kinds, and those of withheld kinds."""
     clips = [Recorded.of(row) for row in model.bank.rows()]
     apart = held_out(clips)
@@ -199,7 +206,7 @@ def _namings(model: AudioBert, kinds: Sequence[Kind]) -> Iterator[Condition]:
     unread = [(kind, row) for kind in kinds if kind.withheld for row in kind.rows]
     for split, asked in (("held-out", known), ("withheld-kinds", unread)):
         if asked:
-            yield Condition(f"{TASK}-naming", split, name_recordings(model, asked))
+            yield Condition(f"{TASK}-naming", split, name_recordings(model, asked[:limit]))
 
 
 def name_recordings(model: AudioBert, asked: Sequence[tuple[Kind, int]], *, batch_size: int = 64) -> list[Answered]:

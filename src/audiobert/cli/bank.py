@@ -190,7 +190,7 @@ def search(
     if not read_texts([query])[0].strip():
         raise InputError("the query is empty; give words for a sound")
     excluded = [identifier for path in exclude or [] for identifier in read_ids(path)]
-    hits = AudioBert.from_pretrained(model, bank=bank).search(
+    hits = AudioBert.from_pretrained(model, bank=bank, only_bank=bank is not None).search(
         query,
         top_k,
         exclude=excluded or None,

@@ -44,7 +44,10 @@ def evaluate(
     ] = None,
     tasks: Annotated[
         str | None,
-        typer.Option(help="Tasks or YAML files, separated by commas; default AuditoryBench's: animal,pitch."),
+        typer.Option(
+            help="Tasks or YAML files, separated by commas; default AuditoryBench's: animal,pitch. unread asks an "
+            "AudioBERT about the sounds of its bank that it never read about."
+        ),
     ] = None,
     splits: Annotated[str, typer.Option(help="Splits, separated by commas: train, dev, wiki, test.")] = "dev,wiki",
     protocol: Annotated[str, typer.Option(help="paper, candidates or multiple-choice.")] = "paper",
@@ -197,7 +200,7 @@ def plain_text(
 
     Example: audiobert plain-text general_eval.txt.gz --model mini
     """
-    from audiobert.parts import model_folder
+    from audiobert.model_folder import model_folder
     from audiobert.training.plain_text import plain_text_figures
 
     figures = plain_text_figures(model_folder(model), text, limit=limit)
