@@ -75,7 +75,8 @@ def test_the_records_say_what_made_the_parts(trained):
     assert record["settings"]["seed"] == 1
     assert {"animal.dev", "pitch.dev", "combined.dev", "animal.wiki", "pitch.wiki"} <= record["accuracy"].keys()
     clap = json.loads((trained / "clap" / "clap.json").read_text())
-    assert clap["held_out"]["all"]["clips"] + clap["clips_trained_on"] == 18
+    assert clap["clips_trained_on"] == 10  # of 18, without six of a withheld kind and one of each other kind
+    assert (clap["held_out"]["all"]["clips"], clap["held_out"]["withheld"]["clips"]) == (2, 6)
     assert {split: found["spans"] for split, found in clap["spans"].items()} == {"train": 8, "dev": 8, "wiki": 8}
     assert len(clap["data"]) == 3
     assert json.loads((trained / "masked-lm" / "language_model.json").read_text())["lines"] == 41
