@@ -26,13 +26,18 @@ $(VENV)/.all: $(VENV)/.core
 	@$(PIP) -e '.[eval,scale,construct,web,dev]'
 	@touch $@
 
+# Nothing was trained on clips or benchmark rows of these two: the bank alone tells, as the line `unheard` shows.
+LISTEN := "The sound of a piccolo has a [MASK] pitch than the sound of a timpani."
+
 demo: $(VENV)/.core
 	@$(BIN)/audiobert fill-mask --top-k 3 \
 	  "Meow is the sound a [MASK] makes." \
 	  "Woof woof is the sound a [MASK] makes." \
 	  "Moo is the sound a [MASK] makes." \
-	  "The sound of a piccolo has a [MASK] pitch than the sound of a double bass." \
-	  "The capital of France is [MASK]."
+	  "The capital of France is [MASK]." \
+	  $(LISTEN)
+	@echo "The last one again, its clips taken away:"
+	@$(BIN)/audiobert fill-mask --top-k 3 --no-base --unheard $(LISTEN)
 
 test: $(VENV)/.all
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
