@@ -1,38 +1,44 @@
 import json
+from pathlib import Path
 
-import numpy as np
 import pytest
 
 from audiobert.cli import run
-from audiobert.training.ablations import (
-    CONTROL,
-    MORE_LORA,
-    REFERENCE,
-    as_markdown,
-    changes,
-    paired_difference,
-    summarise,
-)
+from audiobert.training.ablations import ABLATIONS, REFERENCE, as_markdown, changed, summarise
 from audiobert.training.audiobert_config import AudioBertConfig
 
-
-def test_a_paired_difference_is_found_and_none_is_not_invented():
-    random = np.random.default_rng(0)
-    first = (random.random(2000) < 0.7).astype(float)
-    worse = np.where(random.random(2000) < 0.1, 0.0, first)
-    found = paired_difference(first, worse)
-    assert found["difference"] == pytest.approx(first.mean() - worse.mean())
-    assert found["interval"][0] < found["difference"] < found["interval"][1]
-    assert found["p_value"] < 0.01
-    noise = np.where(random.random(2000) < 0.05, random.random(2000) < 0.7, first)
-    assert paired_difference(first, noise)["interval"][0] < 0 < paired_difference(first, noise)["interval"][1]
-    assert paired_difference(first, first)["p_value"] == 1.0
+CONTROL = "no-recordings"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
-def test_more_lora_scales_the_updates_as_the_reference_does():
-    config = AudioBertConfig(lora_rank=8, lora_alpha=4)
-    assert changes(MORE_LORA, config) == {"audio": "none", "lora_rank": 16, "lora_alpha": 8}
-    assert changes(REFERENCE, config) == {}
+@pytest.mark.parametrize("config", ["mini/audiobert.yaml", "paper-base.yaml"])
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_ablation_fits_the_settings_of_every_config(name, config):
+    reference = AudioBertConfig.load(CONFIGS / config)
+    ablated = changed(reference, ABLATIONS[name])
+    differs = ablated != reference
+    if config == "mini/audiobert.yaml":  # the paper's has no grounding to leave out
+        assert differs == (name != REFERENCE)
+
+
+def test_the_training_without_recordings_reads_the_same_text():
+    reference = AudioBertConfig.load(CONFIGS / "mini" / "audiobert.yaml")
+    control = changed(reference, ABLATIONS[CONTROL])
+    assert control.audio == "none"
+    assert control.grounding.of_clips == 0
+    assert control.grounding.captions == reference.grounding.captions > 0
+    assert control.rows.unread_share == 0.0
+    assert control.rows.passes == reference.rows.passes
+    assert control.model == reference.model
+
+
+def test_no_imagine_changes_that_alone():
+    reference = AudioBertConfig.load(CONFIGS / "mini" / "audiobert.yaml")
+    ablated = changed(reference, ABLATIONS["no-imagine"])
+    assert reference.model.injection.imagine
+    assert not ablated.model.injection.imagine
+    again = changed(ablated, {"model": {"injection": {"imagine": True}}})
+    assert again == reference
 
 
 @pytest.fixture
@@ -54,7 +60,7 @@ def test_seeds_are_averaged_and_compared_row_by_row(runs):
     assert reference["seeds"] == [0, 1]
     assert reference["combined.dev"]["mean"] == pytest.approx(0.8)
     assert reference["combined.dev"]["sd"] == pytest.approx(0.0707, abs=1e-3)
-    assert control["reference_minus_this"]["difference"] == pytest.approx(0.5)
+    assert control["reference_minus_this.dev"]["mean"] == pytest.approx(0.5)
     assert summarise(runs, "random-clip") is None
     table = as_markdown([reference, control])
     assert "80.0 ± 63.5" in table  # Student's t with one degree of freedom

@@ -3,9 +3,15 @@
 import json
 
 import pytest
+import torch
 
 from audiobert import AudioBert
+from audiobert.auditorybench.kinds import is_withheld
 from audiobert.cli import run
+from audiobert.training.ablations import ABLATIONS, changed
+from audiobert.training.audiobert import train_audiobert
+from audiobert.training.audiobert_config import AudioBertConfig
+from audiobert.training.objective import AudioBertObjective
 from training_toys import write_data
 
 
@@ -15,8 +21,8 @@ def data(tmp_path_factory):
 
 
 CONFIGS = {
-    "masked-lm": {"epochs": 1, "tokens_per_batch": 256, "lora_rank": 4},
-    "detector": {"epochs": 1, "batch_size": 8, "negatives": 8, "lora_rank": 4},
+    "masked-lm": {"epochs": 1, "tokens_per_batch": 256, "lora": {"rank": 4}},
+    "detector": {"epochs": 1, "batch_size": 8, "negatives": 8, "carriers": 8, "lora": {"rank": 4}},
     "clap": {
         "steps": 2,
         "test_every": 2,
@@ -29,11 +35,15 @@ CONFIGS = {
     "audiobert": {
         "epochs": 2,
         "batch_size": 8,
-        "clips_per_span": 2,
         "clips_per_step": 2,
-        "lora_rank": 4,
-        "passes": {"pitch": 0.5},
-        "comparisons": 2,
+        "pair_weight": 1.0,
+        "model": {
+            "lora": {"rank": 4},
+            "injection": {"imagine": True, "log_odds": True, "clip_dropout": 0.3},
+            "retrieval": {"by": "both", "clips": 2},
+        },
+        "rows": {"passes": {"pitch": 0.5}, "twins": True, "unread_share": 0.3, "unheard_share": 0.2},
+        "grounding": {"comparisons": 4, "extremes": 2, "names": 2, "clip_captions": 2, "captions": 1},
     },
 }
 
@@ -65,7 +75,8 @@ def test_the_records_say_what_made_the_parts(trained):
     assert record["settings"]["seed"] == 1
     assert {"animal.dev", "pitch.dev", "combined.dev", "animal.wiki", "pitch.wiki"} <= record["accuracy"].keys()
     clap = json.loads((trained / "clap" / "clap.json").read_text())
-    assert clap["held_out"]["all"]["clips"] + clap["clips_heard"] == 18
+    assert clap["clips_trained_on"] == 10  # of 18, without six of a withheld kind and one of each other kind
+    assert (clap["held_out"]["all"]["clips"], clap["held_out"]["withheld"]["clips"]) == (2, 6)
     assert {split: found["spans"] for split, found in clap["spans"].items()} == {"train": 8, "dev": 8, "wiki": 8}
     assert len(clap["data"]) == 3
     assert json.loads((trained / "masked-lm" / "language_model.json").read_text())["lines"] == 41
@@ -74,12 +85,54 @@ def test_the_records_say_what_made_the_parts(trained):
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_weights(trained, data, tmp_path):
+def test_a_training_that_is_killed_and_resumed_has_the_same_weights(trained, data, tmp_path, monkeypatch):
     config = trained / "audiobert.json"
-    arguments = ["--data", str(data), "--parts", str(trained), "--config", str(config), "--seed", "1"]
-    assert run(["train", "audiobert", *arguments, "--out", str(tmp_path / "again")]) == 0
+    command = ["train", "audiobert", "--data", str(data), "--parts", str(trained), "--config", str(config)]
+    command += ["--seed", "1", "--out", str(tmp_path / "again")]
+    forward, calls = AudioBertObjective.forward, []
+
+    def killed(self, batch):
+        calls.append(1)
+        if len(calls) == steps:
+            raise KeyboardInterrupt
+        return forward(self, batch)
+
+    log = (trained / "audiobert" / "log.jsonl").read_text().splitlines()
+    steps = 5
+    assert len(log) == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(AudioBertObjective, "forward", killed)
+        assert run(command) != 0
+    assert not (tmp_path / "again" / "audiobert.json").exists()
+    assert len((tmp_path / "again" / "log.jsonl").read_text().splitlines()) == 1  # killed in the second epoch
+    assert run([*command, "--resume"]) == 0
     both = [(folder / "audiobert.safetensors").read_bytes() for folder in (trained / "audiobert", tmp_path / "again")]
     assert both[0] == both[1]
+
+
+@pytest.mark.slow
+def test_rows_of_withheld_kinds_are_left_out_of_training(trained):
+    """The bell is withheld: half of the comparisons name it."""
+    record = json.loads((trained / "audiobert" / "audiobert.json").read_text())
+    assert is_withheld("bell")
+    assert record["rows_withheld"] == {"animal": 0, "pitch": 4}
+
+
+@pytest.mark.slow
+def test_a_training_without_recordings_moves_nothing_by_the_bank(trained, data, tmp_path):
+    """Its gate stays shut: retrieved clips, which it never learnt from, must not push aside what it imagines."""
+    settings = changed(AudioBertConfig.load(trained / "audiobert.json"), {**ABLATIONS["no-recordings"], "epochs": 1})
+    train_audiobert(data, tmp_path / "out", settings, parts_from=trained, cache=trained / "cache")
+    model = AudioBert.from_pretrained(str(tmp_path / "out" / "model"), device="cpu")
+    text = "The sound of a dog has a [MASK] pitch than the sound of a cat."
+    spans = [[(at, at + 14) for at in (text.index("sound of a dog"), text.index("sound of a cat"))]]
+    with torch.no_grad():
+        model.model.injection.imagination.outer.bias.normal_()
+    with_clips = model.score_masks([text], spans=spans)[0].log_probs
+    without = model.score_masks([text], spans=spans, exclude=[row["id"] for row in model.bank.rows()])[0].log_probs
+    unheard = model.score_masks([text], spans=spans, sound="unheard")[0].log_probs
+    torch.testing.assert_close(with_clips, without)
+    assert not torch.allclose(with_clips, unheard)
 
 
 @pytest.mark.parametrize(
@@ -91,16 +144,3 @@ def test_a_folder_without_the_data_is_one_line(part, missing, tmp_path, capsys):
     error = capsys.readouterr().err
     assert missing in error
     assert error.count("\n") == 1
-
-
-@pytest.mark.slow
-def test_an_ablation_that_only_asks_otherwise_is_not_trained_again(trained, data, tmp_path, capsys):
-    config = trained / "audiobert.json"
-    arguments = ["--data", str(data), "--parts", str(trained), "--config", str(config), "--out", str(tmp_path)]
-    assert run(["ablate", *arguments, "--only", "audio,gold-spans", "--seeds", "0"]) == 0
-    capsys.readouterr()
-    both = [tmp_path / name / "seed-0" for name in ("audio", "gold-spans")]
-    assert len({(folder / "audiobert.safetensors").read_bytes() for folder in both}) == 1
-    assert len({(folder / "log.jsonl").read_text() for folder in both}) == 1  # with the seconds that each epoch took
-    asked = [json.loads((folder / "audiobert.json").read_text())["settings"]["asked_spans"] for folder in both]
-    assert asked == ["detected", "gold"]

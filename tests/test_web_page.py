@@ -11,23 +11,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from web_server import MODEL, ForeignEncoder, Running, copy_sounds, running
+from web_server import CHROMIUM_FLAGS, MODEL, ForeignEncoder, Running, copy_sounds, running, tone
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 gradio = pytest.importorskip("gradio")
 sync_api = pytest.importorskip("playwright.sync_api")
 
-# Without these Chromium asks its maker's servers for news at every start.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--autoplay-policy=no-user-gesture-required",
-]
 WAIT_MS = 60_000
 MEOW = "Meow is the sound a [MASK] makes."
 
@@ -38,7 +27,7 @@ def chromium() -> Iterator[Any]:
     if path is None:
         pytest.skip("no chromium here; install the package 'chromium'")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
 
@@ -114,30 +103,9 @@ def test_a_sentence_is_answered_with_what_it_sounds_like(page: Any) -> None:
     assert len(words(answer.locator("[data-testid=without-sound]"))) == 8
     card = answer.locator(".ab-clip").first
     text = card.inner_text()
-    for shown in ("CLAP score", "Pitch", "Loudness", "Licence"):
+    for shown in ("Score", "Pitch", "Level", "File", "Licence"):
         assert shown in text
     assert re.search(r"Answered in \d+ ms", answer.inner_text())
-
-
-def test_an_answer_costs_less_than_half_a_second_of_one_core(demo: Running) -> None:
-    import time
-
-    import torch
-
-    from audiobert.web.page import Answers
-
-    answers, costs, threads = Answers(demo.shelf), [], torch.get_num_threads()
-    torch.set_num_threads(1)  # several wait for each other by spinning, which would count
-    try:
-        for _ in range(5):
-            # Other programs do not count, so that a busy machine does not fail the test.
-            started = time.process_time()
-            html = answers.fill_mask(MEOW, True, 4, MODEL, demo.banks["mine"])
-            costs.append(time.process_time() - started)
-            assert "with-sound" in html
-    finally:
-        torch.set_num_threads(threads)
-    assert sorted(costs)[2] < 0.5
 
 
 def test_a_clip_plays_seeks_and_has_its_picture(page: Any) -> None:
@@ -159,10 +127,24 @@ def test_a_clip_plays_seeks_and_has_its_picture(page: Any) -> None:
     assert played[0] > 0.3 and played[1] >= played[0] * 0.5 and played[2] is None
 
 
+def test_one_sound_plays_at_a_time(page: Any) -> None:
+    answer = ask(page, MEOW)
+    answer.locator("audio").nth(1).wait_for()
+    paused = answer.locator("audio").evaluate_all(
+        """async ([first, second]) => {
+            await first.play();
+            await second.play();
+            return [first.paused, second.paused];
+        }"""
+    )
+    assert paused == [True, False]
+
+
 def test_audio_off_is_the_plain_language_model(page: Any) -> None:
     answer = ask(page, MEOW)
     answer.locator("[data-testid=with-sound]").wait_for()
     plain = words(answer.locator("[data-testid=without-sound]"))
+    page.get_by_role("button", name="Settings").click()
     page.get_by_label("Audio", exact=True).uncheck()
     answer.get_by_text("Audio is off").wait_for()
     assert answer.locator("[data-testid=with-sound]").count() == 0
@@ -218,12 +200,9 @@ def test_markup_and_templates_in_a_sentence_stay_text(page: Any) -> None:
 def test_it_works_by_keyboard_alone(page: Any) -> None:
     box(page).focus()
     page.keyboard.type(MEOW)
-    for _ in range(12):  # to the button, past the switch and the slider
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.id || document.activeElement.closest('[id]').id") == "sentence-go":
-            break
-    else:
-        pytest.fail("the button is not reached with Tab")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "sentence-go"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"  # focus is visible
     page.keyboard.press("Space")
     answer = page.locator("#sentence-answer")
     answer.locator("[data-testid=with-sound]").wait_for()
@@ -252,6 +231,23 @@ def test_the_bank_is_searched_by_words(page: Any) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
+def test_arrow_keys_switch_tabs(page: Any) -> None:
+    chosen = page.locator("[role=tab][aria-selected=true]")
+    page.get_by_role("tab", name="Sentence").focus()
+    for key, name in (
+        ("ArrowRight", "Search"),
+        ("ArrowRight", "Compare"),
+        ("ArrowRight", "Sentence"),
+        ("ArrowLeft", "Compare"),
+    ):
+        page.keyboard.press(key)
+        assert chosen.inner_text() == name == page.evaluate("document.activeElement.textContent").strip()
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    box(page, "compare-name-1").fill("a flute")
+    box(page, "compare-name-1").press("ArrowLeft")  # in a text it moves the cursor
+    assert chosen.inner_text() == "Compare"
+
+
 def test_two_sounds_are_compared_by_name(page: Any) -> None:
     page.get_by_role("tab", name="Compare").click()
     box(page, "compare-name-1").fill("a flute")
@@ -260,41 +256,99 @@ def test_two_sounds_are_compared_by_name(page: Any) -> None:
     compared = page.locator("#compare-answer [data-testid=compared]")
     compared.wait_for()
     assert "The sound of a flute has a [MASK] pitch than the sound of a double bass." in compared.inner_text()
-    assert len(re.findall(r"[\d,]+ Hz", compared.locator("table").inner_text())) == 2
-    assert re.search(r"(a flute|a double bass) is higher", compared.locator("[data-testid=says-with]").inner_text())
-    assert "is higher" in compared.locator("[data-testid=says-without]").inner_text()
+    assert re.search(r"a flute is higher by \d+", compared.locator("[data-testid=measured]").inner_text())
+    for said in ("says-with", "says-without"):
+        text = compared.locator(f"[data-testid={said}]").inner_text()
+        assert re.search(r"(a flute|a double bass) is higher|undecided", text)
 
 
-def test_a_recording_is_measured_and_named(page: Any, tmp_path: Path) -> None:
-    import numpy as np
-    import soundfile
-
-    tone = tmp_path / "tone.wav"
-    seconds = np.arange(32_000) / 16_000
-    soundfile.write(tone, 0.4 * np.sin(2 * np.pi * 660 * seconds), 16_000)
+def test_a_sound_that_the_bank_lacks_is_not_measured(page: Any) -> None:
     page.get_by_role("tab", name="Compare").click()
+    box(page, "compare-name-1").fill("a flute")
+    box(page, "compare-name-2").fill("a spaceship")
+    box(page, "compare-name-2").press("Enter")
+    measured = page.locator("#compare-answer [data-testid=measured]")
+    measured.wait_for()
+    assert measured.inner_text().startswith("not known; nothing in this bank is a spaceship, the nearest are")
+
+
+def give_file(page: Any, slot: str, file: Path) -> Any:
+    """Choose a file for an upload; returns the server's answer."""
     with page.expect_response(re.compile(r"/gradio_api/upload(\?|$)")) as response:
-        page.locator("#compare-file-1 input[type=file]").set_input_files(tone)
-    assert response.value.ok
+        page.locator(f"#{slot} input[type=file]").set_input_files(file)
+    return response.value
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    return tone(tmp_path / "tone.wav", 660, 2.0)
+
+
+def test_a_recording_is_compared_without_a_name(page: Any, recording: Path) -> None:
+    page.get_by_role("tab", name="Compare").click()
+    assert give_file(page, "compare-file-1", recording).ok
     box(page, "compare-name-2").fill("a double bass")
-    page.locator(
-        "#compare-file-1 audio, #compare-file-1 .waveform-container, #compare-file-1 [data-testid]"
-    ).first.wait_for()
+    page.locator("#compare-file-1 audio").first.wait_for(state="attached")
     page.locator("#compare-go").click()
     compared = page.locator("#compare-answer [data-testid=compared]")
     compared.wait_for()
     text = compared.inner_text()
-    assert re.search(r"6[56]\d Hz", text) and "your recording (2.0 s" in text and "Sounds most like" in text
+    assert "The sound of the first recording has" in text
+    assert re.search(r"6[56]\d Hz", text) and "your recording (2.0 s" in text
 
 
-def test_an_upload_that_is_no_sound_is_refused_with_a_word(page: Any, tmp_path: Path) -> None:
+def test_a_recording_stands_for_words_of_a_sentence(page: Any, recording: Path) -> None:
+    page.get_by_role("button", name="A recording of your own").click()
+    assert give_file(page, "sentence-file", recording).ok
+    page.locator("#sentence-file audio").first.wait_for(state="attached")
+    alert = ask(page, "This is the sound of a [MASK].").get_by_role("alert")
+    alert.wait_for()
+    assert "not the words that it stands for" in alert.inner_text()
+    box(page, "sentence-words").fill("This")
+    box(page, "sentence-words").press("Enter")
+    answer = page.locator("#sentence-answer")
+    answer.get_by_text("Your recording").wait_for()
+    assert answer.locator("mark").all_inner_texts() == ["This"]
+    assert words(answer.locator("[data-testid=with-sound]")) != words(answer.locator("[data-testid=without-sound]"))
+
+
+def test_an_upload_that_is_no_sound_is_refused_in_its_place(page: Any, tmp_path: Path, recording: Path) -> None:
     (tmp_path / "fake.wav").write_text("<script>alert(1)</script>")
     page.get_by_role("tab", name="Compare").click()
-    with page.expect_response(re.compile(r"/gradio_api/upload(\?|$)")) as response:
-        page.locator("#compare-file-1 input[type=file]").set_input_files(tmp_path / "fake.wav")
-    assert response.value.status == 415 and "cannot be decoded" in response.value.text()
-    page.get_by_text("cannot be decoded").first.wait_for()
+    assert give_file(page, "compare-file-2", tmp_path / "fake.wav").status == 415
+    refused = page.locator(".ab-upload:has(#compare-file-2) [role=alert]")
+    refused.wait_for()
+    assert "“fake.wav” cannot be decoded; give a WAV" in refused.inner_text() and "415" not in refused.inner_text()
+    assert page.locator(".ab-refused").count() == 1 and page.locator(".toast-body").count() == 0
+    page.wait_for_timeout(1_000)
+    assert refused.is_visible()  # it stays
     page.faults.clear()  # the browser's console names the refused request
+    assert give_file(page, "compare-file-2", recording).ok  # until there is a sound
+    page.locator("#compare-file-2 audio").first.wait_for(state="attached")
+    assert refused.count() == 0
+
+
+def test_the_page_shows_that_it_is_busy_and_then_the_answer(page: Any) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.evaluate(
+        """() => {
+            window.busy = [];
+            const answer = document.getElementById('sentence-answer');
+            new MutationObserver(() => busy.push(answer.getAttribute('aria-busy'))).observe(
+                answer, {attributeFilter: ['aria-busy']});
+        }"""
+    )
+    for sentence in (MEOW, "no mask"):  # an error ends it, too
+        box(page).fill(sentence)
+        page.locator("#sentence-go").click()
+        page.wait_for_function("busy.length == 2")
+        assert page.evaluate("busy.splice(0)") == ["true", None]
+        if sentence == MEOW:
+            first_bar = page.locator("#sentence-answer .ab-bars li").first
+            page.wait_for_function("!document.getElementById('sentence-answer').hasAttribute('aria-busy')")
+            page.wait_for_timeout(300)
+            place = first_bar.bounding_box()
+            assert 0 <= place["y"] < 844 / 2, "the answer is not in the upper half of the phone's screen"
 
 
 def test_it_fits_a_phone(page: Any) -> None:

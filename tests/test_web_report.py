@@ -11,21 +11,26 @@ from typing import Any
 
 import pytest
 
-from audiobert.auditorybench.evaluate import evaluate
+from audiobert.auditorybench.evaluate import evaluate, merge_seeds
+from audiobert.auditorybench.metrics import rows_by_seed
 from audiobert.auditorybench.protocol import Prediction
+from audiobert.auditorybench.stats import two_level_difference
+from audiobert.auditorybench.tables import accuracy_table
 from audiobert.cli import run
 from audiobert.errors import InputError
+from audiobert.web.findings import headline, sound_adds
 from audiobert.web.predictions import (
     by_answer,
     by_pitch_difference,
     calibration,
     confusions,
     examples,
-    heard_pitches,
     key_of,
     of_model,
     read_predictions,
+    retrieved_pitches,
 )
+from web_server import CHROMIUM_FLAGS
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -169,6 +174,45 @@ def test_what_hearing_adds_is_the_difference_of_the_two(report: Elements, evalua
     assert f"With sound, {points:+.2f} points" in report.text
 
 
+def seeded(name: str, *seeds: str, **more: Any) -> dict[str, Any]:
+    """Results of several seeds on pitch dev, from right or wrong per row."""
+    runs = [{"task": "pitch", "split": "dev", "n": len(r), "correct": r.count("1"), "rows_correct": r} for r in seeds]
+    return {"model": name, "results": [{**merge_seeds(runs), "seeds": list(range(len(seeds)))}], "combined": []} | more
+
+
+WITH_SOUND = seeded("mine", "1" * 80 + "0" * 20, "1" * 90 + "0" * 10, kind="audiobert")
+UNHEARD = seeded("mine:unheard", "1" * 70 + "0" * 30, "1" * 70 + "0" * 30, kind="audiobert")
+OFF = seeded("mine:off", "1" * 50 + "0" * 50, "1" * 50 + "0" * 50, kind="audiobert")
+WORDS_ALONE = seeded("words", "0" * 40 + "1" * 60, "0" * 36 + "1" * 64, kind="audiobert")
+
+
+def test_sound_is_compared_with_the_same_training_without_recordings() -> None:
+    reports = [WORDS_ALONE, WITH_SOUND, UNHEARD, OFF]
+    added = {one.minus: one for one in sound_adds(reports, "mine", "words")}
+    assert set(added) == {"unheard", "switched off", "the same training without recordings"}
+    baseline = added["the same training without recordings"]
+    first, second = (rows_by_seed(one["results"][0]) for one in (WITH_SOUND, WORDS_ALONE))
+    assert baseline.difference == two_level_difference(first, second)  # over seeds and rows
+    assert baseline.points[0] == pytest.approx(23)
+    assert baseline.p_holm >= baseline.difference.p_value
+    said = " ".join(headline(accuracy_table(reports), "mine", list(added.values())))
+    assert "+23.00 points" in said and "the same training without recordings" in said and "over unheard" in said
+    assert "switched off" not in said  # that also takes away what was learnt from text
+    with pytest.raises(InputError, match="no model 'other'"):
+        sound_adds(reports, "mine", "other")
+    assert {one.minus for one in sound_adds(reports)} == {"unheard", "switched off"}
+
+
+def test_the_report_names_the_training_without_recordings(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps([WORDS_ALONE, WITH_SOUND, UNHEARD, OFF]))
+    arguments = ["report", str(tmp_path / "results.json"), "--out", str(tmp_path / "report.html")]
+    assert run([*arguments, "--without-recordings", "words"]) == 0
+    text = Elements((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    assert "AuditoryBench report: mine" in text  # not the one without recordings, though it comes first
+    assert "the same training without recordings (words)" in text and "switched off" in text
+    assert run([*arguments, "--without-recordings", "none"]) == 2
+
+
 def test_what_could_not_be_had_is_said(report: Elements) -> None:
     assert "What this report lacks" in report.text
     assert "no model 'no/such-model'" in report.text  # so neither Figure 1 nor retrieval
@@ -231,7 +275,7 @@ def test_accuracy_by_answer_has_its_interval_and_the_silent_model() -> None:
     lines = [line(0, "cat", "cat"), line(1, "Cat", "Cat"), line(2, "dog", "cat")]
     silent = {key_of(one): {**one, "correct": False} for one in lines}
     cat, dog = by_answer(lines, silent)
-    assert (cat.name, cat.n, cat.correct, cat.accuracy, cat.without) == ("cat", 2, 2, 1.0, 0.0)
+    assert (cat.name, cat.n, cat.correct, cat.accuracy, cat.unheard) == ("cat", 2, 2, 1.0, 0.0)
     assert cat.low == pytest.approx(0.3424, abs=1e-4) and cat.high == 1.0  # Wilson's interval of 2 of 2
     assert dog.accuracy == 0.0
 
@@ -245,11 +289,11 @@ def test_pitch_differences_come_from_the_clips_of_the_two_spans() -> None:
     spans = [{"start": 0, "end": 1}, {"start": 2, "end": 3}]
     one = line(0, "higher", "higher", spans=spans, clips=["a", "b", "c", "d"])
     pitches = {"a": 440.0, "b": 440.0, "c": None, "d": 220.0}
-    assert heard_pitches(one, pitches) == (440.0, 220.0)
-    assert heard_pitches(one, {"a": 440.0}) is None  # the second sound has no pitch
-    assert heard_pitches({**one, "spans": spans[:1]}, pitches) is None
+    assert retrieved_pitches(one, pitches) == (440.0, 220.0)
+    assert retrieved_pitches(one, {"a": 440.0}) is None  # the second sound has no pitch
+    assert retrieved_pitches({**one, "spans": spans[:1]}, pitches) is None
     (group,) = by_pitch_difference([one], {key_of(one): (440.0, 220.0)}, {key_of(one): one})
-    assert group.name == "12 to 24 semitones" and group.n == 1 and group.without == 1.0  # an octave
+    assert group.name == "12 to 24 semitones" and group.n == 1 and group.unheard == 1.0  # an octave
 
 
 def test_calibration_is_the_distance_of_confidence_and_accuracy() -> None:
@@ -278,6 +322,7 @@ def test_examples_are_drawn_alike_from_the_tasks() -> None:
 
 @pytest.mark.slow
 def test_the_report_of_the_model_itself_has_figure_1_retrieval_and_captions(shared: Path, tmp_path: Path) -> None:
+    from audiobert.auditorybench.kinds import words_of
     from audiobert.pipeline import AudioBert
     from audiobert.web.report import Sources, make_report
     from web_server import MODEL
@@ -287,10 +332,12 @@ def test_the_report_of_the_model_itself_has_figure_1_retrieval_and_captions(shar
     evaluate(models, shared / "auditorybench", splits=["dev"], limit=24, out=results, predictions=predictions)
     report = make_report(Sources([results], [predictions]))
     assert {"figure_1", "retrieval", "accuracy", "calibration"} <= set(report.figures)
-    assert any(clip["caption"] for one in report.values["examples"] for span in one["heard"] for clip in span["clips"])
+    assert any(
+        clip["caption"] for one in report.values["examples"] for span in one["retrieved"] for clip in span["clips"]
+    )
     retrieval = {label: precision for label, precision, _ in report.values["retrieval"]}
     labels = [label for label in AudioBert.from_pretrained(MODEL).bank.table["label"].to_pylist() if label]
-    assert set(retrieval) <= {label.replace("_", " ").replace("-", " ") for label in labels}
+    assert set(retrieval) <= {words_of(label) for label in labels}
     # By chance a class of the bank would be found in a few percent of the places.
     assert sum(retrieval.values()) / len(retrieval) > 0.25
 
@@ -304,8 +351,7 @@ def test_the_report_prints_and_fits_a_phone(report: Elements, evaluated: Path) -
     if path is None:
         pytest.skip("no chromium here; install the package 'chromium'")
     with sync_api.sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-        browser = playwright.chromium.launch(executable_path=path, args=flags)
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         tab = browser.new_page(viewport={"width": 390, "height": 800})
         asked: list[str] = []
         tab.on("request", lambda request: asked.append(request.url))

@@ -4,57 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-import soundfile
 
-from audiobert.answers import AuditorySpan, FillMask, MaskPredictions, Prediction
 from audiobert.bank import AudioBank, build_bank
 from audiobert.errors import InputError
-from web_server import ForeignEncoder, Running, running
+from web_server import FakeModel, ForeignEncoder, Running, ask, serve, tone
 
 pytest.importorskip("gradio")
 SECRET = "root:x:0:0:secret"
-
-
-@dataclass
-class FakeModel:
-    """As much of an AudioBert as the page needs; it takes its time."""
-
-    bank: AudioBank
-    seconds: float = 0.0
-    answered: list[str] = field(default_factory=list)
-    model: Any = field(default_factory=lambda: SimpleNamespace(settings=SimpleNamespace(clips_per_span=2)))
-
-    def clip_encoder(self) -> ForeignEncoder:
-        return ForeignEncoder()
-
-    def fill_mask(self, text: str, *, top_k: int, audio: bool = True, clips_per_span: int | None = None) -> FillMask:
-        del top_k, clips_per_span
-        time.sleep(self.seconds)
-        if "crash" in text:
-            raise RuntimeError("a fault of the house, with a path /very/secret")
-        if "[MASK]" not in text:
-            raise InputError(f"no [MASK] in {text!r}")
-        self.answered.append(text)
-        said = (Prediction("cat", 0.6),)
-        spans = (AuditorySpan(text[:4], 0, 4, 0.9),) if audio else ()
-        return FillMask(text, audio, spans, (MaskPredictions(said, said),))
-
-
-def tone(path: Path, hertz: float = 440.0, seconds: float = 1.0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    time_s = np.arange(int(16_000 * seconds)) / 16_000
-    soundfile.write(path, 0.3 * np.sin(2 * np.pi * hertz * time_s), 16_000)
 
 
 @pytest.fixture(scope="module")
@@ -79,33 +42,10 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def serve(house: Path, *, seconds: float = 0.0, queue_limit: int = 128) -> Any:
-    from audiobert.web.demo import build_app
-    from audiobert.web.shelf import Shelf
-
-    shelf = Shelf(
-        ["fake"],
-        [house / "bank", house / "evil-bank"],
-        loader=lambda _: FakeModel(AudioBank.open(house / "bank"), seconds),  # type: ignore[arg-type, return-value]
-    )
-    shelf.choose(bank=str(house / "evil-bank"))
-    return running(build_app(shelf, queue_limit=queue_limit))
-
-
 @pytest.fixture(scope="module")
 def demo(house: Path) -> Iterator[Running]:
     with serve(house) as demo:
         yield demo
-
-
-def ask(url: str, text: str, bank: str, client: httpx.Client) -> tuple[int, str]:
-    """Ask one question over HTTP; the status, and the HTML or what was said instead."""
-    joined = client.post(f"{url}/gradio_api/call/fill_mask", json={"data": [text, True, 2, "fake", bank]})
-    if joined.status_code != 200:
-        return joined.status_code, joined.text
-    with client.stream("GET", f"{url}/gradio_api/call/fill_mask/{joined.json()['event_id']}") as stream:
-        lines = [line for line in stream.iter_lines() if line]
-    return 200, "\n".join(lines)
 
 
 def test_a_clip_is_served_by_its_id(demo: Running) -> None:
@@ -243,7 +183,7 @@ def test_a_form_cannot_name_a_file_of_the_server(demo: Running, house: Path, whe
 
 
 def test_there_is_no_way_past_the_queue(demo: Running, house: Path) -> None:
-    form = {"data": ["Meow [MASK]", True, 2, "fake", str(house / "bank")]}
+    form = {"data": ["Meow [MASK]", True, 2, "", None, "fake", str(house / "bank")]}
     for route in ("run/fill_mask", "api/fill_mask"):
         assert httpx.post(f"{demo.url}/gradio_api/{route}", json=form).status_code in (401, 403, 404)
 
@@ -261,47 +201,6 @@ def test_another_host_name_is_turned_away(demo: Running) -> None:
 def test_the_page_forbids_the_browser_to_load_from_elsewhere(demo: Running) -> None:
     policy = httpx.get(demo.url).headers["content-security-policy"]
     assert "default-src 'self'" in policy and "connect-src 'self'" in policy and "http" not in policy
-
-
-def upload(url: str, content: bytes, name: str) -> httpx.Response:
-    return httpx.post(f"{url}/gradio_api/upload", files={"files": (name, content)})
-
-
-def test_uploads_are_sounds_of_a_limited_size_and_stay_where_they_are_put(demo: Running, house: Path) -> None:
-    import os
-
-    from audiobert.web.guard import MAX_UPLOAD_BYTES
-
-    uploads = Path(os.environ["GRADIO_TEMP_DIR"])
-    sound = (house / "private.wav").read_bytes()
-    taken = upload(demo.url, sound, "../../../evil name.wav")
-    assert taken.status_code == 200
-    path = Path(taken.json()[0])
-    assert path.resolve().is_relative_to(uploads.resolve()) and path.name == "sound.wav"
-    assert httpx.get(f"{demo.url}/gradio_api/file={path}").content == sound  # the page shows what was uploaded
-    assert upload(demo.url, b"<script>alert(1)</script>", "x.html").status_code == 415
-    assert upload(demo.url, b"<script>alert(1)</script>", "x.wav").status_code == 415
-    assert upload(demo.url, b"\0" * (MAX_UPLOAD_BYTES + 1), "x.wav").status_code == 413
-    assert len([path for path in uploads.rglob("*") if path.is_file()]) == 1
-
-
-def test_old_uploads_are_removed_and_their_number_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
-    from audiobert.web import guard
-
-    monkeypatch.setattr(guard, "KEPT_UPLOADS", 3)
-    uploads = tmp_path / "uploads"
-    uploads.mkdir()
-    paths = []
-    for n in range(5):
-        tone(tmp_path / "tone.wav", 100.0 * (n + 1), 0.1)
-        paths.append(guard.keep_sound((tmp_path / "tone.wav").read_bytes(), "tone.wav", uploads))
-        os.utime(paths[-1].parent, (time.time() - 60 + n, time.time() - 60 + n))
-    assert [path.exists() for path in paths] == [False, False, True, True, True]
-    os.utime(paths[2].parent, (0, 0))
-    guard.make_room(uploads)
-    assert not paths[2].exists() and paths[4].exists()
 
 
 def test_a_fault_of_the_house_is_said_without_its_insides(demo: Running, house: Path) -> None:

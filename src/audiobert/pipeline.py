@@ -214,12 +214,12 @@ class AudioBert:
     @overload
     def fill_mask(  # type: ignore[overload-overlap]
         self, texts: str, *, top_k: int = 5, audio: bool = True, base: bool = True, clips_per_span: int | None = None,
-        sounds: Mapping[str, Recording] | None = None,
+        sounds: Mapping[str, Recording] | None = None, heard: bool = True,
     ) -> FillMask: ...  # fmt: skip
     @overload
     def fill_mask(
         self, texts: Iterable[str], *, top_k: int = 5, audio: bool = True, base: bool = True,
-        clips_per_span: int | None = None, sounds: Mapping[str, Recording] | None = None,
+        clips_per_span: int | None = None, sounds: Mapping[str, Recording] | None = None, heard: bool = True,
     ) -> list[FillMask]: ...  # fmt: skip
     def fill_mask(
         self,
@@ -230,6 +230,7 @@ class AudioBert:
         base: bool = True,
         clips_per_span: int | None = None,
         sounds: Mapping[str, Recording] | None = None,
+        heard: bool = True,
     ) -> FillMask | list[FillMask]:
         """Predict the masks of one text or several, with sound and without.
 
@@ -251,6 +252,9 @@ class AudioBert:
         sounds : mapping, optional
             A recording for a piece of the text, as `{"This": "clip.wav"}`: that piece is a span, and the recording is
             injected instead of clips of the banks.
+        heard : bool
+            False takes the knowledge of the clips away and leaves all else, LoRA too, as it is: what the same weights
+            say of words alone.
 
         Returns
         -------
@@ -270,7 +274,7 @@ class AudioBert:
         spans: Sequence[tuple[AuditorySpan, ...]] = [()] * len(given)
         if audio:
             spans = self._with_clips(self._spans(sentences, recordings), clips_per_span)
-        with_sound = self._predict(sentences, spans, "on")
+        with_sound = self._predict(sentences, spans, "on" if heard else "unheard")
         rows = [row for row in range(len(sentences)) if base or row not in with_sound]
         without = dict(zip(rows, self._plain([sentences[row] for row in rows]), strict=True))
         answers = []

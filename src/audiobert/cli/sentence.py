@@ -56,6 +56,7 @@ def fill_mask(
     model: Model = "mini",
     top_k: Annotated[int, typer.Option("--top-k", help="Predictions per mask.")] = 5,
     no_audio: Annotated[bool, typer.Option("--no-audio", help="The plain language model alone.")] = False,
+    unheard: Annotated[bool, typer.Option("--unheard", help="Take the clips away; all else stays.")] = False,
     no_base: Annotated[bool, typer.Option("--no-base", help="Leave out the plain model's predictions.")] = False,
     clips: Annotated[int | None, typer.Option("--clips", help="Clips to retrieve per span.")] = None,
     bank: Banks = None,
@@ -82,12 +83,13 @@ def fill_mask(
             base=not no_base,
             clips_per_span=clips,
             sounds=recordings,
+            heard=not unheard,
         )
         for answer in answers:
             if as_json:
                 print(json.dumps(answer.to_json(), ensure_ascii=False), flush=True)
             else:
-                _print_answer(answer)
+                _print_answer(answer, heard=not unheard)
 
 
 def parse_sounds(given: list[str]) -> dict[str, str]:
@@ -141,7 +143,7 @@ def marked(text: str, found: list[Span] | tuple[Span, ...]) -> RichText:
     return rendered
 
 
-def _print_answer(answer: FillMask) -> None:
+def _print_answer(answer: FillMask, *, heard: bool) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
@@ -151,7 +153,8 @@ def _print_answer(answer: FillMask) -> None:
     for number, mask in enumerate(answer.masks, start=1):
         which = f" {number}" if len(answer.masks) > 1 else ""
         if answer.auditory:
-            console.print(f"  with sound{which}    {_list(mask.predictions)}", markup=False)
+            label = "with sound  " if heard else "unheard     "
+            console.print(f"  {label}{which}  {_list(mask.predictions)}", markup=False)
             if mask.base_predictions:
                 console.print(f"  switched off{which}  {_list(mask.base_predictions)}", markup=False, style="dim")
         else:

@@ -30,7 +30,7 @@ def demo(
     ] = "127.0.0.1",
     queue: Annotated[int, typer.Option(min=1, help="Questions that may wait; further ones are turned away.")] = 128,
 ) -> None:
-    """Open the web page: sentences with their sounds, search in the bank, two sounds compared.
+    """Serve the web page: sentences with their sounds, search in the bank, two sounds compared.
 
     Example: audiobert demo --bank my-bank --port 7860
     """
@@ -66,11 +66,14 @@ def report(
         str | None, typer.Option(help="The model to look at closely; by default the results' first AudioBERT.")
     ] = None,
     bank: Annotated[Path | None, typer.Option(help="The bank its clips came from; by default the model's own.")] = None,
+    without_recordings: Annotated[
+        str | None, typer.Option(help="The model of the results that was trained in the same way without recordings.")
+    ] = None,
     figures: Annotated[Path | None, typer.Option(help="Write the figures into this folder, as PDF and PNG.")] = None,
     examples: Annotated[int, typer.Option(min=0, help="Rows shown, half of them right.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="The files written, as JSON on stdout.")] = False,
 ) -> None:
-    """Write one self-contained HTML file from results: tables, what audio adds, errors, examples, the data's audit.
+    """Write one self-contained HTML file from results: tables, what hearing adds, errors, examples, the data's audit.
 
     Example: audiobert report results.json --predictions predictions.jsonl --data auditorybench --out report.html
     """
@@ -78,7 +81,7 @@ def report(
 
     from audiobert.web.report import Sources, write_report
 
-    sources = Sources(results, predictions or [], data, model, bank, examples)
+    sources = Sources(results, predictions or [], data, model, bank, examples, without_recordings)
     written = write_report(sources, out, figures=figures)
     if as_json:
         print(json.dumps({"files": [str(path) for path in written]}))

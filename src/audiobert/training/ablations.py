@@ -1,4 +1,4 @@
-"""What hearing adds: the same training with other clips, other spans, or no recording at all, over several seeds."""
+"""Train AudioBERT with other clips, other sentences, or without recordings, over several seeds, and compare."""
 
 from __future__ import annotations
 
@@ -18,13 +18,23 @@ from audiobert.training.audiobert_config import AudioBertConfig
 from audiobert.training.seeds import over_seeds
 
 REFERENCE = "audio"
-# What each ablation changes of the settings, nested as they are.
-NO_GROUNDING: dict[str, Any] = {"comparisons": 0, "names": 0, "captions": 0}
+# What an ablation changes, nested as the settings are.
+# Captions stay: they are text that people wrote, and the training without recordings reads them, too.
+NO_GROUNDING: dict[str, Any] = {"comparisons": 0, "extremes": 0, "names": 0, "clip_captions": 0}
+# Every name of a comparison can be read: no made-up name, no hidden one, no clip without a name.
+ALL_READ: dict[str, Any] = {
+    "read_share": 1.0,
+    "unheard_share": 0.0,
+    "mixed_share": 0.0,
+    "clip_share": 0.0,
+    "extremes": 0,
+}
 ABLATIONS: dict[str, dict[str, Any]] = {
     REFERENCE: {},
     "no-recordings": {"audio": "none", "grounding": NO_GROUNDING, "rows": {"unread_share": 0.0}},
     "no-grounding": {"grounding": NO_GROUNDING},
-    "no-unread": {"rows": {"unread_share": 0.0}, "grounding": {"unread_share": 0.0}},
+    "no-unread": {"rows": {"unread_share": 0.0}, "grounding": ALL_READ},
+    "no-imagine": {"model": {"injection": {"imagine": False}}},
     "random-clips": {"audio": "random"},
     "shuffled-clips": {"audio": "shuffled"},
     "by-caption": {"model": {"retrieval": {"by": "caption"}}},

@@ -40,6 +40,8 @@ from audiobert.training.rows import Spelling, TrainRows
 from audiobert.training.step import ParameterGroup
 from audiobert.training.text_files import CAPTIONS, read_captions
 
+SHUT = 100.0  # offset of a gate that no retrieval score opens: scores and their log-odds are below 10
+
 
 def set_hidden_dropout(language_model: nn.Module, hidden: float) -> None:
     """Set the dropout of the hidden states, and none of the attention weights, which is slow on a CPU."""
@@ -59,6 +61,11 @@ class Trained:
         set_hidden_dropout(language_model, config.dropout)
         hidden_size = int(language_model.config.hidden_size)
         injection = new_injection(settings.injection, hidden_size, parts.clap.text_dim)
+        if config.audio == "none":
+            # Shut the gate for good. No clip trains it, and where it opens for a retrieved clip, it would push aside
+            # what the training imagines at full strength.
+            nn.init.constant_(injection.gate_offset, SHUT)
+            injection.gate_offset.requires_grad_(False)
         self.model = AudioBertForMaskedLM(language_model, injection)
         for parameter in self.lora.values():
             parameter.requires_grad_(True)
@@ -139,11 +146,11 @@ def train_audiobert(
     read = read_captions(data / "text" / CAPTIONS) if config.grounding.captions else []
     captions = Captions(read, parts.detector, spelling)
     clip_captions = ClipCaptions(clips, allowed, spelling)
-    lookup.prepare(set[str]().union(*(some.span_texts() for some in (captions, clip_captions, *rows))))
+    row_texts = set[str]().union(*(task.span_texts() for task in rows))
+    lookup.prepare(captions.span_texts() | clip_captions.span_texts() | row_texts)
     find = lookup
     if config.audio in ("random", "shuffled"):
-        texts = set[str]().union(*(task.span_texts() for task in rows))
-        find = OtherClips(lookup, texts, allowed, config.audio, config.seed)  # type: ignore[assignment,arg-type]
+        find = OtherClips(lookup, row_texts, allowed, config.audio, config.seed)  # type: ignore[assignment,arg-type]
 
     make_batch = BatchMaker(parts.tokenizer, config.model.retrieval.clips, lookup.queries)
     objective_clips = None if config.audio == "none" else clips

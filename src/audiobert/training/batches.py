@@ -127,6 +127,8 @@ class BatchMaker:
             inputs,
             torch.tensor([token for one in examples for token in one.answer]),
             torch.tensor([-1 if one.opposite is None else one.opposite for one in examples for _ in one.answer]),
-            *(torch.from_numpy(array) for array in (clips, scores, queries)),
+            torch.from_numpy(clips),
+            torch.from_numpy(scores),
+            torch.from_numpy(queries),
             seed,
         )

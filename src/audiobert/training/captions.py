@@ -70,7 +70,8 @@ class Captions:
         """Return that many captions with one word missing."""
         if not self.captions:
             return []
-        return [self._example(*self.captions[i], random, find) for i in random.integers(len(self.captions), size=count)]
+        drawn = (self.captions[i] for i in random.integers(len(self.captions), size=count))
+        return [self._example(text, spans, words, random, find) for text, spans, words in drawn]
 
     def _example(
         self, text: str, spans: list[Offsets], words: list[Offsets], random: np.random.Generator, find: Find
@@ -106,7 +107,8 @@ class ClipCaptions:
         """Return that many of them."""
         if not self.captions:
             return []
-        return [self._example(*self.captions[i], random, find) for i in random.integers(len(self.captions), size=count)]
+        drawn = (self.captions[i] for i in random.integers(len(self.captions), size=count))
+        return [self._example(article, thing, doing, random, find) for article, thing, doing in drawn]
 
     def _example(self, article: str, thing: str, doing: str, random: np.random.Generator, find: Find) -> Example:
         missing_thing = random.random() < 0.7

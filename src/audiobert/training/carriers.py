@@ -160,7 +160,9 @@ class Carriers:
     def caption(self, random: np.random.Generator) -> Marked:
         """Return a caption; its clauses with a verb of sound are spans, and of the others nobody knows."""
         text = pick(random, self.captions)
-        spans, unknown, start = [], [], 0
+        spans: list[Offsets] = []
+        unknown: list[Offsets] = []
+        start = 0
         for stop, after in [
             *((match.start(), match.end()) for match in _CLAUSES.finditer(text)),
             (len(text), len(text)),
@@ -266,4 +268,4 @@ def _spanned(phrase: str) -> str:
 
 def pick(random: np.random.Generator, items: Sequence[Item]) -> Item:
     """Draw one of some items."""
-    return items[random.integers(len(items))]
+    return items[int(random.integers(len(items)))]

@@ -41,7 +41,7 @@ class SpanAlignment:
     anchor: float
 
 
-def spans_by_label(rows: Sequence[Row], labels: Sequence[str]) -> dict[str, list[str]]:
+def spans_by_label(rows: Sequence[Row], labels: set[str]) -> dict[str, list[str]]:
     """The spans, in lower case, of the rows whose answer is one of the labels of clips."""
     found: dict[str, list[str]] = {}
     for row in rows:

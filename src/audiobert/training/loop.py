@@ -196,7 +196,11 @@ class _Run:
 
     def averages(self) -> dict[str, Tensor]:
         """Return the averaged weights by name."""
-        return dict(zip(self.parameters, self.average.module, strict=True)) if self.average is not None else {}
+        return (
+            dict(zip(self.parameters, self.average.module.parameters(), strict=True))
+            if self.average is not None
+            else {}
+        )
 
     def restore(self) -> None:
         """Continue from the checkpoint."""

@@ -1,4 +1,4 @@
-"""Two sounds: how high they are by measurement, and which one the model says is higher."""
+"""Compare the pitch of two sounds: by measurement, and by what the model predicts with sound and without."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from audiobert.answers import Hit
-from audiobert.audio import SAMPLE_RATE_HZ, Attributes, Recording, measure, read_recording
+from audiobert.audio import Attributes
 from audiobert.errors import InputError
-from audiobert.features import make_features, rates_hz
 from audiobert.pitch import compare_pitch
+from audiobert.recordings import encode_recording
+from audiobert.web.uploads import calling_it
 
 if TYPE_CHECKING:
     from audiobert.pipeline import AudioBert
 
 QUESTION = "The sound of {first} has a [MASK] pitch than the sound of {second}."
-HEARD_CLIPS = 10  # clips of the bank whose median pitch stands for a named sound
-MEASURED_SECONDS = 30.0
+# A recording without a name is called this, so that nothing but the recording says what it sounds like.
+NAMELESS = ("the first recording", "the second recording")
+NEAREST_CLIPS = 10  # clips of the bank that may stand for a named sound
 SAME_PITCH_SEMITONES = 0.5
+# A bank has a sound where its best clip has this retrieval score: a probability, or a cosine of CLAP vectors.
+KNOWN_PROBABILITY, KNOWN_COSINE = 0.5, 0.55
 
 
 @dataclass(frozen=True)
@@ -32,32 +38,37 @@ class Sound:
         What it is called in the question.
     attributes
         Measurements of a recording, None where only a name was given.
-    named_by
-        The clip whose label gave the name, when none was given.
     clips
-        The bank's clips for the name.
-    pitched
-        How many of these have a pitch.
+        The nearest clips of the bank: to the recording by sound, or to the name.
+    measured
+        The clips whose median pitch is that of the name; empty where the bank has no such sound.
     pitch_hz
-        Of the recording, else the median of the clips; None without a pitch.
+        Of the recording, else the median of the measured clips; None without a pitch.
+    injected
+        The clips that the model gets: the recording, or what is retrieved for the name.
     """
 
     name: str
     attributes: Attributes | None
-    named_by: Hit | None
     clips: tuple[Hit, ...]
-    pitched: int
+    measured: tuple[Hit, ...]
     pitch_hz: float | None
+    injected: tuple[Hit, ...]
+
+    @property
+    def known(self) -> bool:
+        """Whether there is anything to measure: a recording, or clips of what the name says."""
+        return self.attributes is not None or bool(self.measured)
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a model says of the first sound: the probability of `higher` against `lower`, asked in both orders.
+    """Probability of `higher` against `lower` for the first sound, asked in both orders.
 
     Attributes
     ----------
     forward, backward
-        Probability that the first sound is the higher one, asked with it in the first and in the second place.
+        Probability that the first sound is the higher one, with it in the first and in the second place.
     """
 
     forward: float
@@ -76,7 +87,7 @@ class Said:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sounds with the question, the measured difference in semitones, and what the models say."""
+    """Two sounds with the question, the measured difference in semitones, and what the models predict."""
 
     first: Sound
     second: Sound
@@ -98,23 +109,23 @@ def compare_sounds(
 ) -> Comparison:
     """Compare two sounds, each a name, a recording, or both.
 
-    The model answers from the names and from the bank's clips for them; a recording is measured, and gives the name
-    (the label of the nearest clip) where none was given.
+    A recording is measured and injected; for a name alone, clips of the bank are. A recording without a name is called
+    "the first recording", so that the model's prediction can come from the sound alone.
 
     Raises
     ------
     InputError
         When a sound has neither name nor recording, or a recording cannot be decoded.
     """
-    one = _sound(model, first, files[0], 1)
-    other = _sound(model, second, files[1], 2)
+    sounds = (_sound(model, first, files[0], 1), _sound(model, second, files[1], 2))
+    one, other = sounds
     return Comparison(
         one,
         other,
         QUESTION.format(first=one.name, second=other.name),
         _semitones(one.pitch_hz, other.pitch_hz),
-        _ask(model, one.name, other.name, audio=True),
-        _ask(model, one.name, other.name, audio=False),
+        _predict(model, sounds, with_sound=True),
+        _predict(model, sounds, with_sound=False),
     )
 
 
@@ -131,47 +142,48 @@ def _sound(model: AudioBert, name: str, file: str | Path | None, number: int) ->
         raise InputError(f"sound {number} is empty; name it ('a flute') or give a recording of it")
     if "[mask]" in name.lower() or model.mask_token in name:
         raise InputError(f"sound {number} has a mask in its name; the page asks the question, give the sound alone")
-    attributes = named_by = None
     if file is not None:
-        recording = read_recording(
-            file,
-            other_rates_hz=rates_hz(model.clip_encoder().makers),
-            max_seconds=MEASURED_SECONDS,
-            name=f"the recording of sound {number}",
-        )
-        attributes = measure(recording.waveform, SAMPLE_RATE_HZ, duration_s=recording.duration_s)
-        if not name:
-            named_by = nearest_clip(model, recording, attributes)
-            name = _name_of(named_by)
-    clips = tuple(model.search(name, HEARD_CLIPS))
-    pitches = [hit.clip.pitch_hz for hit in clips if hit.clip.pitch_hz is not None]
-    heard_hz = attributes.pitch_hz if attributes is not None else median(pitches) if pitches else None
-    return Sound(name, attributes, named_by, clips, len(pitches), heard_hz)
+        with calling_it(file, f"the recording of sound {number}"):
+            recorded, vector, attributes = encode_recording(model.clip_encoder(), file)
+        nearest = nearest_clips(model, vector)
+        return Sound(name or NAMELESS[number - 1], attributes, nearest, (), attributes.pitch_hz, (recorded,))
+    clips = tuple(model.search(name, NEAREST_CLIPS))
+    floor = known_score(model)
+    measured = tuple(hit for hit in clips if hit.score >= floor)
+    pitches = [hit.clip.pitch_hz for hit in measured if hit.clip.pitch_hz is not None]
+    return Sound(name, None, clips, measured, median(pitches) if pitches else None, model.retriever.find([name])[0])
 
 
-def nearest_clip(model: AudioBert, recording: Recording, attributes: Attributes) -> Hit:
-    """The clip of the bank that sounds most like a recording, by the cosine of their CLAP vectors."""
-    encoder = model.clip_encoder()
-    waveforms = {rate_hz: recording.at(rate_hz) for rate_hz in rates_hz(encoder.makers)}
-    vectors, _ = encoder.encode([make_features(encoder.makers, waveforms)], [attributes])
-    scores, rows = model.bank.search(vectors, 1)
-    return Hit(model.bank.clip(int(rows[0, 0])), float(scores[0, 0]), int(rows[0, 0]))
+def known_score(model: AudioBert) -> float:
+    """Return the retrieval score from which on a clip counts as one of what the query names."""
+    return KNOWN_COSINE if model.settings.retrieval.by == "sound" else KNOWN_PROBABILITY
 
 
-def _name_of(hit: Hit) -> str:
-    label = (hit.clip.label or "").replace("_", " ").replace("-", " ").strip()
-    return f"a {label}" if label else hit.clip.caption or hit.clip.title or "something"
+def nearest_clips(model: AudioBert, vector: np.ndarray, top_k: int = NEAREST_CLIPS) -> tuple[Hit, ...]:
+    """Return the clips that sound most like a recording, by the cosine of their CLAP vectors `(1, clap_dim)`."""
+    hits = []
+    for bank in model.banks:
+        scores, rows = bank.search(vector, top_k)
+        hits += [
+            Hit(bank.clip(int(row)), float(score), int(row)) for score, row in zip(scores[0], rows[0], strict=True)
+        ]
+    return tuple(sorted(hits, key=lambda hit: -hit.score)[:top_k])
 
 
-def _ask(model: AudioBert, first: str, second: str, *, audio: bool) -> Said:
-    """Ask which is higher in both orders, with the names as the spans."""
-    texts, spans = [], []
-    for one, other in ((first, second), (second, first)):
-        text = QUESTION.format(first=one, second=other)
-        start, at = text.index(one), text.rindex(other)
+def _predict(model: AudioBert, sounds: tuple[Sound, Sound], *, with_sound: bool) -> Said:
+    """Ask which sound is higher in both orders, with the names as the spans."""
+    texts, spans, hits = [], [], []
+    before = QUESTION.index("{first}")
+    for one, other in (sounds, sounds[::-1]):
+        text = QUESTION.format(first=one.name, second=other.name)
+        end = len(text) - len(".")
         texts.append(text)
-        spans.append([(start, start + len(one)), (at, at + len(other))])
+        spans.append([(before, before + len(one.name)), (end - len(other.name), end)])
+        hits.append([one.injected, other.injected])
     higher, lower = (model.tokenizer.convert_tokens_to_ids(word) for word in ("higher", "lower"))
-    scored = model.score_masks(texts, audio=audio, spans=spans if audio else None)
+    if with_sound:
+        scored = model.score_masks(texts, sound="on", spans=spans, hits=hits)
+    else:
+        scored = model.score_masks(texts, sound="off")
     chances = [float(one.log_probs[0, [higher, lower]].softmax(dim=0)[0]) for one in scored]
     return Said(chances[0], 1.0 - chances[1])

@@ -1,4 +1,4 @@
-"""`audiobert demo`: the page behind its guard, on loopback unless told."""
+"""Serve the page behind its guard, on loopback by default."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audiobert.errors import InputError, MissingExtraError
-from audiobert.web.guard import MAX_UPLOAD_BYTES, Guard, receive_sound
-from audiobert.web.page import EXAMPLES, PREDICTIONS, build_page, style
+from audiobert.web.guard import Guard
+from audiobert.web.page import EXAMPLES, PREDICTIONS, build_page, script, style
 from audiobert.web.playback import Playback
 from audiobert.web.shelf import OpenedBank, Shelf
+from audiobert.web.uploads import MAX_UPLOAD_BYTES, TooLargeError, receive_sound
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -28,12 +29,12 @@ _MONOSPACE = ["ui-monospace", "monospace"]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server on that host."""
+    """Return whether only this machine reaches a server on that host."""
     return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 def build_app(shelf: Shelf, *, host: str = LOOPBACK, queue_limit: int = QUEUE_LIMIT) -> ASGIApp:
-    """The whole application: the page, its clips, its uploads, and the guard before them.
+    """Build the whole application: the page, its clips, its uploads, and the guard before them.
 
     Parameters
     ----------
@@ -89,13 +90,14 @@ def build_app(shelf: Shelf, *, host: str = LOOPBACK, queue_limit: int = QUEUE_LI
         mcp_server=False,
         theme=gr.themes.Default(font=_FONTS, font_mono=_MONOSPACE),
         css=style(),
+        head=script(),
     )
     hosts = [LOOPBACK, "localhost", "::1", "[::1]", host] if is_loopback(host) else ["*"]
     return Guard(TrustedHostMiddleware(app, allowed_hosts=hosts, www_redirect=False), uploads)
 
 
 def _quiet_environment() -> None:
-    """Gradio asks its maker's server for news and reports what it is used for unless told otherwise."""
+    """Stop Gradio from sending requests and usage reports to its maker's server."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["GRADIO_RUN_HISTORY"] = "False"
@@ -132,7 +134,7 @@ def _add_uploads(app: FastAPI, uploads: Path) -> None:
         try:
             return JSONResponse(await receive_sound(request, uploads))
         except InputError as error:
-            return PlainTextResponse(str(error), status_code=413 if "too" in str(error) else 415)
+            return PlainTextResponse(str(error), status_code=413 if isinstance(error, TooLargeError) else 415)
 
     async def progress(_: Request) -> Response:
         return PlainTextResponse('data: {"msg": "done"}\n\n', media_type="text/event-stream")
@@ -142,7 +144,7 @@ def _add_uploads(app: FastAPI, uploads: Path) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
+    """Return a listening socket; port 0 takes a free one.
 
     Raises
     ------
@@ -207,5 +209,5 @@ def serve(
         )
         shown = f"[{host}]" if ":" in host else host
         ready(f"http://{shown}:{listening.getsockname()[1]}")
-        with suppress(KeyboardInterrupt):  # Ctrl+C is how a page is ended
+        with suppress(KeyboardInterrupt):  # Ctrl+C ends the page
             uvicorn.Server(config).run(sockets=[listening])

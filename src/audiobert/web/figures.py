@@ -1,4 +1,4 @@
-"""Figures for papers and for the report, with matplotlib; each is a `Figure` of its own, drawn without a screen."""
+"""Draw figures for papers and for the report with matplotlib, without a screen."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _new_figure(width: float, height: float) -> Figure:
 
 
 def _styled(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Draw or save with this module's style, and leave matplotlib's settings as they were."""
+    """Draw or save with this module's style without changing matplotlib's settings."""
 
     @wraps(function)
     def with_style(*values: Given.args, **options: Given.kwargs) -> Result:
@@ -59,7 +59,7 @@ def _styled(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 def _bars(axes: Any, names: Sequence[str], values: Sequence[float], colours: Any, errors: Any = None) -> None:
-    """Horizontal bars from the top down, in percent."""
+    """Draw horizontal bars from the top down, in percent."""
     places = range(len(names))
     axes.barh(places, values, color=colours, height=0.72)
     if errors is not None:
@@ -71,7 +71,7 @@ def _bars(axes: Any, names: Sequence[str], values: Sequence[float], colours: Any
 
 @_styled
 def predictions_figure(answers: Sequence[FillMask]) -> Figure:
-    """The paper's Figure 1: the probabilities of the first mask's words, without sound beside with it."""
+    """Draw the paper's Figure 1: the probabilities of the first mask's words, without sound beside with it."""
     figure = _new_figure(7.2, 2.0 * len(answers))
     rows = figure.subfigures(len(answers), 1, squeeze=False)[:, 0]
     for row, answer in zip(rows, answers, strict=True):
@@ -91,7 +91,7 @@ def predictions_figure(answers: Sequence[FillMask]) -> Figure:
 
 @_styled
 def table_figure(table: ResultTable) -> Figure:
-    """A table of figures as bars with error bars: 95% intervals of own rows, standard deviations of published ones."""
+    """Draw a table as bars with error bars: 95% intervals of own rows, standard deviations of published ones."""
     names = [row.label for row in table.rows]
     columns = len(table.columns)
     across = min(columns, 3)
@@ -122,7 +122,7 @@ def table_figure(table: ResultTable) -> Figure:
 
 @_styled
 def groups_figure(groups: Sequence[Group], label: str = "Accuracy (%)") -> Figure:
-    """Accuracy by group with 95% intervals; a mark where the same model stands without audio."""
+    """Draw the accuracy by group with 95% intervals, and a mark at that of `:unheard`."""
     figure = _new_figure(6.4, 0.24 * len(groups) + 0.9)
     axes = figure.subplots()
     values = [100 * group.accuracy for group in groups]
@@ -131,10 +131,10 @@ def groups_figure(groups: Sequence[Group], label: str = "Accuracy (%)") -> Figur
         [max(0.0, 100 * (group.high - group.accuracy)) for group in groups],
     ]
     _bars(axes, [f"{group.name} (n={group.n})" for group in groups], values, WITH_SOUND, errors)
-    marked = [(100 * g.without, place) for place, g in enumerate(groups) if g.without is not None]
+    marked = [(100 * g.unheard, place) for place, g in enumerate(groups) if g.unheard is not None]
     if marked:
         x, y = ([mark[i] for mark in marked] for i in range(2))
-        axes.scatter(x, y, marker="|", s=80, color="#1F2937", zorder=3, label="without audio")
+        axes.scatter(x, y, marker="|", s=80, color="#1F2937", zorder=3, label="unheard")
         figure.legend(loc="outside upper right", frameon=False)
     axes.set_xlim(0, 100)
     axes.set_xlabel(label)
@@ -143,7 +143,7 @@ def groups_figure(groups: Sequence[Group], label: str = "Accuracy (%)") -> Figur
 
 @_styled
 def calibration_figure(found: Calibration) -> Figure:
-    """A reliability diagram: how often answers of a confidence are right; on the line they are to be trusted."""
+    """Draw a reliability diagram: the share of right answers by confidence."""
     figure = _new_figure(4.2, 3.6)
     axes = figure.subplots()
     axes.plot([50, 100], [50, 100], color="#9CA3AF", linestyle="--", linewidth=1)
@@ -161,7 +161,7 @@ def calibration_figure(found: Calibration) -> Figure:
 
 @_styled
 def retrieval_figure(classes: Sequence[tuple[str, float, int]], top_k: int) -> Figure:
-    """Precision of retrieval by class: (label, share of the first clips with that label, clips of the label)."""
+    """Draw the precision of retrieval by class: label, share of the first clips with that label, clips of it."""
     figure = _new_figure(6.0, 0.19 * len(classes) + 0.8)
     axes = figure.subplots()
     names = [f"{label} ({clips})" for label, _, clips in classes]
@@ -174,7 +174,7 @@ def retrieval_figure(classes: Sequence[tuple[str, float, int]], top_k: int) -> F
 
 @_styled
 def svg_address(figure: Figure) -> str:
-    """The figure as a `data:` address, for an image in a page that needs nothing else."""
+    """Return the figure as a `data:` address."""
     out = io.BytesIO()
     figure.savefig(out, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(out.getvalue()).decode()

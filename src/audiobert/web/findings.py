@@ -1,4 +1,4 @@
-"""Sum up results: what hearing adds, the headline, and the commands that make them again."""
+"""Sum up results: what sound adds, the headline, and the commands that make them again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from audiobert.auditorybench.models import OFF, UNHEARD
 from audiobert.auditorybench.stats import Difference, holm
 from audiobert.auditorybench.tables import (
+    COMBINED,
     NOT_ABOVE,
     NOT_SURE,
     PairedTest,
@@ -19,18 +20,20 @@ from audiobert.auditorybench.tables import (
     pairwise,
     task_titles,
 )
+from audiobert.errors import InputError
 
-# States that a model with sound is compared with: the suffix of the name, and the words for it.
+# States of a model with sound: the suffix of the name, and the words for it.
 STATES = {UNHEARD: "unheard", OFF: "switched off"}
+WITHOUT_RECORDINGS = "the same training without recordings"
 _IN_WORDS = {NOT_ABOVE: ", which is not above the best control", NOT_SURE: ", not surely above the best control"}
 
 
 @dataclass(frozen=True)
 class Added:
-    """Hold the difference between a model with sound and the same weights in another state, on the same rows."""
+    """Hold the difference between a model with sound and what it is compared with, on the same rows."""
 
     model: str
-    state: str
+    minus: str
     column: tuple[str, str]
     name: str
     difference: Difference
@@ -42,31 +45,52 @@ class Added:
         return 100 * self.difference.mean, 100 * self.difference.low, 100 * self.difference.high
 
 
-def hearing_adds(reports: Sequence[dict[str, Any]]) -> list[Added]:
-    """Compare every model with its `:unheard` and `:off` states; p-values are Holm-adjusted over all."""
+def sound_adds(
+    reports: Sequence[dict[str, Any]], focus: str | None = None, without_recordings: str | None = None
+) -> list[Added]:
+    """Compare every model with its `:unheard` and `:off` states; p-values are Holm-adjusted over all.
+
+    Parameters
+    ----------
+    focus, without_recordings
+        Also compare the model `focus` with this model of the results, which was trained in the same way without
+        recordings.
+
+    Raises
+    ------
+    InputError
+        The results have no model `without_recordings`.
+    """
     titles = task_titles(reports)
-    found: list[tuple[str, str, PairedTest]] = []
     by_name = {str(report["model"]): report for report in reports}
-    for name, report in by_name.items():
-        for suffix, state in STATES.items():
-            if name + suffix in by_name:
-                found += [(name, state, test) for test in pairwise([report, by_name[name + suffix]])]
+    pairs = [(name, name + suffix, state) for name in by_name for suffix, state in STATES.items()]
+    if without_recordings is not None:
+        if without_recordings not in by_name or focus is None:
+            raise InputError(
+                f"the results have no model {without_recordings!r} without recordings; give one of"
+                f" {', '.join(by_name) or 'those in files of evaluate --out'}"
+            )
+        pairs.append((focus, without_recordings, WITHOUT_RECORDINGS))
+    found: list[tuple[str, str, PairedTest]] = []
+    for name, other, minus in pairs:
+        if name in by_name and other in by_name and name != other:
+            found += [(name, minus, test) for test in pairwise([by_name[name], by_name[other]])]
     adjusted = holm([test.difference.p_value for *_, test in found])
     return [
         Added(
             name,
-            state,
+            minus,
             (test.task, test.split),
             f"{titles.get(test.task, test.task)}, {test.split}",
             test.difference,
             p_value,
         )
-        for (name, state, test), p_value in zip(found, adjusted, strict=True)
+        for (name, minus, test), p_value in zip(found, adjusted, strict=True)
     ]
 
 
 def headline(table: ResultTable, focus: str | None, added: Sequence[Added]) -> list[str]:
-    """Return the result in a few sentences: the model's accuracy, the paper's beside it, and what hearing adds."""
+    """Return the result in a few sentences: the model's accuracy, the paper's beside it, and what sound adds."""
     row = next((row for row in table.rows if row.name == focus), None)
     if row is None:
         return []
@@ -82,11 +106,10 @@ def headline(table: ResultTable, focus: str | None, added: Sequence[Added]) -> l
         spread = f" [{cell.interval[0]:.1f}, {cell.interval[1]:.1f}]" if cell.interval else ""
         said.append(f"{where}: {cell.value:.2f}%{spread}{_IN_WORDS.get(cell.mark, '')}{theirs}.")
     for one in added:
-        if one.model == focus and one.column[0] != "combined":
+        # What switching off takes away is not sound alone: the LoRA also learnt from the rows' text.
+        if one.model == focus and one.column[0] != COMBINED and one.minus != STATES[OFF]:
             points, low, high = one.points
-            spread = f"[{low:+.2f}, {high:+.2f}]"
-            over = f"over {one.state} on {one.name}"
-            said.append(f"With sound, {points:+.2f} points {spread} {over}.")
+            said.append(f"With sound, {points:+.2f} points [{low:+.2f}, {high:+.2f}] over {one.minus} on {one.name}.")
     return said
 
 

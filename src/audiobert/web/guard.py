@@ -2,34 +2,21 @@
 
 Gradio serves more than this page needs: it fetches what an address or an uploaded form names from other servers, keeps
 files of any kind, and answers to any host name. `Guard` lets through what the page uses and nothing else;
-`receive_sound` takes the place of its upload route.
+`uploads.receive_sound` takes the place of its upload route.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import re
-import shutil
-import time
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import soundfile
-
-from audiobert.bank.sources import AUDIO_EXTENSIONS
-from audiobert.errors import InputError
-
 if TYPE_CHECKING:
-    from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY_BYTES = 256 << 10  # of a form; the longest text that the page takes is far below
-MAX_UPLOAD_BYTES = 20 << 20
-KEPT_UPLOADS = 50  # 1 GB at most
-KEPT_SECONDS = 1_800
 
 _GET = re.compile(
     r"/(favicon\.ico|manifest\.json|robots\.txt|theme\.css|config|clips/(sound|picture)|(assets|static)/[^\0]+)?"
@@ -110,8 +97,11 @@ class Guard:
         return not asked or self._uploaded(file)
 
     def _only_uploads(self, body: bytes) -> bool:
-        """Whether all files that a form names were uploaded. Gradio would copy others of this machine from the
-        temporary or the working folder to where its file route reads, and fetch those that are addresses."""
+        """Return whether all files that a form names were uploaded.
+
+        Gradio would copy others of this machine from the temporary or the working folder to where its file route reads,
+        and fetch those that are addresses.
+        """
         try:
             content = json.loads(body or b"null")
         except (ValueError, RecursionError):
@@ -131,7 +121,7 @@ async def _refuse(send: Send, status: int, reason: str) -> None:
 
 
 async def _read(receive: Receive, limit: int) -> bytes | None:
-    """The request's body; None when it is longer than the limit."""
+    """Return the request's body; None when it is longer than the limit."""
     body = b""
     while True:
         message = await receive()
@@ -166,62 +156,3 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
             waiting += one.values()
         elif isinstance(one, list):
             waiting += one
-
-
-async def receive_sound(request: Request, uploads: Path) -> list[str]:
-    """Take an uploaded sound file into the folder of uploads.
-
-    Raises
-    ------
-    InputError
-        When it is too large, or no sound file.
-    """
-    from starlette.formparsers import MultiPartException
-
-    limit = f"sound files up to {MAX_UPLOAD_BYTES >> 20} MB are taken"
-    length = request.headers.get("content-length", "")
-    if not length.isdigit() or int(length) > MAX_UPLOAD_BYTES + (16 << 10):
-        raise InputError(f"the upload is too large: {limit}")
-    try:
-        async with request.form(max_files=1, max_fields=1) as form:
-            file: Any = next(iter(form.values()), None)
-            if file is None or isinstance(file, str):
-                raise InputError(f"the upload holds no file: {limit}")
-            content = await file.read()
-            name = PurePath(str(file.filename or "").replace("\\", "/")).name
-    except MultiPartException as error:
-        raise InputError(f"the upload cannot be read ({error.message}): {limit}") from None
-    return [str(keep_sound(content, name, uploads))]
-
-
-def keep_sound(content: bytes, name: str, uploads: Path) -> Path:
-    """Write an uploaded sound file into the folder of uploads, under a name made from its content.
-
-    Raises
-    ------
-    InputError
-        When it is too large, or no sound file.
-    """
-    suffix = PurePath(name).suffix.lower()
-    if len(content) > MAX_UPLOAD_BYTES:
-        raise InputError(f"the upload is too large: sound files up to {MAX_UPLOAD_BYTES >> 20} MB are taken")
-    if suffix not in AUDIO_EXTENSIONS:
-        raise InputError(f"{name or 'the upload'!r} is no sound file: WAV, FLAC, OGG, MP3 and AIFF are taken")
-    try:
-        soundfile.info(io.BytesIO(content))
-    except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError):
-        raise InputError(f"{name!r} cannot be decoded: WAV, FLAC, OGG, MP3 and AIFF are taken") from None
-    make_room(uploads)
-    folder = uploads / hashlib.sha256(content).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"sound{suffix}"
-    path.write_bytes(content)
-    return path
-
-
-def make_room(uploads: Path) -> None:
-    """Remove uploads older than half an hour, and the oldest beyond those that are kept at most."""
-    ages = sorted((time.time() - folder.stat().st_mtime, folder) for folder in uploads.iterdir() if folder.is_dir())
-    for place, (age, folder) in enumerate(ages, start=1):
-        if age > KEPT_SECONDS or place >= KEPT_UPLOADS:
-            shutil.rmtree(folder, ignore_errors=True)

@@ -1,16 +1,18 @@
-"""The Gradio page: three tabs on one shelf of models and banks."""
+"""Lay out the Gradio page: three tabs on one shelf of models and banks."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from audiobert.errors import AudioBertError, InputError, MissingExtraError
-from audiobert.web.compare import compare_sounds
+from audiobert.web.compare import compare_sounds, known_score
 from audiobert.web.shelf import Choice, Shelf
+from audiobert.web.uploads import calling_it
 from audiobert.web.views import answer_view, compare_view, error_view, search_view
 
 if TYPE_CHECKING:
@@ -31,9 +33,8 @@ EXAMPLES = (
     "Meow is the sound a [MASK] makes.",
     "Woof woof is the sound a [MASK] makes.",
     "The farmer heard a loud moo from the [MASK].",
-    "The sound of a piccolo has a [MASK] pitch than the sound of a double bass.",
-    "A church bell typically has a [MASK] pitch than a bicycle bell.",
-    "The capital of France is [MASK].",
+    "A piccolo has a [MASK] pitch than a double bass.",
+    "A church bell has a [MASK] pitch than a bicycle bell.",
 )
 SEARCHES = ("a dog barking", "rain on a roof", "a low note on a cello", "church bells")
 COMPARISONS = (("a flute", "a tuba"), ("a mouse squeaking", "a cow mooing"), ("a violin", "a double bass"))
@@ -42,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 def checked(text: str | None, what: str, limit: int) -> str:
-    """The text without surrounding space.
+    """Return the text without surrounding space.
 
     Raises
     ------
@@ -63,23 +64,51 @@ def _number(value: Any, what: str, most: int) -> int:
     return int(value)
 
 
+def _recording_of(words: str | None, recording: str | None) -> dict[str, str]:
+    """Return the recording by the words that it stands for.
+
+    Raises
+    ------
+    InputError
+        One of the two is missing.
+    """
+    words = (words or "").strip()
+    if recording and not words:
+        raise InputError("a recording is given, but not the words that it stands for; type them as in the sentence")
+    if words and not recording:
+        raise InputError(f"no recording is given for “{words}”; upload one, or empty the field")
+    return {words: recording} if recording else {}
+
+
 class Answers:
     """What the page's buttons do: a form in, HTML out; whatever is wrong with the form is said in the page."""
 
     def __init__(self, shelf: Shelf) -> None:
         self.shelf = shelf
-        self.clips_per_span: int = shelf.choose().model.model.settings.clips_per_span  # as many as in training
+        self.clips_per_span: int = shelf.choose().model.settings.retrieval.clips  # as many as in training
 
-    def fill_mask(self, text: str, audio: bool, clips: float, model: str, bank: str) -> str:
-        """Predict the masks of a sentence."""
+    def fill_mask(
+        self, text: str, audio: bool, clips: float, words: str, recording: str | None, model: str, bank: str
+    ) -> str:
+        """Predict the masks of a sentence; a recording is injected for the words that it stands for."""
 
         def answer(choice: Choice) -> Callable[[float], str]:
             sentence = checked(text, "sentence", MAX_CHARACTERS)
-            count = _number(clips, "clips", MAX_CLIPS)
-            found = choice.model.fill_mask(sentence, top_k=PREDICTIONS, audio=bool(audio), clips_per_span=count)
-            return lambda seconds: answer_view(found, choice.opened, audio=bool(audio), seconds=seconds)
+            count = _number(clips, "clips", self.most_clips)
+            sounds = _recording_of(words, recording) if audio else {}
+            with calling_it(recording or "", "your recording") if sounds else nullcontext():
+                found = choice.model.fill_mask(
+                    sentence, top_k=PREDICTIONS, audio=bool(audio), clips_per_span=count, sounds=sounds
+                )
+            floor = known_score(choice.model)
+            return lambda seconds: answer_view(found, choice.opened, audio=bool(audio), floor=floor, seconds=seconds)
 
         return self._answer(model, bank, answer)
+
+    @property
+    def most_clips(self) -> int:
+        """Clips per span that the page takes at most."""
+        return max(MAX_CLIPS, self.clips_per_span)
 
     def search(self, query: str, top_k: float, model: str, bank: str) -> str:
         """Find clips by words."""
@@ -87,14 +116,15 @@ class Answers:
         def answer(choice: Choice) -> Callable[[float], str]:
             words = checked(query, "query", MAX_CHARACTERS)
             hits = choice.model.search(words, _number(top_k, "clips", MAX_FOUND))
-            return lambda seconds: search_view(words, hits, choice.opened, seconds=seconds)
+            floor = known_score(choice.model)
+            return lambda seconds: search_view(words, hits, choice.opened, floor=floor, seconds=seconds)
 
         return self._answer(model, bank, answer)
 
     def compare(
         self, first: str, second: str, first_file: str | None, second_file: str | None, model: str, bank: str
     ) -> str:
-        """Compare two sounds by their pitch."""
+        """Compare the pitch of two sounds."""
 
         def answer(choice: Choice) -> Callable[[float], str]:
             names = [
@@ -153,19 +183,36 @@ def build_page(shelf: Shelf, *, queue_limit: int) -> gradio.Blocks:
     return page
 
 
-def _wire(gr: Any, triggers: list[Any], function: Callable[..., str], inputs: list[Any], output: Any) -> None:
-    """Call `function` on any of the triggers; all functions of the page share the machine."""
-    gr.on(
-        triggers,
-        function,
-        inputs,
-        output,
-        api_name=function.__name__,
-        concurrency_id="model",
-        concurrency_limit=AT_ONCE,
-        show_progress="minimal",
-        trigger_mode="always_last",
-    )
+def _wire(
+    gr: Any, triggers: list[Any], examples: Any, function: Callable[..., str], inputs: list[Any], output: Any
+) -> None:
+    """Call `function` on any of the triggers and when an example was chosen; all functions share the machine."""
+    call = {
+        "concurrency_id": "model",
+        "concurrency_limit": AT_ONCE,
+        "show_progress": "hidden",  # the page has a busy state of its own
+        "trigger_mode": "always_last",
+        "js": f"(...form) => (audiobertBusy('{output.elem_id}'), form)",
+    }
+    for answered in (
+        gr.on(triggers, function, inputs, output, api_name=function.__name__, **call),
+        examples.load_input_event.then(function, inputs, output, api_visibility="private", **call),
+    ):
+        answered.then(None, js=f"() => audiobertDone('{output.elem_id}')", show_progress="hidden")
+
+
+def _upload(gr: Any, label: str, id: str) -> Any:
+    """Add a slot for a sound file."""
+    with gr.Column(elem_classes="ab-upload", min_width=260):
+        return gr.Audio(
+            label=label,
+            sources=["upload"],
+            type="filepath",
+            editable=False,
+            buttons=[],
+            elem_id=id,
+            elem_classes="ab-audio",
+        )
 
 
 def _sentence_tab(gr: Any, answers: Answers, model: Any, bank: Any) -> None:
@@ -176,32 +223,32 @@ def _sentence_tab(gr: Any, answers: Answers, model: Any, bank: Any) -> None:
         max_lines=6,
         elem_id="sentence-text",
     )
-    with gr.Row():
+    button = gr.Button("Predict", variant="primary", elem_id="sentence-go")
+    output = gr.HTML(elem_id="sentence-answer", elem_classes="ab-answer")
+    examples = gr.Examples([[one] for one in EXAMPLES], text, label="Examples", cache_examples=False)
+    with gr.Accordion("A recording of your own", open=False, elem_id="sentence-own"):
+        words = gr.Textbox(
+            label="The words of the sentence that it stands for", placeholder="This", elem_id="sentence-words"
+        )
+        recording = _upload(gr, "The recording", "sentence-file")
+    with gr.Accordion("Settings", open=False, elem_id="sentence-settings"):
         audio = gr.Checkbox(True, label="Audio", info="Off: the plain language model.", elem_id="sentence-audio")
         clips = gr.Slider(
-            1, MAX_CLIPS, min(answers.clips_per_span, MAX_CLIPS), step=1, label="Clips a span", elem_id="sentence-clips"
+            1, answers.most_clips, answers.clips_per_span, step=1, label="Clips per span", elem_id="sentence-clips"
         )
-    button = gr.Button("Predict", variant="primary", elem_id="sentence-go")
-    examples = gr.Examples([[one] for one in EXAMPLES], text, label="Examples", cache_examples=False)
-    output = gr.HTML(elem_id="sentence-answer")
-    inputs = [text, audio, clips, model, bank]
-    _wire(gr, [button.click, text.submit, audio.input], answers.fill_mask, inputs, output)
-    examples.load_input_event.then(
-        answers.fill_mask, inputs, output, api_visibility="private", concurrency_id="model", show_progress="minimal"
-    )
+    inputs = [text, audio, clips, words, recording, model, bank]
+    triggers = [button.click, text.submit, words.submit, audio.input]
+    _wire(gr, triggers, examples, answers.fill_mask, inputs, output)
 
 
 def _search_tab(gr: Any, answers: Answers, model: Any, bank: Any) -> None:
     query = gr.Textbox(label="Words for a sound", placeholder=SEARCHES[0], max_lines=2, elem_id="search-text")
-    top_k = gr.Slider(1, MAX_FOUND, 10, step=1, label="Clips")
     button = gr.Button("Search", variant="primary", elem_id="search-go")
+    output = gr.HTML(elem_id="search-answer", elem_classes="ab-answer")
     examples = gr.Examples([[one] for one in SEARCHES], query, label="Examples", cache_examples=False)
-    output = gr.HTML(elem_id="search-answer")
+    top_k = gr.Slider(1, MAX_FOUND, 10, step=1, label="Clips")
     inputs = [query, top_k, model, bank]
-    _wire(gr, [button.click, query.submit], answers.search, inputs, output)
-    examples.load_input_event.then(
-        answers.search, inputs, output, api_visibility="private", concurrency_id="model", show_progress="minimal"
-    )
+    _wire(gr, [button.click, query.submit], examples, answers.search, inputs, output)
 
 
 def _compare_tab(gr: Any, answers: Answers, model: Any, bank: Any) -> None:
@@ -212,17 +259,9 @@ def _compare_tab(gr: Any, answers: Answers, model: Any, bank: Any) -> None:
                 names.append(
                     gr.Textbox(label=f"Sound {number}", placeholder=placeholder, elem_id=f"compare-name-{number}")
                 )
-                recordings.append(
-                    gr.Audio(
-                        label=f"or a recording of sound {number}",
-                        sources=["upload"],
-                        type="filepath",
-                        editable=False,
-                        buttons=[],
-                        elem_id=f"compare-file-{number}",
-                    )
-                )
+                recordings.append(_upload(gr, f"or a recording of sound {number}", f"compare-file-{number}"))
     button = gr.Button("Compare", variant="primary", elem_id="compare-go")
+    output = gr.HTML(elem_id="compare-answer", elem_classes="ab-answer")
     examples = gr.Examples(
         [list(pair) for pair in COMPARISONS],
         names,
@@ -230,14 +269,20 @@ def _compare_tab(gr: Any, answers: Answers, model: Any, bank: Any) -> None:
         cache_examples=False,
         example_labels=[f"{first} and {second}" for first, second in COMPARISONS],  # buttons, not rows of a table
     )
-    output = gr.HTML(elem_id="compare-answer")
     inputs = [*names, *recordings, model, bank]
-    _wire(gr, [button.click, names[0].submit, names[1].submit], answers.compare, inputs, output)
-    examples.load_input_event.then(
-        answers.compare, inputs, output, api_visibility="private", concurrency_id="model", show_progress="minimal"
-    )
+    triggers = [button.click, names[0].submit, names[1].submit]
+    _wire(gr, triggers, examples, answers.compare, inputs, output)
 
 
 def style() -> str:
-    """The page's own style sheet."""
-    return (files("audiobert.web") / "templates" / "page.css").read_text(encoding="utf-8")
+    """Return the page's own style sheet."""
+    return _template("page.css")
+
+
+def script() -> str:
+    """Return the page's own script, for its head."""
+    return f"<script>{_template('page.js')}</script>"
+
+
+def _template(name: str) -> str:
+    return (files("audiobert.web") / "templates" / name).read_text(encoding="utf-8")

@@ -1,8 +1,7 @@
-"""The sound and the picture of a clip: looked up by its id, decoded, and made anew, so that only sound leaves.
+"""Serve the sound and the picture of a clip, by its id: decoded and made anew, so that only sound leaves.
 
 A clip is served only when its file lies inside the folder that the bank was built from (`OpenedBank.audio_path`). What
-is sent is never the file itself but what was heard in it: a file that is no sound, or that lies elsewhere, cannot be
-read through a bank.
+is sent is never the file itself but what was decoded from it, so a file that is no sound cannot be read through a bank.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from audiobert.errors import InputError, MissingExtraError
 from audiobert.web.shelf import OpenedBank
 
 PLAYED_SECONDS = 30.0
-PICTURED_SECONDS = 10.24  # what AST hears of a clip
+PICTURED_SECONDS = 10.24  # what AST encodes of a clip
 PLAYED_RATES_HZ = (8_000, 48_000)  # rates between these are kept
 KEPT_FILES = 128  # at most 30 s of 16 bit mono at 48 kHz each: 370 MB
 _DYNAMIC_RANGE = 12.0  # nepers below the loudest that are drawn, 52 dB
@@ -49,7 +48,7 @@ class Playback:
             self._temporary.cleanup()
 
     def sound(self, opened: OpenedBank, clip_id: str) -> Path:
-        """A WAV file (16 bit, mono) of a clip's first 30 seconds.
+        """Return a WAV file (16 bit, mono) of a clip's first 30 seconds.
 
         Raises
         ------
@@ -59,7 +58,7 @@ class Playback:
         return self._get(opened, clip_id, "wav")
 
     def picture(self, opened: OpenedBank, clip_id: str) -> Path:
-        """A PNG file of a clip's mel spectrogram: time to the right, 20 Hz to 8 kHz upwards.
+        """Return a PNG file of a clip's mel spectrogram: time to the right, 20 Hz to 8 kHz upwards.
 
         Raises
         ------
@@ -90,7 +89,7 @@ class Playback:
 
 
 def wav_of(path: Path) -> bytes:
-    """The first 30 seconds of a sound file as a WAV file, mono, at the file's own rate within 8 to 48 kHz.
+    """Return the first 30 seconds of a sound file as a WAV file, mono, at the file's own rate within 8 to 48 kHz.
 
     Raises
     ------
@@ -109,7 +108,7 @@ def wav_of(path: Path) -> bytes:
 
 
 def spectrogram_png(path: Path) -> bytes:
-    """The mel spectrogram of a sound file's first 10.24 seconds as a PNG.
+    """Return the mel spectrogram of a sound file's first 10.24 seconds as a PNG.
 
     Raises
     ------

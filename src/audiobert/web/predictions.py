@@ -1,4 +1,4 @@
-"""What `evaluate --predictions` wrote, by answer, pitch difference and confidence; confusions and examples."""
+"""Break down predictions by answer, pitch difference and confidence; count confusions, draw examples."""
 
 from __future__ import annotations
 
@@ -54,19 +54,20 @@ def read_predictions(paths: Iterable[str | Path]) -> list[Line]:
 
 
 def of_model(lines: Iterable[Line], model: str) -> list[Line]:
-    """The lines of one model; of several seeds those of the first, so that a row counts once."""
+    """Return the lines of one model; of several seeds those of the first, so that a row counts once."""
     own = [line for line in lines if line["model"] == model]
     first = min((line.get("seed", 0) for line in own), default=0)
     return [line for line in own if line.get("seed", 0) == first]
 
 
 def key_of(line: Line) -> Key:
+    """Return what identifies a row."""
     return line["task"], line["split"], line["row"]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Some rows under a name: how many, how many right, the accuracy with its Wilson interval, and without audio."""
+    """Rows under a name: how many, how many right, the accuracy with its Wilson interval, and that of `:unheard`."""
 
     name: str
     n: int
@@ -74,28 +75,28 @@ class Group:
     accuracy: float
     low: float
     high: float
-    without: float | None = None
+    unheard: float | None = None
 
 
-def _group(name: str, lines: Sequence[Line], without: Mapping[Key, Line]) -> Group:
+def _group(name: str, lines: Sequence[Line], unheard: Mapping[Key, Line]) -> Group:
     figures = share(sum(bool(line["correct"]) for line in lines), len(lines))
     assert figures is not None
     low, high = figures["ci95"]
-    others = [without[key_of(line)] for line in lines if key_of(line) in without]
-    silent = sum(bool(line["correct"]) for line in others) / len(others) if len(others) == len(lines) else None
-    return Group(name, len(lines), figures["correct"], figures["accuracy"], low, high, silent)
+    others = [unheard[key_of(line)] for line in lines if key_of(line) in unheard]
+    other = sum(bool(line["correct"]) for line in others) / len(others) if len(others) == len(lines) else None
+    return Group(name, len(lines), figures["correct"], figures["accuracy"], low, high, other)
 
 
-def by_answer(lines: Iterable[Line], without: Mapping[Key, Line]) -> list[Group]:
-    """Accuracy by the right answer, the most frequent answer first."""
+def by_answer(lines: Iterable[Line], unheard: Mapping[Key, Line]) -> list[Group]:
+    """Return the accuracy by right answer, the most frequent answer first."""
     groups: dict[str, list[Line]] = defaultdict(list)
     for line in lines:
         groups[str(line["answer"]).casefold()].append(line)
-    return [_group(name, groups[name], without) for name in sorted(groups, key=lambda name: (-len(groups[name]), name))]
+    return [_group(name, groups[name], unheard) for name in sorted(groups, key=lambda name: (-len(groups[name]), name))]
 
 
 def clips_by_span(line: Line) -> list[list[str]]:
-    """The ids of the clips of each span; a line lists them span after span, as many for each.
+    """Return the ids of the clips of each span; a line lists them span after span, as many for each.
 
     Empty where they cannot be told apart.
     """
@@ -106,13 +107,13 @@ def clips_by_span(line: Line) -> list[list[str]]:
     return [clips[start : start + each] for start in range(0, len(clips), each)]
 
 
-def heard_pitches(line: Line, pitch_hz: Mapping[str, float | None]) -> tuple[float, float] | None:
-    """The median pitch of the clips that stood for the two spans of a comparison; None where it cannot be told."""
-    heard = clips_by_span(line)
-    if len(heard) != 2:
+def retrieved_pitches(line: Line, pitch_hz: Mapping[str, float | None]) -> tuple[float, float] | None:
+    """Return the median pitch of the clips of each of a comparison's two spans; None where it is not known."""
+    by_span = clips_by_span(line)
+    if len(by_span) != 2:
         return None
     found = []
-    for some in heard:
+    for some in by_span:
         pitches = [pitch for clip in some if (pitch := pitch_hz.get(clip)) is not None]
         if not pitches:
             return None
@@ -121,16 +122,16 @@ def heard_pitches(line: Line, pitch_hz: Mapping[str, float | None]) -> tuple[flo
 
 
 def by_pitch_difference(
-    lines: Iterable[Line], pitches: Mapping[Key, tuple[float, float]], without: Mapping[Key, Line]
+    lines: Iterable[Line], pitches: Mapping[Key, tuple[float, float]], unheard: Mapping[Key, Line]
 ) -> list[Group]:
-    """Accuracy by how far apart the two sounds of a comparison are, in semitones; empty bins are left out."""
+    """Return the accuracy by the pitch difference of a comparison in semitones; empty bins are left out."""
     groups: dict[int, list[Line]] = defaultdict(list)
     for line in lines:
         if key_of(line) in pitches:
             first, second = pitches[key_of(line)]
             semitones = abs(12 * math.log2(first / second))
             groups[next(i for i, edge in enumerate(PITCH_EDGES[1:]) if semitones < edge)].append(line)
-    return [_group(_bin_name(index), groups[index], without) for index in sorted(groups)]
+    return [_group(_bin_name(index), groups[index], unheard) for index in sorted(groups)]
 
 
 def _bin_name(index: int) -> str:
@@ -157,7 +158,7 @@ class Calibration:
 
 
 def calibration(lines: Iterable[Line]) -> Calibration | None:
-    """How far the confidence of comparisons can be trusted: the probability of the chosen one of two words.
+    """Compute how well the confidence of comparisons, the probability of the chosen one of two words, is calibrated.
 
     None where the predictions hold no two scores (a missing word under the protocol `paper` has none).
     """
@@ -181,7 +182,7 @@ def calibration(lines: Iterable[Line]) -> Calibration | None:
 
 
 def confusions(lines: Iterable[Line], most: int = 15) -> list[tuple[str, str, int]]:
-    """The most frequent wrong predictions: right answer, what was said, how often."""
+    """Return the most frequent wrong predictions: right answer, prediction, count."""
     counts = Counter(
         (str(line["answer"]).casefold(), str(line["prediction"]).casefold()) for line in lines if not line["correct"]
     )
@@ -190,7 +191,7 @@ def confusions(lines: Iterable[Line], most: int = 15) -> list[tuple[str, str, in
 
 
 def examples(lines: Iterable[Line], count: int, *, correct: bool, seed: int = 0) -> list[Line]:
-    """Some rows that were right (or wrong), drawn by chance, as many of each task as there are, no sentence twice."""
+    """Draw rows that were right (or wrong), equally from the tasks, no sentence twice."""
     by_task: dict[str, dict[str, Line]] = defaultdict(dict)
     for line in lines:
         if bool(line["correct"]) is correct:

@@ -1,4 +1,4 @@
-"""`audiobert report`: one HTML file from what `evaluate` wrote, with nothing in it that is loaded from elsewhere."""
+"""Write one HTML file from what `evaluate` wrote, with nothing in it that is loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from audiobert.auditorybench.tables import (
 from audiobert.bank import AudioBank
 from audiobert.errors import AudioBertError, InputError
 from audiobert.web import figures as draw
-from audiobert.web.findings import STATES, commands, headline, hearing_adds, made_of
+from audiobert.web.findings import STATES, commands, headline, made_of, sound_adds
 from audiobert.web.predictions import (
     Key,
     Line,
@@ -34,10 +34,10 @@ from audiobert.web.predictions import (
     clips_by_span,
     confusions,
     examples,
-    heard_pitches,
     key_of,
     of_model,
     read_predictions,
+    retrieved_pitches,
 )
 from audiobert.web.retrieval import TOP_K, retrieval_by_class
 from audiobert.web.views import environment, pieces
@@ -75,6 +75,8 @@ class Sources:
         The bank that its clips came from; by default the model's own.
     examples
         How many rows are shown, half of them right.
+    without_recordings
+        The model of the results that was trained in the same way without recordings.
     """
 
     results: Sequence[Path]
@@ -83,11 +85,12 @@ class Sources:
     model: str | None = None
     bank: Path | None = None
     examples: int = 20
+    without_recordings: str | None = None
 
 
 @dataclass
 class Report:
-    """What the template shows; the figures are there to be saved as well."""
+    """What the template shows; the figures can be saved as well."""
 
     values: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
@@ -95,7 +98,7 @@ class Report:
 
 
 def make_report(sources: Sources) -> Report:
-    """Read the sources and work out everything that the report shows; what cannot be had is said in its notes.
+    """Read the sources and compute everything that the report shows; its notes name what is missing.
 
     Raises
     ------
@@ -105,7 +108,7 @@ def make_report(sources: Sources) -> Report:
     reports = read_results(sources.results)
     scored = [one for one in reports if one["results"]]
     lines = read_predictions(sources.predictions)
-    focus = sources.model or _focus(scored)
+    focus = sources.model or _focus([one for one in scored if one["model"] != sources.without_recordings])
     if sources.model and sources.model not in [one["model"] for one in reports]:
         known = ", ".join(dict.fromkeys(str(one["model"]) for one in reports))
         raise InputError(f"the results have no model {sources.model!r}; give one of {known}")
@@ -117,16 +120,18 @@ def make_report(sources: Sources) -> Report:
         report.notes.append("Table II is missing: 'audiobert evaluate MODEL --detector --out detector.json' makes it.")
     model = _load(focus, sources.bank, report)
     bank = model.bank if model is not None else _open_bank(sources.bank, report)
+    added = sound_adds(scored, focus, sources.without_recordings)
     report.values |= {
         "focus": focus,
         "created": provenance()["created"],
         "source": paper.SOURCE,
         "accuracy": as_text(table) if table else None,
         "detection": as_text(detection) if detection else None,
-        "added": hearing_adds(scored),
+        "added": added,
+        "without_recordings": sources.without_recordings,
         "tests": pairwise(scored),
         "titles": task_titles(scored),
-        "headline": headline(table, focus, hearing_adds(scored)) if table else [],
+        "headline": headline(table, focus, added) if table else [],
         "commands": commands(scored, detectors),
         "models": [made_of(one) for one in reports],
         "audit": _audit(sources.data, report),
@@ -136,7 +141,7 @@ def make_report(sources: Sources) -> Report:
     if detection:
         report.figures["detector_f1"] = draw.table_figure(detection)
     _look_closely(report, lines, focus, bank, sources)
-    _hear(report, model)
+    _run_model(report, model)
     report.values["notes"] = report.notes
     report.values["images"] = {name: draw.svg_address(figure) for name, figure in report.figures.items()}
     return report
@@ -160,14 +165,14 @@ def write_report(sources: Sources, out: Path, *, figures: Path | None = None) ->
 
 
 def _focus(reports: Sequence[Mapping[str, Any]]) -> str | None:
-    """The model to look at closely: the first AudioBERT as it is, else the first that is no control."""
-    heard = [r for r in reports if r.get("kind") == "audiobert" and not str(r["model"]).endswith(tuple(STATES))]
-    models = heard or [r for r in reports if not is_control(dict(r))] or list(reports)
+    """Return the model to look at closely: the first AudioBERT as it is, else the first that is no control."""
+    with_sound = [r for r in reports if r.get("kind") == "audiobert" and not str(r["model"]).endswith(tuple(STATES))]
+    models = with_sound or [r for r in reports if not is_control(dict(r))] or list(reports)
     return str(models[0]["model"]) if models else None
 
 
 def _load(name: str | None, bank: Path | None, report: Report) -> AudioBert | None:
-    """The model for Figure 1 and retrieval, when it is an AudioBERT that is here."""
+    """Return the model for Figure 1 and retrieval, if it is an AudioBERT that can be loaded here."""
     if name is None:
         return None
     from audiobert.auditorybench.models import split_state
@@ -177,7 +182,7 @@ def _load(name: str | None, bank: Path | None, report: Report) -> AudioBert | No
     if state.get("sound"):
         return None
     try:
-        return AudioBert.from_pretrained(base, bank=bank)
+        return AudioBert.from_pretrained(base, bank=bank, only_bank=bank is not None)
     except AudioBertError as error:
         report.notes.append(f"Figure 1 and retrieval by class are missing, as {name} cannot be loaded here: {error}.")
         return None
@@ -196,7 +201,7 @@ def _open_bank(folder: Path | None, report: Report) -> AudioBank | None:
 def _look_closely(
     report: Report, lines: Sequence[Line], focus: str | None, bank: AudioBank | None, sources: Sources
 ) -> None:
-    """Breakdowns of the focus model's predictions."""
+    """Break down the focus model's predictions."""
     own = of_model(lines, focus) if focus else []
     report.values |= {"answers": {}, "pitch": {}, "calibration": None, "confusions": {}, "examples": []}
     report.values["image_of"] = {}
@@ -206,7 +211,7 @@ def _look_closely(
             "calibration, confusions and examples."
         )
         return
-    silent = {key_of(line): line for line in of_model(lines, f"{focus}{UNHEARD}")}
+    unheard = {key_of(line): line for line in of_model(lines, f"{focus}{UNHEARD}")}
     parts: dict[tuple[str, str], list[Line]] = {}
     for line in own:
         parts.setdefault((line["task"], line["split"]), []).append(line)
@@ -216,14 +221,14 @@ def _look_closely(
         images = {"answers": f"by_answer_{task}_{split}", "pitch": f"by_pitch_{task}_{split}"}
         report.values["image_of"][name] = images
         report.values["confusions"][name] = confusions(some)
-        groups = by_answer(some, silent)
+        groups = by_answer(some, unheard)
         report.values["answers"][name] = groups
         drawn = [group for group in groups if group.n >= LEAST_ROWS][:DRAWN_ANSWERS]
         if len(drawn) > 2:
             report.figures[images["answers"]] = draw.groups_figure(drawn)
         pitches = _pitches(task, split, some, pitch_of, sources.data)
         if pitches:
-            report.values["pitch"][name] = by_pitch_difference(some, pitches, silent)
+            report.values["pitch"][name] = by_pitch_difference(some, pitches, unheard)
             report.figures[images["pitch"]] = draw.groups_figure(report.values["pitch"][name])
     found = calibration(own)
     report.values["calibration"] = found
@@ -233,11 +238,11 @@ def _look_closely(
         report.notes.append("Calibration needs comparisons with two scores; the predictions hold none.")
     half = sources.examples // 2
     shown = examples(own, sources.examples - half, correct=True) + examples(own, half, correct=False)
-    report.values["examples"] = [_example(line, silent.get(key_of(line)), bank) for line in shown]
+    report.values["examples"] = [_example(line, unheard.get(key_of(line)), bank) for line in shown]
 
 
 def _pitches_of_clips(lines: Sequence[Line], bank: AudioBank | None) -> dict[str, float | None]:
-    """The measured pitch of the bank's clips that the predictions name."""
+    """Return the measured pitch of the bank's clips that the predictions name."""
     if bank is None:
         return {}
     named = {clip for line in lines for clip in line.get("clips") or []}
@@ -248,8 +253,11 @@ def _pitches_of_clips(lines: Sequence[Line], bank: AudioBank | None) -> dict[str
 def _pitches(
     task: str, split: str, lines: Sequence[Line], pitch_of: Mapping[str, float | None], data: Path | None
 ) -> dict[Key, tuple[float, float]]:
-    """The two pitches of each comparison: those that the row was made from, where the benchmark's folder has them
-    (`data/pitch/SPLIT.parquet`, which `audiobert construct` writes), else those of the clips that were retrieved."""
+    """Return the two pitches of each comparison.
+
+    They are those that the row was made from, where the benchmark's folder has them (`data/pitch/SPLIT.parquet`, which
+    `audiobert construct` writes), else those of the clips that were retrieved.
+    """
     source = data / "data" / task / f"{split}.parquet" if data else None
     if source is not None and source.is_file():
         import pyarrow.parquet as parquet
@@ -259,22 +267,22 @@ def _pitches(
             pairs = list(zip(table["pitch1_hz"].to_pylist(), table["pitch2_hz"].to_pylist(), strict=True))
             rows = [line for line in lines if line["row"] < len(pairs) and all(pairs[line["row"]])]
             return {key_of(line): pairs[line["row"]] for line in rows}
-    heard = {key_of(line): heard_pitches(line, pitch_of) for line in lines if task != "animal"}
-    return {key: pair for key, pair in heard.items() if pair is not None}
+    retrieved = {key_of(line): retrieved_pitches(line, pitch_of) for line in lines if task != "animal"}
+    return {key: pair for key, pair in retrieved.items() if pair is not None}
 
 
-def _example(line: Line, silent: Line | None, bank: AudioBank | None) -> dict[str, Any]:
+def _example(line: Line, unheard: Line | None, bank: AudioBank | None) -> dict[str, Any]:
     spans = line.get("spans") or []
-    heard = [
+    retrieved = [
         {"span": span["text"], "clips": [{"id": one, "caption": _caption(one, bank)} for one in clips[:CLIPS_SHOWN]]}
         for span, clips in zip(spans, clips_by_span(line), strict=False)
     ]
     cut = pieces(line["text"], [(span["start"], span["end"]) for span in spans])
-    return {"line": line, "pieces": cut, "silent": silent, "heard": heard}
+    return {"line": line, "pieces": cut, "unheard": unheard, "retrieved": retrieved}
 
 
 def _caption(clip_id: str, bank: AudioBank | None) -> str | None:
-    """What the bank says of a clip; None for a clip of another bank."""
+    """Return what the bank says of a clip; None for a clip of another bank."""
     if bank is None:
         return None
     try:
@@ -284,8 +292,8 @@ def _caption(clip_id: str, bank: AudioBank | None) -> str | None:
     return clip.caption or clip.title or clip.label
 
 
-def _hear(report: Report, model: AudioBert | None) -> None:
-    """Figure 1 and retrieval by class, from the model itself."""
+def _run_model(report: Report, model: AudioBert | None) -> None:
+    """Add Figure 1 and retrieval by class, which need the model itself."""
     report.values |= {"retrieval": [], "retrieval_top_k": TOP_K}
     if model is None:
         return
@@ -298,7 +306,7 @@ def _hear(report: Report, model: AudioBert | None) -> None:
         report.notes.append("Retrieval by class is missing: the bank has no label with five clips or more.")
 
 
-# --- the data and the way to the same again --------------------------------------------------------------------------
+# --- the data ---------------------------------------------------------------------------------------------------------
 
 
 def _audit(data: Path | None, report: Report) -> str | None:

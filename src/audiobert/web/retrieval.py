@@ -1,4 +1,4 @@
-"""How well the bank is found by words: for each kind of sound, the share of the first clips that are of it."""
+"""Measure retrieval by words: for each kind of sound, the share of the first clips that are of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from audiobert.auditorybench.kinds import words_of
+
 if TYPE_CHECKING:
     from audiobert.pipeline import AudioBert
 
@@ -14,13 +16,8 @@ TOP_K = 10
 LEAST_CLIPS = 5
 
 
-def words_of(label: str) -> str:
-    """A label as words: `church_bells` is "church bells"."""
-    return " ".join(label.replace("_", " ").replace("-", " ").split())
-
-
 def retrieval_by_class(model: AudioBert, *, top_k: int = TOP_K) -> list[tuple[str, float, int]]:
-    """Precision at `top_k` of each label of the bank, asked by its name, the best first.
+    """Compute the precision at `top_k` of each label of the bank, asked by its name, the best first.
 
     Labels of fewer than five clips are left out; of one with fewer clips than `top_k`, as many clips as it has are
     looked at. Banks without labels give nothing.

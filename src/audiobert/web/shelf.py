@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audiobert.bank import AudioBank, Clip, check_identity
+from audiobert.bank import AudioBank, Clip
 from audiobert.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ class OpenedBank:
     audio_root: Path | None
 
     def audio_path(self, clip: Clip) -> Path | None:
-        """Where a clip's audio lies; None when it is not at hand, or not inside the bank's audio folder.
+        """Return where a clip's audio lies; None when it is not at hand, or not inside the bank's audio folder.
 
         Links are followed before that is decided.
         """
@@ -100,7 +99,7 @@ class Shelf:
         self._opened: dict[str, OpenedBank] = {}
 
     def choose(self, model: str | None = None, bank: str | None = None) -> Choice:
-        """The model with the bank; the defaults where None.
+        """Return the model with the bank; the defaults where None.
 
         Raises
         ------
@@ -120,7 +119,7 @@ class Shelf:
             return self._choices[model, bank]
 
     def bank(self, key: str) -> OpenedBank | None:
-        """A bank that was chosen before, by its key; None when there is no such."""
+        """Return a bank that was chosen before, by its key; None when there is no such."""
         return self._opened.get(key)
 
     def _make(self, model: str, bank: str) -> Choice:
@@ -132,10 +131,8 @@ class Shelf:
         else:
             key, folder, root = f"bank-{self.banks.index(bank)}", Path(bank), None
         opened = AudioBank.open(folder, audio_root=root)
-        check_identity(opened, loaded.clip_encoder().identity())
+        chosen = loaded.with_bank(opened, only=True)
         built_from = opened.manifest.get("audio_root")
         root = root or (Path(built_from) if built_from else None)
         self._opened[key] = OpenedBank(key, opened, root)
-        chosen = copy.copy(loaded)  # the same weights, another bank
-        chosen.bank = opened
         return Choice(chosen, self._opened[key])

@@ -1,7 +1,8 @@
-"""What a visitor sees, as HTML; every text that comes from a visitor or a bank is escaped."""
+"""Render what a visitor sees as HTML; every text that comes from a visitor or a bank is escaped."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
@@ -9,18 +10,19 @@ from urllib.parse import urlencode, urlsplit
 from audiobert.answers import FillMask, Hit
 from audiobert.bank.licences import terms_of
 from audiobert.errors import MissingExtraError
-from audiobert.web.compare import Comparison, Sound
+from audiobert.web.compare import Comparison
 from audiobert.web.shelf import OpenedBank
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 BUILD_HINT = "audiobert bank build FOLDER --out my-bank"
+SHOWN_CLIPS = 4  # of a span, which may have dozens
 
 
 @cache
 def environment() -> Environment:
-    """The templates, with escaping.
+    """Return the templates, with escaping.
 
     Raises
     ------
@@ -43,14 +45,16 @@ def environment() -> Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """A template for Gradio's HTML component, which reads its content as a template of its own: braces and dollar signs
-    become character references."""
+    """Render a template for Gradio's HTML component.
+
+    That reads its content as a template of its own, so braces and dollar signs become character references.
+    """
     html = environment().get_template(template).render(**values)
     return html.replace("{", "&#123;").replace("}", "&#125;").replace("$", "&#36;").replace("`", "&#96;")
 
 
 def percent(share: float) -> str:
-    """A probability for people: two significant digits below ten percent.
+    """Format a probability: two significant digits below ten percent.
 
     >>> percent(0.6123), percent(0.0312), percent(0.00001)
     ('61%', '3.1%', '<0.1%')
@@ -61,7 +65,7 @@ def percent(share: float) -> str:
 
 
 def hertz(value: float | None) -> str:
-    """A pitch for people.
+    """Format a pitch.
 
     >>> hertz(1234.5), hertz(None)
     ('1,234 Hz', 'no pitch')
@@ -70,7 +74,7 @@ def hertz(value: float | None) -> str:
 
 
 def web_address(url: str | None) -> str | None:
-    """The address when it leads to the web and to nothing else (no script, no file).
+    """Return the address if it leads to the web and to nothing else (no script, no file).
 
     >>> web_address("javascript:alert(1)") is None
     True
@@ -85,25 +89,51 @@ def web_address(url: str | None) -> str | None:
 
 
 def clip_card(hit: Hit, opened: OpenedBank) -> dict[str, Any]:
-    """What is shown of a clip."""
+    """Return what is shown of a clip; a recording of the visitor's has no score and no licence."""
     clip = hit.clip
-    address = urlencode({"bank": opened.key, "id": clip.id})
+    if hit.row < 0:
+        return {"clip": clip, "title": "Your recording", "own": True, "address": None}
+    path = opened.audio_path(clip)
     return {
         "clip": clip,
-        "title": clip.caption or clip.title or clip.label or clip.id,
+        "title": title_of(hit),
+        "own": False,
         "score": hit.score,
         "license": terms_of(clip.license).name,
         "license_url": web_address(clip.license),
-        "address": address if opened.audio_path(clip) is not None else None,
+        "file": path.relative_to(opened.audio_root.resolve()) if path and opened.audio_root else None,
+        "address": urlencode({"bank": opened.key, "id": clip.id}) if path else None,
     }
 
 
-def _silent(cards: list[dict[str, Any]]) -> bool:
-    return bool(cards) and all(card["address"] is None for card in cards)
+def title_of(hit: Hit) -> str:
+    """Return what a clip is called."""
+    clip = hit.clip
+    return clip.caption or clip.title or clip.label or clip.id
+
+
+def few(hits: Sequence[Hit], most: int = SHOWN_CLIPS) -> list[Hit]:
+    """Return the best clips, those with different titles first.
+
+    >>> from audiobert.bank import Clip
+    >>> [hit.clip.id for hit in few([Hit(Clip(name, caption=name[0]), 0.5) for name in ("a1", "a2", "b1", "a3")], 3)]
+    ['a1', 'a2', 'b1']
+    """
+    first: dict[str, int] = {}
+    for place, hit in enumerate(hits):
+        first.setdefault(title_of(hit), place)
+    distinct = list(first.values())
+    rest = [place for place in range(len(hits)) if place not in distinct]
+    return [hits[place] for place in sorted([*distinct, *rest][:most])]
+
+
+def _without_audio(cards: Iterable[dict[str, Any]]) -> bool:
+    of_bank = [card for card in cards if not card["own"]]
+    return bool(of_bank) and all(card["address"] is None for card in of_bank)
 
 
 def pieces(text: str, spans: list[tuple[int, int]]) -> list[tuple[str, bool]]:
-    """The text cut at its spans: pieces with whether each is a span.
+    """Cut a text at its spans; returns pieces with whether each is a span.
 
     >>> pieces("a meow", [(2, 6)])
     [('a ', False), ('meow', True)]
@@ -117,54 +147,59 @@ def pieces(text: str, spans: list[tuple[int, int]]) -> list[tuple[str, bool]]:
     return [piece for piece in [*cut, (text[at:], False)] if piece[0]]
 
 
-def answer_view(answer: FillMask, opened: OpenedBank, *, audio: bool, seconds: float) -> str:
-    """The answer to a sentence: spans, clips, and the predictions with sound beside those without."""
-    spans = [(span, [clip_card(hit, opened) for hit in span.clips]) for span in answer.spans]
-    best = [max(p.score for p in (*m.predictions, *m.base_predictions)) for m in answer.masks]
+def answer_view(answer: FillMask, opened: OpenedBank, *, audio: bool, floor: float, seconds: float) -> str:
+    """Show the answer to a sentence: spans, clips, and the predictions with sound beside those without.
+
+    `floor` is the retrieval score from which on a clip counts as one of what the span names.
+    """
+    spans = [(span, [clip_card(hit, opened) for hit in few(span.clips)]) for span in answer.spans]
     return render(
         "answer.html",
         pieces=pieces(answer.text, [(span.start, span.end) for span in answer.spans]),
         answer=answer,
-        masks=list(zip(answer.masks, best, strict=True)),
         spans=spans,
         audio=audio,
+        floor=floor,
         milliseconds=round(1000 * seconds),
-        silent=_silent([card for _, cards in spans for card in cards]),
+        without_audio=_without_audio(card for _, cards in spans for card in cards),
         build_hint=BUILD_HINT,
     )
 
 
-def search_view(query: str, hits: list[Hit], opened: OpenedBank, *, seconds: float) -> str:
-    """The clips that a query found."""
+def search_view(query: str, hits: list[Hit], opened: OpenedBank, *, floor: float, seconds: float) -> str:
+    """Show the clips that a query found; `floor` as for `answer_view`."""
     cards = [clip_card(hit, opened) for hit in hits]
     return render(
         "search.html",
         query=query,
         cards=cards,
+        known=bool(hits) and hits[0].score >= floor,
         clips=len(opened.bank),
         milliseconds=round(1000 * seconds),
-        silent=_silent(cards),
+        without_audio=_without_audio(cards),
         build_hint=BUILD_HINT,
     )
 
 
 def compare_view(comparison: Comparison, opened: OpenedBank, *, seconds: float) -> str:
-    """Two sounds: measured, and what the models say."""
-
-    def shown(sound: Sound) -> dict[str, Any]:
-        return {"sound": sound, "cards": [clip_card(hit, opened) for hit in sound.clips[:3]]}
-
-    sounds = [shown(comparison.first), shown(comparison.second)]
+    """Show two sounds: measured, and what the models predict."""
+    sounds = (comparison.first, comparison.second)
+    nearest = [few(sound.clips, 3) for sound in sounds]
+    cards = [[clip_card(hit, opened) for hit in hits] for hits in nearest]
     return render(
         "compare.html",
         comparison=comparison,
-        sounds=sounds,
+        sounds=[
+            {"sound": sound, "nearest": hits, "cards": own}
+            for sound, hits, own in zip(sounds, nearest, cards, strict=True)
+        ],
+        title_of=title_of,
         milliseconds=round(1000 * seconds),
-        silent=_silent([card for one in sounds for card in one["cards"]]),
+        without_audio=_without_audio(card for own in cards for card in own),
         build_hint=BUILD_HINT,
     )
 
 
 def error_view(message: str) -> str:
-    """What went wrong and what to do."""
+    """Show what went wrong and what to do."""
     return render("error.html", message=message)
