@@ -359,7 +359,7 @@ class FakeAudioBert:
         self.tokenizer = self.model.tokenizer
         self.mask_token = "[MASK]"
         self.asked: list[tuple[str, list[tuple[int, int]] | None]] = []
-        self.begun: list[bool] = []
+        self.excluded: list[Any] = []
 
     def detect(self, texts: list[str]) -> list[list[Any]]:
         return [
@@ -371,13 +371,13 @@ class FakeAudioBert:
         self,
         texts: list[str],
         *,
-        audio: bool,
+        sound: str,
         spans: list[list[tuple[int, int]]] | None,
         batch_size: int,
-        begun: list[bool],
+        exclude: list[str] | None,
     ) -> list[Any]:
         del batch_size
-        self.begun += begun
+        self.excluded.append(exclude)
         scored = []
         for index, text in enumerate(texts):
             places = spans[index] if spans is not None else None
@@ -386,7 +386,7 @@ class FakeAudioBert:
             with torch.no_grad():
                 logits = self.model.model(input_ids=ids).logits[ids == self.tokenizer.mask_token_id]
             hits = [SimpleNamespace(clips=[SimpleNamespace(clip=SimpleNamespace(id="c1"))]) for _ in places or []]
-            auditory = audio and bool(places)
+            auditory = sound != "off" and bool(places)
             scored.append(SimpleNamespace(log_probs=logits.log_softmax(dim=-1), auditory=auditory, spans=hits))
         return scored
 
@@ -403,7 +403,6 @@ def test_audiobert_is_scored_like_the_model_inside(fake: FakeAudioBert, data: Pa
         plain = ask(fake.model, part)
         assert [a.prediction.rank for a in ours] == [a.prediction.rank for a in plain]
         assert [a.prediction.text for a in ours] == [a.prediction.text for a in plain]
-    assert any(fake.begun) == (protocol == "candidates")  # there, words are scored piece by piece behind known ones
 
 
 def test_spans_are_found_once_and_move_with_the_masks(fake: FakeAudioBert, data: Path) -> None:
@@ -427,10 +426,16 @@ def test_gold_spans_stand_at_their_words_behind_many_masks(fake: FakeAudioBert, 
     assert {word.lower() for word in said} <= {word.lower() for word in gold}
 
 
-def test_audio_off_gives_no_spans(fake: FakeAudioBert, data: Path) -> None:
+def test_clips_that_are_excluded_are_excluded_everywhere(fake: FakeAudioBert, data: Path) -> None:
     (part,) = make_plan(data, ["animal"], ["dev"]).parts
-    found = ask(AudioBertModel(fake, "fake", audio=False), part)  # type: ignore[arg-type]
-    assert all(places is None for _, places in fake.asked)
+    ask(AudioBertModel(fake, "fake", exclude=["c2"]), part)  # type: ignore[arg-type]
+    assert fake.excluded and all(exclude == ["c2"] for exclude in fake.excluded)
+
+
+def test_sound_off_gives_no_spans(fake: FakeAudioBert, data: Path) -> None:
+    (part,) = make_plan(data, ["animal"], ["dev"]).parts
+    found = ask(AudioBertModel(fake, "fake", sound="off"), part)  # type: ignore[arg-type]
+    assert fake.asked and not any(places for _, places in fake.asked)
     assert not any(a.prediction.auditory for a in found)
 
 

@@ -39,6 +39,9 @@ def test_fill_mask_reads_stdin_and_prints_for_people(capsys, monkeypatch):
     out, _ = lines(capsys)
     assert out[0] == SOUND
     assert any("with sound" in line and "cat" in line for line in out)
+    assert run(["fill-mask", SOUND, "--unheard"]) == 0
+    out, _ = lines(capsys)
+    assert any("unheard" in line for line in out) and not any("with sound" in line for line in out)
 
 
 def test_a_recording_and_banks_of_ones_own(capsys, tmp_path):

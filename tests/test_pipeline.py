@@ -291,6 +291,14 @@ def test_a_recording_stands_for_a_piece_of_the_text(model: AudioBert, recordings
     assert json.loads(json.dumps(low.to_json()))["spans"][0]["clips"][0]["path"] == str(recordings["low"])
 
 
+def test_a_recording_that_is_not_to_be_heard_changes_nothing(model: AudioBert, recordings: dict[str, Path]) -> None:
+    heard = model.fill_mask(NAMING, sounds={"This": recordings["low"]})
+    low, noise = (model.fill_mask(NAMING, sounds={"This": recordings[name]}, heard=False) for name in ("low", "noise"))
+    assert low.auditory and [span.text for span in low.spans] == [span.text for span in heard.spans]
+    assert low.masks[0].predictions == noise.masks[0].predictions != heard.masks[0].predictions
+    assert low.masks[0].predictions != low.masks[0].base_predictions  # the LoRA
+
+
 def test_a_recording_takes_the_place_of_what_was_found(model: AudioBert, recordings: dict[str, Path]) -> None:
     found = model.fill_mask(SOUND)
     own = model.fill_mask(SOUND, sounds={"Meow": str(recordings["noise"])})
