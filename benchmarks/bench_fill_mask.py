@@ -13,7 +13,6 @@ from typing import Any
 from transformers import pipeline
 
 from audiobert import AudioBert
-from audiobert.adapters import LANGUAGE
 
 SOUND = "The sound of a small bell has a [MASK] pitch than the sound of a large drum."
 SILENT = "The meeting about the new budget was [MASK] until the end of next week again."
@@ -39,8 +38,7 @@ def run() -> list[dict[str, Any]]:
         for name, text in (("with a span", SOUND), ("without a span", SILENT)):
             texts = [text] * count
             ours = median_seconds(lambda texts=texts: model.fill_mask(texts), REPEATS if count == 1 else 5)
-            with model.parts.adapters.on(LANGUAGE):
-                theirs = median_seconds(lambda texts=texts: plain(texts, batch_size=64), REPEATS if count == 1 else 5)
+            theirs = median_seconds(lambda texts=texts: plain(texts, batch_size=64), REPEATS if count == 1 else 5)
             rows.append(
                 {
                     "name": f"fill_mask, {count} {'sentence' if count == 1 else 'sentences'} {name}",

@@ -25,23 +25,25 @@ import librosa
 import numpy as np
 import soundfile
 import torch
-from audiobert.training.questions import Question
-from audiobert.training.retrieval import Retrieved
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel, BertConfig, BertForMaskedLM
 
-from audiobert.adapters import AUDIO, Adapters
+from audiobert.adapters import add_lora
 from audiobert.backbone import Identity, load_backbone
 from audiobert.encoders.encoder import PublishedAudioEncoder
 from audiobert.encoders.family import find_family
-from audiobert.modeling import AudioBertForMaskedLM, KnowledgeEncoder
-from audiobert.training.audiobert import freeze_unused
+from audiobert.features import AUDIO_ENCODER
+from audiobert.injection import new_injection
+from audiobert.knowledge import KnowledgeEncoder
+from audiobert.modeling import AudioBertForMaskedLM
+from audiobert.sentence import fill_mask
 from audiobert.training.audiobert_config import AudioBertConfig
-from audiobert.training.clips import Spectrograms, read_clips
+from audiobert.training.batches import BatchMaker, Example, SpanClips
+from audiobert.training.clips import load_clips
 from audiobert.training.loop import checkpoint_gradients, set_dropout
-from audiobert.training.objective import AudioBertObjective, BatchMaker
+from audiobert.training.objective import AudioBertObjective
 from audiobert.training.processes import on_cpu, processes
 from audiobert.training.step import Recipe, make_optimizer, trainable, training_step
 
@@ -49,6 +51,7 @@ CONFIG = Path(__file__).resolve().parents[1] / "configs" / "paper-base.yaml"
 ROWS_ON_CPU, ROWS_ON_ACCELERATOR = 6, 32
 SPANS_A_CLIP = 1.11
 CLIP_SECONDS, CLIP_RATE_HZ = 10.0, 44_100
+TEXT_DIM = 512  # of a query's sentence vector; nothing is imagined here
 PEAK_TFLOPS = float(os.environ.get("AUDIOBERT_PEAK_TFLOPS", "989"))
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 SIZES: dict[str, dict[str, int]] = {"base": {}, "large": LARGE}
@@ -57,73 +60,78 @@ REPEATS_ON_ACCELERATOR = 5
 
 @dataclass
 class Setting:
-    """A model with random weights, sound files, and a batch of questions about them."""
+    """A model with random weights, sound files, and a batch of sentences about them."""
 
     objective: AudioBertObjective
     tokenizer: Any
-    questions: list[Question]
-    retrieved: Retrieved
+    examples: list[Example]
     paths: list[Path]
     config: AudioBertConfig
 
 
-def make_questions(tokenizer: Any, rows: int) -> list[Question]:
-    """Comparisons of two spans and cloze sentences with one, two to one, as in AuditoryBench's train split."""
-    questions = []
+def make_examples(tokenizer: Any, rows: int) -> list[Example]:
+    """Return comparisons of two spans and cloze sentences with one, two to one, as in AuditoryBench's train split.
+
+    Clips are shared by `SPANS_A_CLIP` spans each.
+    """
+    sentences = []
     for row in range(rows):
         if row % 3 == 2:
-            text, answer, spans = f"Noise number {row} is the sound a [MASK] makes.", "dog", (f"Noise number {row}",)
+            text, answer, texts = f"Noise number {row} is the sound a [MASK] makes.", "dog", (f"Noise number {row}",)
         else:
-            spans = (f"hum number {row} of a tall machine", f"ring number {row} of a small bell")
-            text, answer = f"The {spans[0]} has a [MASK] pitch than the {spans[1]} in most rooms.", "higher"
-        places = tuple((at := text.index(span), at + len(span)) for span in spans)
+            texts = (f"hum number {row} of a tall machine", f"ring number {row} of a small bell")
+            text, answer = f"The {texts[0]} has a [MASK] pitch than the {texts[1]} in most rooms.", "higher"
+        sentences.append((text, answer, [(at := text.index(span), at + len(span)) for span in texts]))
+    count = round(sum(len(spans) for _, _, spans in sentences) / SPANS_A_CLIP)
+    examples, number = [], 0
+    for text, answer, spans in sentences:
         ids = tuple(tokenizer(answer, add_special_tokens=False)["input_ids"])
-        questions.append(Question(text, ids, places, "pitch", "train", row))
-    return questions
+        filled, moved = fill_mask(text, spans, " ".join([tokenizer.mask_token] * len(ids)))
+        numbers = range(number, number + len(spans))
+        clips = tuple(SpanClips(np.array([one % count]), np.ones(1, dtype=np.float32)) for one in numbers)
+        number += len(spans)
+        examples.append(Example(filled, ids, tuple(moved), clips))
+    return examples
 
 
 def make_setting(folder: Path, size: dict[str, int], rows: int, *, clips_per_step: int = 0) -> Setting:
-    """Models from their configs, sound files, their cached features, and who hears which clip."""
+    """Return models made from their configs, sound files with their cached features, and sentences about them."""
     torch.manual_seed(0)
     tokenizer = load_backbone("mini").tokenizer  # BERT's own uncased vocabulary
     config = AudioBertConfig.load(CONFIG).model_copy(update={"clips_per_step": clips_per_step, "dropout": 0.0})
     language_model = BertForMaskedLM(BertConfig(**size)).requires_grad_(False)
-    adapters = Adapters(language_model)
-    adapters.add(AUDIO, config.lora())
-    adapters.set(AUDIO, train=AUDIO)
+    for parameter in add_lora(language_model, config.model.lora).values():
+        parameter.requires_grad_(True)
     set_dropout(language_model, 0.0)
     maker = find_family(ASTFeatureExtractor(), "AST")
     tower = PublishedAudioEncoder(ASTModel(ASTConfig()), maker, Identity("random", "config", None))
-    knowledge = KnowledgeEncoder(tower, language_model.config.hidden_size, attributes=False, projection="linear")
+    hidden_size = int(language_model.config.hidden_size)
+    knowledge = KnowledgeEncoder(tower, hidden_size, config.model.knowledge)
     nn.init.normal_(knowledge.outer.weight, std=0.02)  # not zero, so that gradients reach the audio encoder
-    model = AudioBertForMaskedLM(language_model, config.settings())
-    freeze_unused(model, config)
+    model = AudioBertForMaskedLM(language_model, new_injection(config.model.injection, hidden_size, TEXT_DIM))
 
-    questions = make_questions(tokenizer, rows)
-    spans = [text.lower() for question in questions for text in question.span_texts]
-    count = round(len(spans) / SPANS_A_CLIP)
-    clips = write_clips(folder, count)
-    features = Spectrograms(folder, clips, folder / "cache", maker)
-    indices = {span: np.array([number % count]) for number, span in enumerate(spans)}
-    retrieved = Retrieved(indices, {span: np.ones(1, dtype=np.float32) for span in spans})
-    width = tower.config.hidden_size
-    objective = AudioBertObjective(model, knowledge, features, torch.zeros(count, 7), torch.zeros(count, width), config)
-    return Setting(objective, tokenizer, questions, retrieved, [folder / clip.path for clip in clips], config)
+    examples = make_examples(tokenizer, rows)
+    count = 1 + max(int(known.rows[0]) for example in examples for known in example.clips)
+    paths = write_clips(folder, count)
+    clips = load_clips(folder, {AUDIO_ENCODER: maker}, folder / "cache")
+    objective = AudioBertObjective(model, knowledge, clips, torch.zeros(count, tower.hidden_size), config)
+    return Setting(objective, tokenizer, examples, paths, config)
 
 
-def write_clips(folder: Path, count: int) -> list[Any]:
-    """Falling tones with noise as WAV files, and their manifest."""
+def write_clips(folder: Path, count: int) -> list[Path]:
+    """Write falling tones with noise as WAV files, and their manifest; return the files in its order."""
     seconds = np.arange(round(CLIP_SECONDS * CLIP_RATE_HZ)) / CLIP_RATE_HZ
     noise = np.random.default_rng(0).normal(scale=0.02, size=len(seconds))
-    lines = ["path,label,caption,source,fold"]
+    lines, paths = ["path,label,caption,source,fold"], []
     for number in range(count):
         path = folder / f"{number}.wav"
         if not path.exists():
             tone = 0.3 * np.sin(2 * np.pi * (200 + 30 * number) * seconds * (1 - 0.02 * seconds))
             soundfile.write(path, tone + noise, CLIP_RATE_HZ)
         lines.append(f"{number}.wav,tone,a tone,made here,0")
+        paths.append(path)
     (folder / "clips.csv").write_text("\n".join(lines) + "\n")
-    return read_clips(folder)
+    return paths
 
 
 class Plain:
@@ -135,37 +143,35 @@ class Plain:
         self.parameters = [p for p in setting.objective.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=setting.config.learning_rate)
 
-    def row_knowledge(self, question: Question) -> Tensor:
-        """Knowledge vectors `(spans, hidden_size)` of one row: decode, featurize, encode."""
+    def row_knowledge(self, example: Example) -> Tensor:
+        """Compute knowledge vectors `(spans, hidden_size)` of one row: decode, featurize, encode."""
         knowledge = self.setting.objective.knowledge_encoder
-        waveforms = []
-        for text in question.span_texts:
-            path = self.setting.paths[int(self.setting.retrieved.indices[text.lower()][0])]
-            waveforms.append(librosa.load(path, sr=self.extractor.sampling_rate)[0])
+        paths = [self.setting.paths[int(known.rows[0])] for known in example.clips]
+        waveforms = [librosa.load(path, sr=self.extractor.sampling_rate)[0] for path in paths]
         inputs = self.extractor(waveforms, sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
         hidden = knowledge.tower.model(inputs["input_values"].to(self.device)).last_hidden_state
         return knowledge.outer(hidden.mean(dim=1))
 
     def __call__(self) -> float:
         """One step of the optimizer; the mean loss before it."""
-        questions, language_model = self.setting.questions, self.setting.objective.model.language_model
+        examples, language_model = self.setting.examples, self.setting.objective.model.language_model
         language_model.train(), self.setting.objective.knowledge_encoder.train()
         tokens = self.setting.tokenizer(
-            [question.text for question in questions], padding=True, return_tensors="pt", return_offsets_mapping=True
+            [example.text for example in examples], padding=True, return_tensors="pt", return_offsets_mapping=True
         )
         offsets, ids = tokens.pop("offset_mapping"), tokens["input_ids"].to(self.device)
         embeddings = language_model.get_input_embeddings()(ids)
         labels = torch.full_like(ids, -100)
-        for row, question in enumerate(questions):
-            for (start, _), vector in zip(question.spans, self.row_knowledge(question), strict=True):
+        for row, example in enumerate(examples):
+            for (start, _), vector in zip(example.spans, self.row_knowledge(example), strict=True):
                 first = int(((offsets[row, :, 1] > start) & (offsets[row, :, 1] > 0)).nonzero()[0])
                 at = torch.zeros(1, ids.shape[1], 1, device=self.device)
                 at[0, first] = 1.0
-                added = torch.zeros(len(questions), 1, 1, device=self.device)
+                added = torch.zeros(len(examples), 1, 1, device=self.device)
                 added[row] = 1.0
                 embeddings = embeddings + added * at * vector
             labels[row, ids[row] == self.setting.tokenizer.mask_token_id] = torch.tensor(
-                question.answer_ids, device=self.device
+                example.answer, device=self.device
             )
         attention = tokens["attention_mask"].to(self.device)
         loss = language_model(inputs_embeds=embeddings, attention_mask=attention, labels=labels).loss
@@ -188,7 +194,8 @@ class Ours:
     def __call__(self, rows: int | None = None) -> float:
         """One step of the optimizer on all rows, or the first ones; the mean loss before it."""
         setting = self.setting
-        batch = BatchMaker(setting.tokenizer, setting.retrieved, 1)(setting.questions[:rows])
+        queries = np.zeros((0, TEXT_DIM), dtype=np.float32)
+        batch = BatchMaker(setting.tokenizer, 1, queries)(setting.examples[:rows])
         loss, terms = training_step(setting.objective, self.optimizer, [batch], self.recipe, processes())
         return loss / terms
 
@@ -224,7 +231,7 @@ def on_the_cpu(folder: Path) -> list[dict[str, Any]]:
     """Base size, a few rows, one step of each form."""
     device = torch.device("cpu")
     setting = make_setting(folder, SIZES["base"], ROWS_ON_CPU)
-    rows, clips = len(setting.questions), len(setting.paths)
+    rows, clips = len(setting.examples), len(setting.paths)
     before = {name: p.detach().clone() for name, p in setting.objective.named_parameters() if p.requires_grad}
     ours = Ours(setting, device)
     flops = count_flops(lambda: ours(1))  # warms up, too
@@ -243,7 +250,7 @@ def on_the_cpu(folder: Path) -> list[dict[str, Any]]:
     some = max(1, clips // 3)
     setting.objective.config = setting.config.model_copy(update={"clips_per_step": some})
     some_cpu, _, _ = cpu_seconds(ours)
-    spans = sum(len(question.spans) for question in setting.questions)
+    spans = sum(len(example.spans) for example in setting.examples)
     note = (
         f"{rows} rows, {spans} spans, {clips} clips, {torch.get_num_threads()} threads; wall {our_wall:.0f} and"
         f" {plain_wall:.0f} s; {alike(our_loss, plain_loss)}; {flops / 1e9:.0f} GFLOP for a row with two clips"
@@ -267,7 +274,7 @@ def on_an_accelerator(folder: Path, device: torch.device) -> list[dict[str, Any]
     for name, size in SIZES.items():
         setting = make_setting(folder, size, ROWS_ON_ACCELERATOR)
         setting.objective.to(device)
-        rows = len(setting.questions)
+        rows = len(setting.examples)
         plain_s, plain_gib = _timed(Plain(setting, device), 1)
         for checkpointed in (False, True):
             if checkpointed:

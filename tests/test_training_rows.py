@@ -99,6 +99,8 @@ def test_unread_names_take_the_place_of_the_spans_whose_clips_fit(world):
             fits = known.scores[0] >= 0.7
             assert fits == (not re.search("|".join(MEASURED), piece)), piece
             assert piece.strip() == piece != ""
+            if fits:  # nothing is to be imagined of the name that is gone
+                assert known.query == NO_QUERY or world[3].made_up[known.query] == piece
         assert spelled(world[2], example.answer) in ("higher", "lower")
         assert example.text.count("[MASK]") == 1
         assert example.text.endswith(".")

@@ -79,6 +79,7 @@ MEASURED = {
     "owl": (400.0, 3000.0, 16.0),  # owl and tuba are withheld
     "tuba": (50.0, 250.0, 32.0),
 }
+RELATED = {"tuba": "wind", "flute": "wind", "owl": "animal", "cow": "animal"}
 TAKES = 3
 WORDS = ("higher", "lower", "longer", "shorter", "brighter", "darker", "high", "low", "long", "short")
 
@@ -100,7 +101,7 @@ def measured_clips(kinds: Mapping[str, tuple[float, float, float]] = MEASURED) -
 
 
 class WordClap:
-    """Texts as sets of their words; what they have in common is their cosine."""
+    """Texts as sets of the kinds they name and what these are related to; what they have in common is their cosine."""
 
     clap_dim = text_dim = 256
 
@@ -111,6 +112,7 @@ class WordClap:
         vectors = np.zeros((len(texts), self.text_dim), dtype=np.float32)
         for row, text in enumerate(texts):
             words = [word for word in re.findall(r"[a-z]+", text.lower()) if word in MEASURED] or ["nothing"]
+            words += [RELATED[word] for word in words if word in RELATED]
             vectors[row, [self.places.setdefault(word, len(self.places)) for word in words]] = 1.0
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return QueryVectors(vectors, vectors)

@@ -182,7 +182,7 @@ def ablate(
 ) -> None:
     """Train AudioBERT with and without audio over several seeds, and compare.
 
-    Example: audiobert ablate --data ../shared --parts runs/mini --out runs/ablations --only audio,no-audio
+    Example: audiobert ablate --data ../shared --parts runs/mini --out runs/ablations --only audio,no-recordings
     """
     from audiobert.auditorybench.evaluate import parse_seeds
     from audiobert.training.ablations import ABLATIONS, as_markdown, run_ablations, write_table
