@@ -41,7 +41,7 @@ class AudioBertConfig(TrainingConfig):
     rows, grounding
         How the benchmark's rows and the bank's own clips become sentences.
     audio
-        `retrieved`; `none`: no recording at all; `random`, `shuffled`, `oracle`: controls that get other clips.
+        `retrieved`; `none`: no recording at all; `random`, `shuffled`: controls that get other clips.
     evaluated_clips
         `leave-out` the clips that `clips.csv` says belong to evaluated rows (column `split`), in training and in the
         bank; `keep` takes all.
@@ -72,7 +72,7 @@ class AudioBertConfig(TrainingConfig):
     model: ModelSettings = ModelSettings()
     rows: RowSettings = RowSettings()
     grounding: GroundingSettings = GroundingSettings()
-    audio: Literal["retrieved", "none", "random", "shuffled", "oracle"] = "retrieved"
+    audio: Literal["retrieved", "none", "random", "shuffled"] = "retrieved"
     evaluated_clips: Literal["leave-out", "keep"] = "leave-out"
     withhold: bool = True
     epochs: int = 8

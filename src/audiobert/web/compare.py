@@ -151,7 +151,9 @@ def _sound(model: AudioBert, name: str, file: str | Path | None, number: int) ->
     floor = known_score(model)
     measured = tuple(hit for hit in clips if hit.score >= floor)
     pitches = [hit.clip.pitch_hz for hit in measured if hit.clip.pitch_hz is not None]
-    return Sound(name, None, clips, measured, median(pitches) if pitches else None, model.retriever.find([name])[0])
+    return Sound(
+        name, None, clips, measured, median(pitches) if pitches else None, model.retriever.find([name])[0].hits
+    )
 
 
 def known_score(model: AudioBert) -> float:
