@@ -32,12 +32,12 @@ def test_the_training_without_recordings_reads_the_same_text():
     assert control.model == reference.model
 
 
-def test_no_imagine_changes_that_alone():
+def test_imagine_changes_that_alone():
     reference = AudioBertConfig.load(CONFIGS / "mini" / "audiobert.yaml")
-    ablated = changed(reference, ABLATIONS["no-imagine"])
-    assert reference.model.injection.imagine
-    assert not ablated.model.injection.imagine
-    again = changed(ablated, {"model": {"injection": {"imagine": True}}})
+    ablated = changed(reference, ABLATIONS["imagine"])
+    assert not reference.model.injection.imagine
+    assert ablated.model.injection.imagine
+    again = changed(ablated, {"model": {"injection": {"imagine": False, "imagine_dropout": 0.0}}})
     assert again == reference
 
 
