@@ -30,8 +30,10 @@ class FakeModel:
 
 @pytest.fixture(autouse=True)
 def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    def from_pretrained(name: str = "mini", *, bank: Path | None = None, device: str | None = None) -> FakeModel:
-        assert name == "mini" and device is None
+    def from_pretrained(
+        name: str = "mini", *, bank: Path | None = None, only_bank: bool = False, device: str | None = None
+    ) -> FakeModel:
+        assert name == "mini" and device is None and only_bank == (bank is not None)
         return FakeModel(bank)
 
     def load_clip_encoder(name: str = "mini", device: str | None = None, precision: str = "fp32") -> FakeEncoder:

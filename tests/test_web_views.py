@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from audiobert.bank import AudioBank, Clip, build_bank
 from audiobert.cli import run
 from audiobert.errors import InputError
 from audiobert.model_folder import ModelSettings
+from audiobert.retrieve import Found
 from web_server import MODEL, ForeignEncoder, tone
 
 pytest.importorskip("jinja2")
@@ -160,8 +162,8 @@ class Biased:
         wanted = "high_tone" if "high" in query else "low_tone"
         return [Hit(clip, self.score, row) for row, clip in enumerate(self.banks[0].clips()) if clip.label == wanted]
 
-    def find(self, texts: list[str]) -> list[tuple[Hit, ...]]:
-        return [tuple(self.search(text, 1)) for text in texts]
+    def find(self, texts: list[str]) -> list[Found]:
+        return [Found(tuple(self.search(text, 1)), np.zeros(4, dtype=np.float32)) for text in texts]
 
     def score_masks(self, texts: list[str], *, sound: str, spans: Any = None, hits: Any = None) -> list[MaskScores]:
         self.asked.append((texts[0], spans, hits))

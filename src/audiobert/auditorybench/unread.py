@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from audiobert.pipeline import AudioBert
 
 TASK = "unread"
-ATTRIBUTE = "pitch"
+MEASURE = "pitch_hz"
 PAIRS = 400  # of withheld kinds with each other
 KNOWN_PER_KIND = 8
 TEMPLATES = (
@@ -94,7 +94,7 @@ def evaluate_unread(model: AudioBert, *, name: str = "", limit: int | None = Non
     InputError
         The model's bank has no labels, or too few withheld kinds with a pitch.
     """
-    attribute = next(a for a in builtin_attributes() if a.name == ATTRIBUTE)
+    attribute = next(a for a in builtin_attributes() if a.measure == MEASURE)
     kinds = kinds_of(model.bank, attribute)
     unread = [kind for kind in kinds if kind.withheld and kind.measured is not None]
     known = [kind for kind in kinds if not kind.withheld and kind.measured is not None]
