@@ -17,7 +17,14 @@ from audiobert.auditorybench.audit_page import to_text
 from audiobert.auditorybench.evaluate import merge_seeds
 from audiobert.auditorybench.metrics import share
 from audiobert.auditorybench.table_writers import to_csv, to_latex, to_markdown, to_terminal, write_table
-from audiobert.auditorybench.tables import accuracy_table, detector_table, pairwise, pairwise_table, read_results
+from audiobert.auditorybench.tables import (
+    TextTable,
+    accuracy_table,
+    detector_table,
+    pairwise,
+    pairwise_table,
+    read_results,
+)
 from audiobert.errors import InputError
 
 
@@ -72,6 +79,13 @@ def test_four_forms_hold_the_same_figures() -> None:
     assert to_terminal(table).row_count == len(table.rows)
     with pytest.raises(InputError, match="there are terminal, markdown"):
         write_table(table, "word")
+
+
+def test_a_table_too_wide_for_a_terminal_is_turned() -> None:
+    head = ["", *(f"column {i}" for i in range(12))]
+    shown = to_terminal(TextTable("t", head, [["mini", *map(str, range(12))]]))
+    assert (len(shown.columns), shown.row_count) == (2, 12)
+    assert len(to_terminal(TextTable("t", head[:5], [["mini", *"0123"]])).columns) == 5
 
 
 def test_seeds_are_printed_with_their_spread() -> None:

@@ -16,6 +16,7 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"}
 _LATEX |= {"~": r"$\sim$", "✗": r"$\times$", "±": r"$\pm$", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
 _LATEX |= {"<": r"$<$", ">": r"$>$"}
 _LATEX_ESCAPES = str.maketrans(_LATEX)
+_WIDEST = 10  # columns; a table of more is turned in a terminal, if that makes it narrower
 
 
 def as_text(table: ResultTable | TextTable) -> TextTable:
@@ -29,12 +30,24 @@ def as_text(table: ResultTable | TextTable) -> TextTable:
     return TextTable(table.title, head, rows, frozenset(ends), table.legend)
 
 
+def turned(text: TextTable) -> TextTable:
+    """Return a table with its columns as rows.
+
+    >>> turned(TextTable("t", ["", "a", "b"], [["x", "1", "2"]])).rows
+    [['a', '1'], ['b', '2']]
+    """
+    columns = list(zip(text.head, *text.rows, strict=True))
+    return TextTable(text.title, list(columns[0]), [list(row) for row in columns[1:]], legend=text.legend)
+
+
 def to_terminal(table: ResultTable | TextTable) -> RichTable:
     """Return a rich table with figures aligned on the right."""
     from rich.markup import escape
     from rich.table import Table
 
     text = as_text(table)
+    if len(text.head) > _WIDEST > len(text.rows):
+        text = turned(text)
     shown = Table(title=text.title, caption=text.legend or None, caption_justify="left")
     for index, name in enumerate(text.head):
         numbers = all(not row[index] or row[index].lstrip("+-")[:1].isdigit() for row in text.rows)
