@@ -2,30 +2,11 @@
 
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM
 
 from audiobert.errors import InputError
-from audiobert.injection import NO_CLIP, InjectionSettings, SpanKnowledge, new_injection
-from audiobert.modeling import AudioBertForMaskedLM, masked_lm_head
-
-
-def bert():
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=32,
-    )  # fmt: skip
-    return BertForMaskedLM(config).eval()
-
-
-def model(**settings):
-    injection = new_injection(InjectionSettings(**({"gate": False} | settings)), hidden_size=16, text_dim=6)
-    return AudioBertForMaskedLM(bert(), injection).eval()
-
-
-def batch():
-    ids = torch.tensor([[2, 10, 11, 4, 3], [2, 12, 4, 3, 0]])
-    return ids, (ids != 0).long(), ids == 4
+from audiobert.injection import NO_CLIP, SpanKnowledge
+from audiobert.modeling import masked_lm_head
+from tiny_bert import batch, model
 
 
 def knowledge(vectors, scores=None, queries=None):

@@ -2,35 +2,16 @@
 
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM
 
 from audiobert.audio import Attributes
 from audiobert.encoders import AudioTower, AudioTowerConfig
-from audiobert.injection import InjectionSettings, SpanKnowledge, new_injection
+from audiobert.injection import SpanKnowledge
 from audiobert.knowledge import KnowledgeEncoder, KnowledgeSettings, attribute_features
 from audiobert.modeling import IGNORED, AudioBertForMaskedLM, head_parameters, masked_lm_head
+from tiny_bert import batch, bert, model
 
 TOWER = AudioTowerConfig(window_frames=32, max_windows=2, hidden_size=12, layers=1, heads=2)
 MEASURED = Attributes(1.0, -20.0, -3.0, 440.0, 440.0, 1.0, 900.0, 0.0)
-
-
-def bert():
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=32,
-    )  # fmt: skip
-    return BertForMaskedLM(config).eval()
-
-
-def model(**settings):
-    injection = new_injection(InjectionSettings(**({"gate": False} | settings)), hidden_size=16, text_dim=8)
-    return AudioBertForMaskedLM(bert(), injection).eval()
-
-
-def batch():
-    ids = torch.tensor([[2, 10, 11, 4, 3], [2, 12, 4, 3, 0]])
-    return ids, (ids != 0).long(), ids == 4
 
 
 def knowledge(vectors):
