@@ -40,16 +40,6 @@ class Entry:
     content: bytes | None = None
     problem: tuple[str, str] | None = None
 
-    def stamp(self) -> str | None:
-        """Size and time of change of a file of its own: equal stamps mean that it was not touched. None if unknown."""
-        if self.file is None or self.span is not None:
-            return None
-        try:
-            status = self.file.stat()
-        except OSError:
-            return None
-        return f"{status.st_size}:{status.st_mtime_ns}"
-
     def open(self) -> BinaryIO:
         """The audio as a seekable binary file."""
         if self.content is not None:
