@@ -52,7 +52,7 @@ bench: $(VENV)/.all
 
 weights: $(VENV)/.all
 	@for part in masked-lm detector clap audiobert; do \
-	  $(BIN)/audiobert train $$part --data $(DATA) --out $(RUNS)/$$part --config configs/mini/$$part.yaml --resume || exit; \
+	  $(BIN)/audiobert train $$part --data $(DATA) --out $(RUNS)/$$part --config mini/$$part --resume || exit; \
 	done
 	@echo "the model is in $(RUNS)/audiobert/model"
 

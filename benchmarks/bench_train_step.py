@@ -47,7 +47,7 @@ from audiobert.training.objective import AudioBertObjective
 from audiobert.training.processes import on_cpu, processes
 from audiobert.training.step import Recipe, make_optimizer, trainable, training_step
 
-CONFIG = Path(__file__).resolve().parents[1] / "configs" / "paper-base.yaml"
+CONFIG = "paper-base"
 ROWS_ON_CPU, ROWS_ON_ACCELERATOR = 6, 32
 SPANS_A_CLIP = 1.11
 CLIP_SECONDS, CLIP_RATE_HZ = 10.0, 44_100

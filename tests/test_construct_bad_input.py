@@ -276,5 +276,5 @@ def test_settings_that_are_none(tmp_path: Path, text: str, message: str) -> None
     with pytest.raises(InputError, match=message) as error:
         read_settings(tmp_path / "c.yaml")
     assert "\n" not in str(error.value)
-    with pytest.raises(InputError, match="no file"):
+    with pytest.raises(InputError, match="no config"):
         read_settings(tmp_path)

@@ -247,5 +247,5 @@ def test_schemas_are_told(capsys: pytest.CaptureFixture[str]) -> None:
 def test_shipped_settings_are_valid() -> None:
     from audiobert.construct.run import read_settings
 
-    for path in sorted((Path(__file__).parents[1] / "configs").glob("construct-*.yaml")):
-        assert read_settings(path).out.parts[0] == "runs"
+    for name in ("construct-example", "construct-laion-630k"):
+        assert read_settings(name).out.parts[0] == "runs"

@@ -306,7 +306,7 @@ def test_a_config_that_cannot_work_is_one_line(
 
 def test_a_preset_without_trained_parts_says_how_to_make_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["fill-mask", SOUND, "--model", "paper-base"]) == 2
-    assert "audiobert train audiobert --config configs/paper-base.yaml" in capsys.readouterr().err
+    assert "audiobert train audiobert --config paper-base" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
@@ -325,7 +325,7 @@ def test_out_of_memory_names_the_setting_to_lower(
 
 @pytest.mark.parametrize("preset", ["paper-base", "paper-large"])
 def test_the_configs_name_the_presets_models(preset: str) -> None:
-    config = AudioBertConfig.load(Path(__file__).resolve().parents[1] / "configs" / f"{preset}.yaml")
+    config = AudioBertConfig.load(preset)
     named = {role: model.name for role, model in config.models().items()}
     assert named == PRESETS[preset]
     assert set(named) == {"language_model", "clap", "audio_encoder"}

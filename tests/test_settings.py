@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from audiobert.cli import run
 from audiobert.errors import InputError
 from audiobert.settings import Settings
+from audiobert.training.audiobert_config import AudioBertConfig
 from audiobert.training.config import TrainingConfig
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 class Lora(BaseModel):
@@ -87,7 +88,7 @@ def test_one_setting_is_changed_on_the_command_line(assignment, expected):
         ("3: 4\n", "a.yaml holds no mapping of settings"),
         ("a: [\n", "a.yaml is not YAML"),
         ("extends: [b.yaml]\n", "a.yaml: extends is ['b.yaml']; the name of one YAML file is wanted"),
-        ("extends: b.yaml\n", "b.yaml does not exist"),
+        ("extends: b.yaml\n", "b.yaml: give a YAML file or the name of a config that ships"),
         ("extends: a.yaml\n", "end the circle"),
     ],
 )
@@ -132,10 +133,45 @@ def test_values_out_of_range_are_refused(values: dict[str, Any]):
 
 
 def test_a_folder_and_a_file_of_another_encoding_are_one_line(tmp_path):
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no config"):
         Training.load(tmp_path)
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="is not YAML"):
         Training.load(tmp_path / "a.yaml")
     (tmp_path / "mark.yaml").write_bytes(b"\xef\xbb\xbfepochs: 5\n")
     assert Training.load(tmp_path / "mark.yaml").epochs == 5
+
+
+def test_a_config_that_ships_is_known_by_its_name_and_can_be_extended(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert AudioBertConfig.load("paper-base").epochs == 20
+    assert AudioBertConfig.load("paper-base.yaml") == AudioBertConfig.load("paper-base")
+    own = write(tmp_path, own="extends: paper-base\nepochs: 7\n")
+    assert AudioBertConfig.load(own) == AudioBertConfig.load("paper-base", set=["epochs=7"])
+    write(tmp_path, **{"paper-base": "epochs: 3\n"})
+    assert AudioBertConfig.load("paper-base.yaml").epochs == 3  # a file comes first
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("paper-bsae", "did you mean paper-base?"),
+        ("configs/mini/audiobert.yaml", "did you mean mini/audiobert?"),
+        ("nothing-like-it.yaml", "these ship: construct-example"),
+    ],
+)
+def test_a_config_that_is_not_there_is_one_line_with_the_nearest(given, message, capsys):
+    assert run(["config", given]) == 2
+    said = capsys.readouterr().err
+    assert f"no config {given}" in said
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_config_prints_one_or_lists_all(capsys):
+    assert run(["config"]) == 0
+    names = capsys.readouterr().out.split()
+    assert {"paper-base", "paper-detector", "mini/audiobert", "construct-example"} <= set(names)
+    for name in names:
+        assert run(["config", name]) == 0
+        assert yaml.safe_load(capsys.readouterr().out)

@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import pytest
 
@@ -8,21 +7,20 @@ from audiobert.training.ablations import ABLATIONS, REFERENCE, as_markdown, chan
 from audiobert.training.audiobert_config import AudioBertConfig
 
 CONTROL = "no-recordings"
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
-@pytest.mark.parametrize("config", ["mini/audiobert.yaml", "paper-base.yaml"])
+@pytest.mark.parametrize("config", ["mini/audiobert", "paper-base"])
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_every_ablation_fits_the_settings_of_every_config(name, config):
-    reference = AudioBertConfig.load(CONFIGS / config)
+    reference = AudioBertConfig.load(config)
     ablated = changed(reference, ABLATIONS[name])
     differs = ablated != reference
-    if config == "mini/audiobert.yaml":  # the paper's has no grounding to leave out
+    if config == "mini/audiobert":  # the paper's has no grounding to leave out
         assert differs == (name != REFERENCE)
 
 
 def test_the_training_without_recordings_reads_the_same_text():
-    reference = AudioBertConfig.load(CONFIGS / "mini" / "audiobert.yaml")
+    reference = AudioBertConfig.load("mini/audiobert")
     control = changed(reference, ABLATIONS[CONTROL])
     assert control.audio == "none"
     assert control.grounding.of_clips == 0
@@ -33,7 +31,7 @@ def test_the_training_without_recordings_reads_the_same_text():
 
 
 def test_imagine_changes_that_alone():
-    reference = AudioBertConfig.load(CONFIGS / "mini" / "audiobert.yaml")
+    reference = AudioBertConfig.load("mini/audiobert")
     ablated = changed(reference, ABLATIONS["imagine"])
     assert not reference.model.injection.imagine
     assert ablated.model.injection.imagine

@@ -187,7 +187,7 @@ def model_folder(name: str | Path) -> Path:
         return Path(given)
     if given in PRESETS:
         raise ArtefactError(
-            f"the preset {given} comes without trained parts: audiobert train audiobert --config configs/{given}.yaml"
+            f"the preset {given} comes without trained parts: audiobert train audiobert --config {given}"
             " --data DATA --out OUT makes a model in OUT/model; give that folder"
         )
     known = ", ".join(sorted(p.name for p in PRETRAINED.iterdir() if p.is_dir())) if PRETRAINED.is_dir() else ""

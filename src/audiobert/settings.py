@@ -10,6 +10,7 @@ from typing import Any, Self, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from audiobert.configs import find_config
 from audiobert.errors import InputError
 
 EXTENDS = "extends"  # the key of a YAML file that names the file whose settings it changes
@@ -34,15 +35,15 @@ class Settings(BaseModel):
 
     @classmethod
     def load(
-        cls, path: Path | None = None, overrides: Mapping[str, Any] | None = None, set: Sequence[str] = ()
+        cls, path: str | Path | None = None, overrides: Mapping[str, Any] | None = None, set: Sequence[str] = ()
     ) -> Self:
         """Read settings from a YAML file; later sources win: defaults, `extends`, the file, `set`, `overrides`.
 
         Parameters
         ----------
         path
-            A YAML mapping. With `extends: other.yaml` (relative to this file) it says only what differs from that file;
-            nested mappings are merged, other values replace.
+            A YAML mapping, or the name of a config that ships. With `extends: other.yaml` (relative to this file, or
+            one that ships) it says only what differs from that file; nested mappings are merged, other values replace.
         overrides
             Values by key; those that are None change nothing.
         set
@@ -81,7 +82,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def _mappings(
-    path: Path | None, assignments: Sequence[str], overrides: Mapping[str, Any]
+    path: str | Path | None, assignments: Sequence[str], overrides: Mapping[str, Any]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the sources of settings with their names, the weakest first."""
     for file in _extended(path):
@@ -91,9 +92,10 @@ def _mappings(
     yield "the command line", {key: value for key, value in overrides.items() if value is not None}
 
 
-def _extended(path: Path | None) -> list[Path]:
+def _extended(given: str | Path | None) -> list[Path]:
     """Return a file after the files that it extends."""
     chain: list[Path] = []
+    path = find_config(given) if given is not None else None
     while path is not None:
         if any(path.resolve() == other.resolve() for other in chain):
             raise InputError(f"{chain[-1]}: extends {path}, which extends this file; end the circle")
@@ -101,15 +103,13 @@ def _extended(path: Path | None) -> list[Path]:
         parent = _read(path).get(EXTENDS)
         if parent is not None and not isinstance(parent, str):
             raise InputError(f"{path}: extends is {parent!r}; the name of one YAML file is wanted")
-        path = path.parent / parent if parent is not None else None
+        path = find_config(parent, folder=path.parent) if parent is not None else None
     return chain[::-1]
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_UniqueKeys)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; a YAML file with settings is wanted") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); a YAML file with settings is wanted") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-Config = Annotated[Path, typer.Argument(help="YAML file with the settings; see configs/construct-example.yaml.")]
+Config = Annotated[
+    Path, typer.Argument(help="YAML file with the settings; 'audiobert config construct-example' prints one.")
+]
 Redo = Annotated[bool, typer.Option("--redo", help="Make it again even if nothing has changed.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Also replace files that a person has changed or put there.")
@@ -45,7 +47,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _example(step: str) -> str:
-    return f"Example: audiobert construct {step} configs/construct-example.yaml"
+    return f"Example: audiobert construct {step} construct-example"
 
 
 def _do(
@@ -136,7 +138,7 @@ def _review_export(
 ) -> None:
     """Write a sample of each task for the annotators: CSV sheets and Label Studio JSON.
 
-    Example: audiobert construct review export configs/construct-example.yaml
+    Example: audiobert construct review export construct-example
     """
     from audiobert.construct.output import DATASET
     from audiobert.construct.review import export_review

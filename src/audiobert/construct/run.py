@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from audiobert.artefacts import sha256_of
+from audiobert.configs import find_config
 from audiobert.construct.animal import AnimalSettings, make_animal_rows
 from audiobert.construct.asking import Asker
 from audiobert.construct.categorize import CategorizeSettings, categorize
@@ -79,23 +80,21 @@ def read_settings(path: str | Path, *, engine: str | None = None, limit: int | N
         If the file is missing, is no YAML, or a setting is unknown or out of range. No value is quoted, since one may
         be a secret in the wrong place.
     """
-    path = Path(path)
+    path = find_config(path)
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
         text = json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
         usable = is_unicode(text) and "\\u0000" not in text
-    except OSError:
-        raise InputError(
-            f"no file {path}: give the YAML file with the settings, see configs/construct-example.yaml"
-        ) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); give the YAML file with the settings") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{where} is not YAML; see configs/construct-example.yaml") from None
+        raise InputError(f"{path}{where} is not YAML; see 'audiobert config construct-example'") from None
     if not usable:
         raise InputError(f"{path} holds a NUL or half a character (\\0, \\ud800 ...); take it out")
     if not isinstance(value, dict):
-        raise InputError(f"{path} is not a mapping of settings; see configs/construct-example.yaml")
+        raise InputError(f"{path} is not a mapping of settings; see 'audiobert config construct-example'")
     if engine is not None and isinstance(value.get("llm"), dict):
         value["llm"]["engine"] = engine
     if limit is not None and isinstance(value.get("input"), dict):
