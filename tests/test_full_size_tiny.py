@@ -133,7 +133,7 @@ def test_the_bank_of_a_model_is_built_again_to_the_same_vectors(trained: Path, d
     # Training held its weights in float32, the folder holds them in float16.
     np.testing.assert_allclose(model.bank.clap_vectors, own.clap_vectors, atol=1e-3)
     np.testing.assert_allclose(model.bank.knowledge_vectors, own.knowledge_vectors, atol=1e-2)
-    query = model.parts.clap.embed_text(["woof sound"])
+    query = model.parts.clap.embed_query(["woof sound"]).clap
     found, wanted = (bank.search(query, 3)[0] for bank in (model.bank, own))
     np.testing.assert_allclose(found, wanted, atol=1e-2)
 

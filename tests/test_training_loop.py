@@ -12,7 +12,6 @@ from pydantic import BaseModel
 from torch import nn
 
 from audiobert.errors import ArtefactError, InputError
-from audiobert.training.checkpoint import take_over
 from audiobert.training.config import TrainingConfig
 from audiobert.training.loop import Batches, ParameterGroup, Recipe, RowBatches, fit
 from audiobert.training.step import make_optimizer
@@ -365,17 +364,6 @@ def test_another_result_of_a_finished_training_is_chosen_without_training_again(
 def test_best_needs_a_figure_to_choose_by(tmp_path):
     with pytest.raises(InputError, match="keep is 'best'"):
         kept(tmp_path, "a", "best", best_by="")
-
-
-@pytest.mark.parametrize("keep", ["best", "average", "last"])
-def test_a_run_that_is_taken_over_gives_every_result(tmp_path, keep):
-    kept(tmp_path, "a", "average")
-    take_over(tmp_path / "a", tmp_path / "b")
-    model = Regression()
-    chosen, _ = kept(tmp_path, "b", keep, model=model, resume=True)
-    fresh, _ = kept(tmp_path, "fresh", keep)
-    assert model.calls == 0
-    assert torch.equal(chosen, fresh)
 
 
 def test_best_weights_that_are_lost_are_one_line(tmp_path):

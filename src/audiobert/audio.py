@@ -20,7 +20,6 @@ SAMPLE_RATE_HZ = 16_000
 HOP_LENGTH = 160  # 10 ms between spectrogram frames
 FRAME_LENGTH = 400  # 25 ms, one spectrogram frame
 FFT_LENGTH = 512  # the next power of two
-FRAMES_PER_SECOND = SAMPLE_RATE_HZ // HOP_LENGTH
 MEL_BINS = 128
 MEL_MIN_HZ = 20.0
 MEL_FLOOR = 1.192092955078125e-07  # Kaldi's: the smallest step of a float32 at 1.0

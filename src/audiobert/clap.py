@@ -175,10 +175,6 @@ class ClapModel:
             clap.append(self.projections.text_vectors(pooled).float().cpu().numpy())
         return QueryVectors(np.concatenate(sentence), np.concatenate(clap))
 
-    def embed_text(self, texts: Sequence[str], *, batch_size: int = 128) -> np.ndarray:
-        """Embed texts as CLAP vectors alone, `(texts, clap_dim)` float32, unit norm; errors as of `embed_query`."""
-        return self.embed_query(texts, batch_size=batch_size).clap
-
     @torch.no_grad()
     def embed_audio(self, features: Sequence[np.ndarray]) -> np.ndarray:
         """Embed log-mel spectrograms `(frames, 128)` as CLAP vectors `(clips, clap_dim)` float32, unit norm."""

@@ -114,10 +114,6 @@ class HubClap:
         joined = np.concatenate(vectors)
         return QueryVectors(sentence=joined, clap=joined)
 
-    def embed_text(self, texts: Sequence[str], *, batch_size: int = 128) -> np.ndarray:
-        """Embed texts as CLAP vectors alone, `(texts, clap_dim)` float32, unit norm; errors as of `embed_query`."""
-        return self.embed_query(texts, batch_size=batch_size).clap
-
     @torch.no_grad()
     def embed_audio(self, features: Sequence[np.ndarray], *, batch_size: int = 16) -> np.ndarray:
         """Embed the features of clips as CLAP vectors, `(clips, clap_dim)` float32, unit norm."""
@@ -142,7 +138,7 @@ class HubClap:
         return torch.from_numpy(batch).float(), is_longer
 
 
-# Both have `features`, `text_dim`, `clap_dim`, `embed_query`, `embed_text` and `embed_audio`.
+# Both have `features`, `text_dim`, `clap_dim`, `embed_query` and `embed_audio`.
 Clap = ClapModel | HubClap
 
 

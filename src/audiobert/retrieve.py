@@ -187,84 +187,75 @@ class Retriever:
         mask : np.ndarray, optional
             `(clips,)` bool, True where a clip may be found.
         """
+        named = None
+        if self.settings.by != "sound" and bank.name_vectors is not None:
+            allowed = _joined(bank.select(**filters), mask)
+            named = _NamedClips(self.settings, bank, bank.name_vectors, top_k, allowed)
+        large = named is not None and len(bank) > _DENSE_CLIPS
         scores, rows = [], []
-        for start in range(0, len(vectors.clap), _BLOCK_QUERIES):
-            sentence, clap = (block[start : start + _BLOCK_QUERIES] for block in (vectors.sentence, vectors.clap))
-            if self.settings.by == "sound" or bank.name_vectors is None:
+        for start in range(0, len(vectors.clap), size := 1 if large else _BLOCK_QUERIES):
+            sentence, clap = (block[start : start + size] for block in (vectors.sentence, vectors.clap))
+            if named is not None:
+                found = named.near(sentence, clap) if large else named.all(sentence, clap)
+            else:
                 found = bank.search(clap, top_k, mask=mask, **filters)
                 if self.settings.by != "sound":
                     found = (_probability(self.settings.calibration.by_sound(found[0])), found[1])
-            else:
-                allowed = _joined(bank.select(**filters), mask)
-                found = self._by_name(bank, bank.name_vectors, sentence, clap, top_k, allowed)
             scores.append(_padded(found[0], top_k, -1.0))
             rows.append(_padded(found[1], top_k, -1))
         return np.concatenate(scores), np.concatenate(rows)
 
-    def _by_name(
-        self,
-        bank: AudioBank,
-        name_vectors: np.ndarray,
-        sentence: np.ndarray,
-        clap: np.ndarray,
-        top_k: int,
-        allowed: np.ndarray | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Rank clips by name, or by name and sound; scores and rows `(queries, up to top_k)`."""
-        if len(bank) <= _DENSE_CLIPS:
-            rows = np.arange(len(bank)) if allowed is None else np.flatnonzero(allowed)
-            names = sentence @ name_vectors.astype(np.float32).T  # (queries, distinct names)
-            return _best(self._scores(bank, names, clap, rows), rows, top_k)
-        found = [
-            self._among_candidates(bank, name_vectors, s[None], c[None], top_k, allowed)
-            for s, c in zip(sentence, clap, strict=True)
-        ]
-        return (
-            np.concatenate([_padded(scores, top_k, -1.0) for scores, _ in found]),
-            np.concatenate([_padded(rows, top_k, -1) for _, rows in found]),
-        )
 
-    def _among_candidates(
-        self,
-        bank: AudioBank,
-        name_vectors: np.ndarray,
-        sentence: np.ndarray,
-        clap: np.ndarray,
-        top_k: int,
-        allowed: np.ndarray | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Rank the clips that are near a query by sound or have a name that is near it."""
-        _, near = bank.search(clap, max(_CANDIDATE_CLIPS, top_k), mask=allowed)
-        _, nearest_names = exact_search(name_vectors, sentence, min(_CANDIDATE_NAMES, len(bank.names)))
-        named = np.concatenate(
-            [bank.rows_of_name(int(name), allowed)[: max(_CLIPS_PER_NAME, top_k)] for name in nearest_names[0]]
-        )
-        rows = np.union1d(near[near >= 0], named).astype(np.int64)
+@dataclass(frozen=True)
+class _NamedClips:
+    """Rank the clips of one bank by name, or by name and sound; scores and rows `(queries, up to top_k)`."""
+
+    settings: RetrievalSettings
+    bank: AudioBank
+    name_vectors: np.ndarray
+    top_k: int
+    allowed: np.ndarray | None  # (clips,) bool, which clips may be found; None: all
+
+    def all(self, sentence: np.ndarray, clap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rank all clips."""
+        rows = np.arange(len(self.bank)) if self.allowed is None else np.flatnonzero(self.allowed)
+        return self._best(sentence @ self.name_vectors.astype(np.float32).T, clap, rows)
+
+    def near(self, sentence: np.ndarray, clap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rank the clips that are near the only query by sound or have a name that is near it."""
+        bank = self.bank
+        _, by_sound = bank.search(clap, max(_CANDIDATE_CLIPS, self.top_k), mask=self.allowed)
+        _, nearest_names = exact_search(self.name_vectors, sentence, min(_CANDIDATE_NAMES, len(bank.names)))
+        named = [bank.rows_of_name(int(name), self.allowed) for name in nearest_names[0]]
+        named = [rows[: max(_CLIPS_PER_NAME, self.top_k)] for rows in named]
+        rows = np.union1d(by_sound[by_sound >= 0], np.concatenate(named)).astype(np.int64)
         distinct = np.unique(bank.name_rows[rows])
-        names = np.full((1, len(bank.names)), -1.0, dtype=np.float32)
         chosen = distinct[distinct >= 0]
-        names[0, chosen] = sentence[0] @ name_vectors[chosen].astype(np.float32).T
-        return _best(self._scores(bank, names, clap, rows), rows, top_k)
+        names = np.full((1, len(bank.names)), -1.0, dtype=np.float32)
+        names[0, chosen] = sentence[0] @ self.name_vectors[chosen].astype(np.float32).T
+        return self._best(names, clap, rows)
 
-    def _scores(self, bank: AudioBank, names: np.ndarray, clap: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Compute the probability `(queries, rows)` that a clip is of the kind that a query names.
+    def _best(self, names: np.ndarray, clap: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pick the best of these rows per query, descending, equal ones in the order of the bank.
 
-        Parameters
-        ----------
-        names
-            `(queries, distinct names)` cosines.
+        The score is the probability that a clip is of the kind that the query names; `names` are the cosines
+        `(queries, distinct names)`.
         """
         calibration = self.settings.calibration
-        name_rows = bank.name_rows[rows]  # (rows, names per clip)
+        name_rows = self.bank.name_rows[rows]  # (rows, names per clip)
         by_name = np.full((len(names), len(rows)), -np.inf)
         for column in name_rows.T:
             known = column >= 0
             cosines = names[:, np.where(known, column, 0)]
             by_name = np.maximum(by_name, np.where(known, calibration.by_name(cosines), -np.inf))
-        sound = calibration.by_sound(clap @ bank.clap_vectors[rows].astype(np.float32).T)
+        log_odds = calibration.by_sound(clap @ self.bank.clap_vectors[rows].astype(np.float32).T)
         if self.settings.by == "caption":
-            return _probability(np.where((name_rows >= 0).any(axis=1), by_name, sound))
-        return _probability(np.logaddexp(by_name, sound))
+            log_odds = np.where((name_rows >= 0).any(axis=1), by_name, log_odds)
+        else:
+            log_odds = np.logaddexp(by_name, log_odds)
+        scores = _probability(log_odds)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, : self.top_k]
+        return np.take_along_axis(scores, order, axis=1), rows[order]
 
 
 def _probability(log_odds: np.ndarray) -> np.ndarray:
@@ -277,12 +268,6 @@ def _line(slope_and_offset: tuple[float, float], values: np.ndarray) -> np.ndarr
 
 def _joined(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
     return one & other if one is not None and other is not None else (other if one is None else one)
-
-
-def _best(scores: np.ndarray, rows: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pick the highest scores of each query, descending; equal ones in the order of the bank."""
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
-    return np.take_along_axis(scores, order, axis=1), rows[order]
 
 
 def _padded(values: np.ndarray, width: int, filler: float) -> np.ndarray:

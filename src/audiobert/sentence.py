@@ -62,17 +62,6 @@ def fill_mask(text: str, spans: Sequence[Offsets], filler: str) -> tuple[str, li
     return replace_text(text, (at, at + len(MASK)), filler, spans)
 
 
-def exchange(text: str, first: Offsets, second: Offsets) -> tuple[str, Offsets, Offsets]:
-    """Exchange two pieces of a text, `first` before `second`; the new offsets of both follow in the order of the text.
-
-    >>> exchange("a flute is [MASK] than a tuba", (2, 7), (25, 29))
-    ('a tuba is [MASK] than a flute', (2, 6), (24, 29))
-    """
-    (a, b), (c, d) = first, second
-    moved = (d - c) - (b - a)
-    return text[:a] + text[c:d] + text[b:c] + text[a:b] + text[d:], (a, a + d - c), (c + moved, d)
-
-
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from audiobert.auditorybench.align import MASK, align_spans
 from audiobert.auditorybench.published import published_file
-from audiobert.auditorybench.tasks import Task, auditorybench_tasks, find_task
+from audiobert.auditorybench.tasks import Task, find_task
 from audiobert.errors import InputError
 
 # A train split with more than this share of the test rows is not a train split. Between the published splits it is 0.
@@ -349,22 +349,3 @@ def load_split(folder: str | Path, task: str | Task, split: str) -> list[Row]:
     if split == "train":
         refuse_test_as_train(folder, task, path, rows)
     return rows
-
-
-def load_benchmark(folder: str | Path, tasks: Iterable[str | Task] | None = None) -> dict[tuple[str, str], list[Row]]:
-    """Read every split that the folder has, by (task, split); by default of AuditoryBench's tasks.
-
-    Raises
-    ------
-    InputError
-        If the folder has no file of any of the tasks, or a file is wrong.
-    """
-    chosen = [find_task(task) for task in tasks] if tasks is not None else auditorybench_tasks()
-    loaded = {
-        (task.name, split): load_split(folder, task, split)
-        for task in chosen
-        for split in available_splits(folder, task)
-    }
-    if not loaded:
-        split_path(folder, chosen[0], next(iter(chosen[0].files)))  # raises, and says what was looked for
-    return loaded

@@ -7,7 +7,7 @@ of the two label matrices: an F1 for each of the 128 positions, averaged by how 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from audiobert.auditorybench.evaluate import DEFAULT_SPLITS, write_results
 from audiobert.auditorybench.models import ModelOptions, kind_of_model
 from audiobert.auditorybench.tasks import Task, auditorybench_tasks, find_task
 from audiobert.errors import InputError
+from audiobert.sentence import token_labels
 
 PUBLISHED_LENGTH = 128
 
@@ -39,12 +40,6 @@ class Detector(Protocol):
 
     def detect(self, texts: list[str]) -> Sequence[Sequence[Span]]:
         """Return the spans of each text."""
-
-
-def touching_tokens(offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]) -> list[bool]:
-    """Return True for each token, given by its offsets, that touches a span; special tokens (of no length) never do."""
-    wanted = list(spans)
-    return [end > start and any(start < stop and begin < end for begin, stop in wanted) for start, end in offsets]
 
 
 def weighted_f1(gold: np.ndarray, found: np.ndarray) -> float:
@@ -75,9 +70,9 @@ def detector_scores(detector: Detector, rows: Sequence[Row]) -> dict[str, Any]:
     exact = total = 0
     for index, (row, spans) in enumerate(zip(usable, detector.detect(texts) if texts else [], strict=True)):
         said = [(span.start, span.end) for span in spans]
-        labels = touching_tokens(encoding[index], row.spans)
+        labels = token_labels(encoding[index], row.spans)
         gold[index, : len(labels)] = labels
-        found[index, : len(labels)] = touching_tokens(encoding[index], said)
+        found[index, : len(labels)] = token_labels(encoding[index], said)
         exact += len(set(row.spans) & set(said))
         total += len(row.spans)
     true = int((gold & found).sum())

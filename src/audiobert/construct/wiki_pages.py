@@ -117,23 +117,6 @@ def _sound_words(text: str) -> list[str]:
 # --- Range (music) ---------------------------------------------------------------------------------------------------
 
 
-def parse_note(text: str) -> float:
-    """Read a note in scientific notation as a MIDI number: middle C is C4 = 60.
-
-    Raises
-    ------
-    ValueError
-        If the text is no note.
-
-    >>> parse_note("C4"), parse_note("B♭1"), parse_note("F♯₆")
-    (60.0, 34.0, 90.0)
-    """
-    found = _NOTE.fullmatch(unicodedata.normalize("NFKC", text).replace("\u2212", "-").strip())
-    if not found:
-        raise ValueError(f"'{text}' is no note")
-    return _midi(found)
-
-
 def _midi(found: re.Match[str]) -> float:
     accidental = {"#": 1, "♯": 1, "b": -1, "♭": -1, "": 0}[found[2]]
     return 12.0 * (int(found[3]) + 1) + _SEMITONES[found[1].lower()] + accidental

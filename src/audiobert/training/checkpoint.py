@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -120,15 +119,6 @@ class Checkpoint:
                     f"{path} was written with other settings ({key}: {was}, now {is_}); resume with those, or give"
                     " another --out"
                 )
-
-
-def take_over(trained: Path, folder: Path) -> None:
-    """Copy the state of one run to the folder of another, which continues from it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (SETTINGS, LOG, BEST, STATE):  # the state last: it makes the copy one that can be resumed
-        if (trained / name).exists():
-            with whole_file(folder / name) as part:
-                shutil.copyfile(trained / name, part)
 
 
 def _save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Which rows come when: in passes in random order, and in batches of like length."""
+"""Put rows into batches of like length."""
 
 from __future__ import annotations
 
@@ -8,19 +8,6 @@ from typing import TypeVar
 import numpy as np
 
 T = TypeVar("T")
-
-
-def in_passes(size: int, count: int, random: np.random.Generator) -> list[int]:
-    """So many of the numbers below `size`: each once before any comes again, every pass in another order.
-
-    >>> drawn = in_passes(3, 5, np.random.default_rng(0))
-    >>> sorted(drawn[:3]), len(drawn)
-    ([0, 1, 2], 5)
-    """
-    if not size or not count:
-        return []
-    order = np.concatenate([random.permutation(size) for _ in range(-(-count // size))])
-    return [int(i) for i in order[:count]]
 
 
 def by_length(
