@@ -141,10 +141,10 @@ def test_a_run_with_a_model_that_writes_odd_characters(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.parquet", b"PAR1 not", "record 1, cannot be read"),
-        ("a.jsonl", b'{"id": "1"', "record 1, cannot be read"),
-        ("a.jsonl", b"\xff\xfe", "record 1, cannot be read"),
-        ("a.jsonl", b"[1]\n", "record 1, is no PitchRow"),
+        ("a.parquet", b"PAR1 not", "cannot be read as Parquet"),
+        ("a.jsonl", b'{"id": "1"', "line 1: it is no JSON object"),
+        ("a.jsonl", b"\xff\xfe", "line 1: it is no JSON object"),
+        ("a.jsonl", b"[1]\n", "line 1: it is no JSON object"),
         ("a.jsonl", b'{"id": "1", "sentence": "s", "answer": "higher", "span1": "a", "span2": "b", '
          b'"pitch1_hz": NaN, "pitch2_hz": 1}\n', "pitch1_hz: Input should be a finite number"),
         ("a.txt", b"", "is neither .jsonl nor .parquet"),
@@ -165,9 +165,9 @@ SHEET = "id,task,sentence,answer,spans,accuracy,fluency,comment\n"
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('a1,animal,"A [MASK],dog,x,1,3,\na2,animal,s,dog,x,1,3,\n', "line 3, is not CSV .*quotes"),
-        ("a1,animal,A [MASK], they say,dog,x,1,3,\n", "line 2 has 9 cells, the header has 8"),
-        ("a1,animal,s,dog,x,1,3\n", "line 2 has 7 cells"),
+        ('a1,animal,"A [MASK],dog,x,1,3,\na2,animal,s,dog,x,1,3,\n', "line 2: it is not CSV .*close each quote"),
+        ("a1,animal,A [MASK], they say,dog,x,1,3,\n", "line 2: it has 9 cells, the header has 8"),
+        ("a1,animal,s,dog,x,1,3\n", "line 2: it has 7 cells"),
         ("a1,animal,s,dog,x,yes,3,\na2,animal,s,dog,x,maybe,3,\n", "line 3: accuracy is 'maybe'"),
         ("a1,animal,s,dog,x,1,3.0,\n", "line 2: fluency is '3.0'"),
         ("", "nothing is filled in"),
@@ -193,12 +193,12 @@ def test_sheets_as_spreadsheets_save_them(tmp_path: Path, separator: str, end: s
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\xff\xfel\x00a\x00", "cannot be read .*saved as CSV UTF-8"),
+        (b"\xff\xfel\x00a\x00", "the header of .* has a .*save the table as UTF-8"),
         (b"", "lacks the columns label, animal"),
-        (b"label,animal,label\n", "two columns of one name"),
+        (b"label,animal,label\n", "two columns named 'label'"),
         (b"label,animal\nquux,perhaps\n", "line 2: 'perhaps' is neither yes nor no"),
-        (b'label,animal\n"quux,yes\n', "is not CSV"),
-        (b"label,animal\nquux\n", "line 2 has 1 cells"),
+        (b'label,animal\n"quux,yes\n', "it is not CSV"),
+        (b"label,animal\nquux\n", "line 2: it has 1 cells"),
     ],
 )
 def test_sheets_of_labels_that_cannot_be_read(tmp_path: Path, content: bytes, message: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -65,7 +68,7 @@ def read_rows(path: Path) -> Iterator[Row]:
             yield from _parquet_rows(path)
         elif suffix in (".csv", ".tsv"):
             with _open_text(path) as text:
-                yield from _csv_rows(path, text, "\t" if suffix == ".tsv" else ",")
+                yield from _csv(path, _Lines(text), "\t" if suffix == ".tsv" else ",")[1]
         else:
             with _open_text(path) as text:
                 yield from _json_rows(text)
@@ -151,6 +154,38 @@ def text_fault(value: Any) -> str | None:
     return None
 
 
+def text_of(value: Any) -> str:
+    """Return a cell as text; empty for None and for a number that is none (NaN), as pandas writes a missing cell.
+
+    >>> text_of(7), text_of(float("nan")), text_of(["a", "b"])
+    ('7', '', 'a; b')
+    """
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    if isinstance(value, list | tuple):
+        return "; ".join(text for one in value if (text := text_of(one)))
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+def list_in(text: str) -> list[Any] | None:
+    """Return the list that a cell spells in JSON, or as Python or numpy print one; None where it spells none.
+
+    >>> list_in("['dog', 'cat']"), list_in("['dog' 'cat']"), list_in("[field] dog")
+    (['dog', 'cat'], ['dog', 'cat'], None)
+    """
+    if not text.lstrip().startswith("["):
+        return None
+    with_commas = re.sub(r"""(['"])\s+(?=['"])""", r"\1, ", text)  # pandas writes a numpy array without commas
+    for read, spelling in ((json.loads, text), (ast.literal_eval, with_commas.strip())):
+        try:
+            value = read(spelling)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            continue
+        if isinstance(value, list):
+            return value
+    return None
+
+
 def _open_text(path: Path) -> TextIO:
     """Open a file as text with its line ends; bytes that are not UTF-8 become lone surrogates."""
     with path.open("rb") as file:
@@ -212,8 +247,26 @@ class _Lines:
         del self._taken[1:]
 
 
-def _csv_rows(path: Path, text: TextIO, delimiter: str) -> Iterator[Row]:
-    lines = _Lines(text)
+def csv_table(path: Path, separators: str = ",") -> tuple[list[str], list[Row]]:
+    """Return the columns and all rows of a CSV file; of several separators the header's most frequent one holds.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be opened or its header cannot be used.
+    """
+    try:
+        with _open_text(path) as text:
+            first = text.readline()
+            lines = _Lines(chain([first] if first else [], text))
+            columns, rows = _csv(path, lines, max(separators, key=first.count))
+            return columns, list(rows)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}); give a table that can") from None
+
+
+def _csv(path: Path, lines: _Lines, delimiter: str) -> tuple[list[str], Iterator[Row]]:
+    """Return the columns, and the rows that are yet to be read."""
     try:
         header = next(filter(None, csv.reader(lines, delimiter=delimiter, strict=True)), [])  # behind empty lines
     except csv.Error as error:
@@ -221,7 +274,11 @@ def _csv_rows(path: Path, text: TextIO, delimiter: str) -> Iterator[Row]:
     columns = _column_names(path, header)
     # Where names have blanks around them (`path, caption`), cells have, too.
     padded = any(name != name.strip() for name in header)
-    mark = "a tab" if delimiter == "\t" else "a comma"
+    return columns, _csv_rows(lines, columns, delimiter, padded=padded)
+
+
+def _csv_rows(lines: _Lines, columns: Sequence[str], delimiter: str, *, padded: bool) -> Iterator[Row]:
+    mark = {"\t": "a tab", ",": "a comma"}.get(delimiter, repr(delimiter))
     reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=padded)
     number = 0
     while True:

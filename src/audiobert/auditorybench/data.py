@@ -8,11 +8,8 @@ first of these commits the published animal train file is byte for byte the test
 
 from __future__ import annotations
 
-import ast
 import codecs
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +19,8 @@ from audiobert.auditorybench.align import MASK, align_spans
 from audiobert.auditorybench.published import published_file
 from audiobert.auditorybench.tasks import Task, find_task
 from audiobert.errors import InputError
+from audiobert.table_files import Row as TableRow
+from audiobert.table_files import csv_table, list_in
 
 # A train split with more than this share of the test rows is not a train split. Between the published splits it is 0.
 MAXIMUM_SHARED_WITH_TEST = 0.5
@@ -114,40 +113,6 @@ def available_splits(folder: str | Path, task: str | Task) -> list[str]:
     return found
 
 
-def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Read header and (line number, fields) of a CSV file; UTF-8 with or without a byte-order mark, any line ends.
-
-    Raises
-    ------
-    InputError
-        If the file is not UTF-8, not CSV, empty, names a column twice, or a line has more or fewer fields than the
-        header.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[tuple[int, dict[str, str]]] = []
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        if not any(header):
-            raise InputError(f"{path} is empty: a header line and rows are wanted")
-        if twice := sorted({name for name in header if header.count(name) > 1}):
-            raise InputError(f"{path}: the header names the column '{twice[0]}' twice; rename one")
-        for fields in reader:
-            if not fields:
-                continue
-            if len(fields) != len(header):
-                raise InputError(
-                    f"{path}, line {reader.line_num}: {len(fields)} fields, but the header has {len(header)}"
-                )
-            rows.append((reader.line_num, {n: f.strip() for n, f in zip(header, fields, strict=True)}))
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
-    return header, rows
-
-
 def _column(header: Sequence[str], spellings: Sequence[str]) -> str | None:
     """Return the first spelling that the header has, as written, else regardless of case."""
     for spelling in spellings:
@@ -155,22 +120,6 @@ def _column(header: Sequence[str], spellings: Sequence[str]) -> str | None:
             return spelling
     by_lower = {name.lower(): name for name in reversed(header)}
     return next((by_lower[s.lower()] for s in spellings if s.lower() in by_lower), None)
-
-
-def parse_options(text: str) -> tuple[str, ...] | None:
-    """Read options from one field, a JSON or Python list of texts; None if it is something else.
-
-    >>> parse_options("['a park', 'a pool']")
-    ('a park', 'a pool')
-    """
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            value = parse(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-        if isinstance(value, list | tuple) and value and all(isinstance(option, str) for option in value):
-            return tuple(option.strip() for option in value)
-    return None
 
 
 def resolve_choice(value: str, choices: Sequence[str], *, first_number: int | None = None) -> str | None:
@@ -232,13 +181,13 @@ class _RowReader:
 
     def _row_choices(self, fields: dict[str, str], where: str) -> tuple[str, ...] | None:
         if self.choice_list:
-            options = parse_options(fields[self.choice_list])
-            if options is None:
+            listed = list_in(fields[self.choice_list])
+            if not listed or not all(isinstance(option, str) for option in listed):
                 raise InputError(
                     f"{where}: '{self.choice_list}' is no list of options: {fields[self.choice_list][:60]!r}; a JSON"
                     ' list is wanted, such as ["an owl", "a cat"]'
                 )
-            return options
+            return tuple(option.strip() for option in listed)
         options = tuple(fields[name] for name in self.choices if fields[name])
         if options or self.task.kind != "multiple-choice":
             return options or None
@@ -258,8 +207,11 @@ class _RowReader:
             )
         raise InputError(f"{where}: the answer '{answer}' is none of the options {', '.join(choices)}")
 
-    def row(self, index: int, line: int, fields: dict[str, str]) -> Row:
-        where = f"{self.path}, line {line}"
+    def row(self, index: int, line: TableRow) -> Row:
+        where = f"{self.path}, {line.place}"
+        if line.fault:
+            raise InputError(f"{where}: {line.fault}")
+        fields = {name: cell.strip() for name, cell in line.values.items()}
         text, answer = fields[self.text], fields[self.answer]
         if not text or not answer:
             raise InputError(f"{where}: the {'sentence' if not text else 'answer'} is empty")
@@ -286,12 +238,13 @@ def rows_sha256(rows: Iterable[Row]) -> str:
 
 def read_rows(path: Path, task: Task, split: str) -> list[Row]:
     """Read the rows of one file; see `load_split`."""
-    header, lines = read_csv(path)
-    reader = _RowReader(path, task, split, header)
-    rows = [reader.row(index, line, fields) for index, (line, fields) in enumerate(lines)]
-    if not rows:
+    columns, lines = csv_table(path)
+    if not columns:
+        raise InputError(f"{path} is empty: a header line and rows are wanted")
+    if not lines:
         raise InputError(f"{path} has a header but no rows")
-    return rows
+    reader = _RowReader(path, task, split, columns)
+    return [reader.row(index, line) for index, line in enumerate(lines)]
 
 
 def _same_bytes(path: Path, sha256: str | None) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from audiobert.audio import Attributes
+from audiobert.table_files import list_in, text_of
 
 # Text columns that a source may give. Other columns of a manifest are kept in `extra`.
 TEXT_COLUMNS = ("path", "caption", "label", "title", "description", "author", "license", "url", "source")
@@ -115,19 +114,6 @@ def given_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def text_of(value: Any) -> str:
-    """Return a cell as text; empty for None and for a number that is none (NaN), as pandas writes a missing cell.
-
-    >>> text_of(7), text_of(float("nan")), text_of(["a", "b"])
-    ('7', '', 'a; b')
-    """
-    if value is None or (isinstance(value, float) and value != value):
-        return ""
-    if isinstance(value, list | tuple):
-        return "; ".join(text for one in value if (text := text_of(one)))
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
-
-
 def _tags(value: Any) -> list[str]:
     if isinstance(value, str):
         listed = list_in(value)
@@ -135,25 +121,6 @@ def _tags(value: Any) -> list[str]:
     elif not isinstance(value, list | tuple):
         value = [value]
     return [text for tag in value if (text := text_of(tag).strip())]
-
-
-def list_in(text: str) -> list[Any] | None:
-    """Return the list that a cell spells in JSON, or as Python or numpy print one; None where it spells none.
-
-    >>> list_in("['dog', 'cat']"), list_in("['dog' 'cat']"), list_in("[field] dog")
-    (['dog', 'cat'], ['dog', 'cat'], None)
-    """
-    if not text.lstrip().startswith("["):
-        return None
-    with_commas = re.sub(r"""(['"])\s+(?=['"])""", r"\1, ", text)  # pandas writes a numpy array without commas
-    for read, spelling in ((json.loads, text), (ast.literal_eval, with_commas.strip())):
-        try:
-            value = read(spelling)
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-            continue
-        if isinstance(value, list):
-            return value
-    return None
 
 
 def measured_columns(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +23,7 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first so ma
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 _STEP_HELP = {
+    "run": "All steps in their order.",
     "collect": "Read the collection and its texts: clips.jsonl.",
     "categorize": "Ask what is heard in each clip (animal/dog/pomeranian): categories.jsonl.",
     "animal": "Ask for a question about each animal: animal.jsonl.",
@@ -35,9 +36,9 @@ _STEP_HELP = {
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     family = typer.Typer(help="Make AuditoryBench from an audio collection and a language model.", no_args_is_help=True)
-    family.command("run", help=f"All steps in their order. {_example('run')}")(_run)
     for step, text in _STEP_HELP.items():
-        family.command(step, help=f"{text} {_example(step)}")(_command_of(step))
+        example = f"Example: audiobert construct {step} construct-example"
+        family.command(step, help=f"{text} {example}")(_command_of(step))
     family.command("schema")(_schema)
     review = typer.Typer(help="The human evaluation: export a sample, import the judgements.", no_args_is_help=True)
     review.command("export")(_review_export)
@@ -46,42 +47,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(family, name="construct")
 
 
-def _example(step: str) -> str:
-    return f"Example: audiobert construct {step} construct-example"
+def _command_of(step: str) -> Callable[..., None]:
+    """Return the command of one step, or of `run`, all of them."""
 
-
-def _do(
-    steps: Sequence[str] | None,
-    config: Path,
-    redo: bool,
-    overwrite: bool,
-    engine: str | None,
-    limit: int | None,
-    as_json: bool,
-) -> None:
-    from audiobert.construct.run import STEPS, Construction, read_settings
-
-    settings = read_settings(config, engine=engine, limit=limit)
-    with Construction(settings, redo=redo, overwrite=overwrite) as construction:
-        report = construction.report(construction.run(steps or STEPS))
-    if as_json:
-        print(json.dumps(report, indent=2))
-    else:
-        _print_report(report)
-
-
-def _run(
-    config: Config,
-    redo: Redo = False,
-    overwrite: Overwrite = False,
-    engine: Engine = None,
-    limit: Limit = None,
-    as_json: AsJson = False,
-) -> None:
-    _do(None, config, redo, overwrite, engine, limit, as_json)
-
-
-def _command_of(step: str) -> Any:
     def command(
         config: Config,
         redo: Redo = False,
@@ -90,7 +58,15 @@ def _command_of(step: str) -> Any:
         limit: Limit = None,
         as_json: AsJson = False,
     ) -> None:
-        _do((step,), config, redo, overwrite, engine, limit, as_json)
+        from audiobert.construct.run import STEPS, Construction, read_settings
+
+        settings = read_settings(config, engine=engine, limit=limit)
+        with Construction(settings, redo=redo, overwrite=overwrite) as construction:
+            report = construction.report(construction.run(STEPS if step == "run" else (step,)))
+        if as_json:
+            print(json.dumps(report, indent=2))
+        else:
+            _print_report(report)
 
     return command
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from audiobert.construct.asking import Asker, Reply
+from audiobert.construct.asking import Asker, Reply, answer_of
 from audiobert.construct.categorize import clip_fields
 from audiobert.construct.labels import LabelFilter
 from audiobert.construct.prompts import AnimalAnswer, load_prompt
@@ -39,16 +39,12 @@ def make_animal_rows(
         try:
             rows.append(_row(clip, reply, labels))
         except BrokenRuleError as error:
-            rejected.append(
-                Rejected(step=STEP, item=clip.id, reason=error.reason, detail=error.detail, answer=reply.text)
-            )
+            rejected.append(error.rejected(STEP, clip.id, reply.text))
     return rows, rejected
 
 
 def _row(clip: CategorizedClip, reply: Reply, labels: LabelFilter) -> AnimalRow:
-    answer = reply.answer
-    if not isinstance(answer, AnimalAnswer):
-        raise BrokenRuleError(reply.reason, reply.detail)
+    answer = answer_of(reply, AnimalAnswer)
     if not answer.usable:
         raise BrokenRuleError("not-usable", "the text does not tell which animal, or how it sounds")
     sentence = answer.sentence

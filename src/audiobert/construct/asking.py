@@ -6,18 +6,21 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from audiobert.construct.llm_settings import LlmSettings
 from audiobert.construct.prompts import Answer, Prompt
 from audiobert.construct.records import validation_message
+from audiobert.construct.rules import BrokenRuleError
 from audiobert.construct.store import Store
 from audiobert.errors import InputError, MissingExtraError
 from audiobert.llm.cache import answer_key, complete_once
 from audiobert.llm.chat import Completion, Engine, Request, Traffic
 from audiobert.progress import progress
+
+AnyAnswer = TypeVar("AnyAnswer", bound=Answer)
 
 _THOUGHTS = re.compile(r"<think>.*?(</think>|$)", re.DOTALL)
 _FENCE = re.compile(r"```(?:json|JSON)?\s*\n(.*?)(?:```|$)", re.DOTALL)
@@ -31,6 +34,19 @@ class Reply:
     text: str
     reason: str = ""
     detail: str = ""
+
+
+def answer_of(reply: Reply, kind: type[AnyAnswer]) -> AnyAnswer:
+    """Return the answer of a reply.
+
+    Raises
+    ------
+    BrokenRuleError
+        There is none; the reason is the reply's.
+    """
+    if not isinstance(reply.answer, kind):
+        raise BrokenRuleError(reply.reason, reply.detail)
+    return reply.answer
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from audiobert.construct.asking import Asker
+from audiobert.construct.asking import Asker, answer_of
 from audiobert.construct.prompts import CategoryAnswer, load_prompt
 from audiobert.construct.records import CANNOT_SAY, CategorizedClip, Rejected, SourceClip
 from audiobert.construct.rules import BrokenRuleError, check_category
@@ -55,19 +55,12 @@ def categorize(
         if reply is None:
             categorized.append(CategorizedClip(**clip.model_dump(), category=CANNOT_SAY))
             continue
-        if not isinstance(reply.answer, CategoryAnswer):
-            rejected.append(
-                Rejected(step=STEP, item=clip.id, reason=reply.reason, detail=reply.detail, answer=reply.text)
-            )
-            continue
-        category = reply.answer.category.strip()
         try:
+            category = answer_of(reply, CategoryAnswer).category.strip()
             if category != CANNOT_SAY:
                 category = check_category(category, settings.roots)
         except BrokenRuleError as error:
-            rejected.append(
-                Rejected(step=STEP, item=clip.id, reason=error.reason, detail=error.detail, answer=reply.text)
-            )
-            continue
-        categorized.append(CategorizedClip(**clip.model_dump(), category=category))
+            rejected.append(error.rejected(STEP, clip.id, reply.text))
+        else:
+            categorized.append(CategorizedClip(**clip.model_dump(), category=category))
     return categorized, rejected

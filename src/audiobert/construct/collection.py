@@ -11,11 +11,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from audiobert.bank.clips import list_in, text_of
 from audiobert.construct.prompts import clean_text
 from audiobert.construct.records import Rejected, SourceClip, is_unicode
 from audiobert.errors import InputError
-from audiobert.table_files import read_values, table_shape
+from audiobert.table_files import list_in, read_values, table_shape, text_of
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
 MEMBER = "::"  # between a tar shard and its member in a clip's path

@@ -13,29 +13,11 @@ from audiobert.errors import InputError
 
 # A first word that makes an animal's name mean something else.
 _NOT_ALIVE = frozenset(
-    {
-        "toy",
-        "stuffed",
-        "teddy",
-        "robot",
-        "robotic",
-        "cartoon",
-        "zombie",
-        "undead",
-        "fake",
-        "imitation",
-        "mechanical",
-        "sea-monster",
-    }
+    "toy stuffed teddy robot robotic cartoon zombie undead fake imitation mechanical sea-monster".split()  # noqa: SIM905
 )
 _IRREGULAR_PLURALS = {
-    "geese": "goose",
-    "mice": "mouse",
-    "oxen": "ox",
-    "calves": "calf",
-    "dormice": "dormouse",
-    "lice": "louse",
-}
+    "geese": "goose", "mice": "mouse", "oxen": "ox", "calves": "calf", "dormice": "dormouse", "lice": "louse",
+}  # fmt: skip
 _DECISIONS = {"yes": True, "y": True, "1": True, "true": True, "no": False, "n": False, "0": False, "false": False}
 
 

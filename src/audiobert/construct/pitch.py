@@ -9,14 +9,17 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from audiobert.audio import SAMPLE_RATE_HZ, load_audio
-from audiobert.construct.asking import Asker, Reply
+from audiobert.bank.batches import batched
+from audiobert.construct.asking import Asker, Reply, answer_of
 from audiobert.construct.categorize import clip_fields
 from audiobert.construct.collection import clip_bytes
 from audiobert.construct.prompts import PitchAnswer, load_prompt
@@ -24,7 +27,7 @@ from audiobert.construct.records import CategorizedClip, PitchRow, Rejected, Sou
 from audiobert.construct.rules import BrokenRuleError, check_comparison, check_mask, locate_span
 from audiobert.construct.store import Store
 from audiobert.errors import InputError
-from audiobert.pitch import measure_pitch
+from audiobert.pitch import Estimator, measure_pitch
 from audiobert.progress import track
 
 STEP = "pitch"
@@ -41,13 +44,10 @@ class PitchSettings(BaseModel):
         First parts of the category; both clips of a pair are from one group.
     pairs
         Pairs asked about in each group (fewer, where not so many hold the conditions).
-    different_kinds
-        Draw no pair whose two clips have the same category.
     min_ratio
         Pairs whose pitches differ by less are dropped: 1.10 is the paper's 10%.
-    estimator, statistic, min_voiced_ratio, max_seconds
-        How the pitch of a clip is measured: mean or median of the voiced frames of its first seconds; a clip with fewer
-        voiced frames than the ratio is unpitched.
+    estimator, max_seconds
+        How the pitch of a clip is measured: the mean over the voiced frames of its first seconds.
     workers
         Processes that measure.
     """
@@ -57,11 +57,8 @@ class PitchSettings(BaseModel):
     prompt: str = "pitch.v1"
     groups: tuple[str, ...] = ("music", "object", "environment")
     pairs: int = Field(default=1_000, ge=1)
-    different_kinds: bool = True
     min_ratio: float = Field(default=1.10, ge=1.0)
     estimator: Literal["swiftf0", "pyin"] = "swiftf0"
-    statistic: Literal["mean", "median"] = "mean"
-    min_voiced_ratio: float = Field(default=0.0, ge=0, le=1)
     max_seconds: float = Field(default=30.0, gt=0)
     workers: int = Field(default=1, ge=1)
     seed: int = 0
@@ -71,7 +68,6 @@ class PitchSettings(BaseModel):
 class MeasuredPitch:
     """Pitch of a clip in Hz, None if it has none; `fault` says why it could not be measured."""
 
-    median_hz: float | None = None
     mean_hz: float | None = None
     voiced_ratio: float = 0.0
     fault: str = ""
@@ -91,24 +87,22 @@ class _Pair:
 def _draw(
     members: Sequence[CategorizedClip], settings: PitchSettings, generator: random.Random
 ) -> Iterator[tuple[CategorizedClip, CategorizedClip]]:
-    """Draw pairs in random order, none twice, at most `_DRAWS` times as many as are wanted."""
+    """Draw pairs of different categories in random order, none twice, at most `_DRAWS` times as many as are wanted."""
     possible = len(members) * (len(members) - 1) // 2
     for number in generator.sample(range(possible), min(possible, settings.pairs * _DRAWS)):
         second = (1 + math.isqrt(1 + 8 * number)) // 2
         first = number - second * (second - 1) // 2
-        if not settings.different_kinds or members[first].category != members[second].category:
+        if members[first].category != members[second].category:
             yield members[first], members[second]
 
 
-def _measure_bytes(
-    data: bytes, estimator: Literal["swiftf0", "pyin"], max_seconds: float, name: str
-) -> dict[str, float | str | None]:
+def _measure_bytes(data: bytes, name: str, *, estimator: Estimator, max_seconds: float) -> dict[str, Any]:
     try:
         waveform = load_audio(io.BytesIO(data), max_seconds=max_seconds)
         pitch = measure_pitch(waveform, SAMPLE_RATE_HZ, estimator=estimator)
     except InputError as error:
         return {"fault": str(error).replace(name, "the clip")}
-    return {"median_hz": pitch.median_hz, "mean_hz": pitch.mean_hz, "voiced_ratio": pitch.voiced_ratio}
+    return {"mean_hz": pitch.mean_hz, "voiced_ratio": pitch.voiced_ratio}
 
 
 def measure_clips(
@@ -116,7 +110,7 @@ def measure_clips(
 ) -> dict[str, MeasuredPitch]:
     """Measure the pitch of each clip, by its id; what the store has (by the file's SHA-256) is not measured again."""
     measured: dict[str, MeasuredPitch] = {}
-    version = f"pitch:{settings.estimator}:{settings.max_seconds:g}"
+    version = f"pitch:mean:{settings.estimator}:{settings.max_seconds:g}"
 
     def waiting() -> Iterator[tuple[SourceClip, str, bytes]]:
         for clip in clips:
@@ -132,31 +126,17 @@ def measure_clips(
             else:
                 measured[clip.id] = MeasuredPitch(**kept)
 
-    def keep(clip: SourceClip, key: str, value: dict[str, float | str | None]) -> None:
-        store.keep_measurement(key, value)
-        measured[clip.id] = MeasuredPitch(**value)  # type: ignore[arg-type]
-
-    if settings.workers == 1:
-        for clip, key, data in track(waiting(), "pitch of clips", total=len(clips)):
-            keep(clip, key, _measure_bytes(data, settings.estimator, settings.max_seconds, clip.path))
-        return measured
-    with ProcessPoolExecutor(settings.workers) as pool:
-        batch: list[tuple[SourceClip, str, bytes]] = []
-
-        def finish() -> None:
-            futures = [
-                pool.submit(_measure_bytes, data, settings.estimator, settings.max_seconds, clip.path)
-                for clip, _, data in batch
-            ]
-            for (clip, key, _), future in zip(batch, futures, strict=True):
-                keep(clip, key, future.result())
-            batch.clear()
-
-        for one in track(waiting(), "pitch of clips", total=len(clips)):
-            batch.append(one)
-            if len(batch) == settings.workers * 16:
-                finish()
-        finish()
+    # In one process by `map`, in several by a pool's; either way a few files at a time, so that memory stays flat.
+    measure = partial(_measure_bytes, estimator=settings.estimator, max_seconds=settings.max_seconds)
+    pool = ProcessPoolExecutor(settings.workers) if settings.workers > 1 else None
+    with pool or nullcontext():
+        for batch in batched(track(waiting(), "pitch of clips", total=len(clips)), settings.workers * 16):
+            values = (pool.map if pool else map)(
+                measure, (data for _, _, data in batch), (clip.path for clip, _, _ in batch)
+            )
+            for (clip, key, _), value in zip(batch, values, strict=True):
+                store.keep_measurement(key, value)
+                measured[clip.id] = MeasuredPitch(**value)
     return measured
 
 
@@ -184,12 +164,9 @@ def choose_pairs(
                 except _PitchlessError as error:
                     if error.clip_id not in pitchless:
                         pitchless.add(error.clip_id)
-                        rejected.append(
-                            Rejected(step=STEP, item=error.clip_id, reason=error.reason, detail=error.detail)
-                        )
+                        rejected.append(error.rejected(STEP, error.clip_id))
                 except BrokenRuleError as error:
-                    item = f"{first.id} | {second.id}"
-                    rejected.append(Rejected(step=STEP, item=item, reason=error.reason, detail=error.detail))
+                    rejected.append(error.rejected(STEP, _Pair(group, first, second).item))
                 else:
                     chosen.append(_Pair(group, first, second))
                     found += 1
@@ -218,11 +195,9 @@ def make_pitch_rows(
     rows = []
     for pair, reply in zip(pairs, asker.ask(prompt, fields), strict=True):
         try:
-            rows.append(_row(pair, reply, measured, settings))
+            rows.append(_row(pair, reply, measured))
         except BrokenRuleError as error:
-            rejected.append(
-                Rejected(step=STEP, item=pair.item, reason=error.reason, detail=error.detail, answer=reply.text)
-            )
+            rejected.append(error.rejected(STEP, pair.item, reply.text))
     return rows, rejected
 
 
@@ -234,20 +209,19 @@ class _PitchlessError(BrokenRuleError):
         self.clip_id = clip_id
 
 
-def _hz(clip: SourceClip, measured: dict[str, MeasuredPitch], settings: PitchSettings) -> float:
+def _hz(clip: SourceClip, measured: dict[str, MeasuredPitch]) -> float:
     pitch = measured[clip.id]
     if pitch.fault:
         raise _PitchlessError(clip.id, "unreadable-audio", pitch.fault)
-    value = pitch.mean_hz if settings.statistic == "mean" else pitch.median_hz
-    if value is None or pitch.voiced_ratio < settings.min_voiced_ratio:
+    if pitch.mean_hz is None:
         raise _PitchlessError(clip.id, "unpitched", f"{pitch.voiced_ratio:.3f} of the frames have a pitch")
-    return value
+    return pitch.mean_hz
 
 
 def _check_measured(
     first: SourceClip, second: SourceClip, measured: dict[str, MeasuredPitch], settings: PitchSettings
 ) -> None:
-    first_hz, second_hz = (_hz(clip, measured, settings) for clip in (first, second))
+    first_hz, second_hz = (_hz(clip, measured) for clip in (first, second))
     if max(first_hz, second_hz) < settings.min_ratio * min(first_hz, second_hz) or first_hz == second_hz:
         raise BrokenRuleError("pitch-too-close", f"{first_hz:.1f} Hz and {second_hz:.1f} Hz")
 
@@ -257,22 +231,20 @@ def _balanced_order(pairs: list[_Pair], measured: dict[str, MeasuredPitch], sett
     random.Random(f"{settings.seed}-order").shuffle(higher_first)
     ordered = []
     for pair, higher in zip(pairs, higher_first, strict=True):
-        is_higher = _hz(pair.first, measured, settings) > _hz(pair.second, measured, settings)
+        is_higher = _hz(pair.first, measured) > _hz(pair.second, measured)
         ordered.append(pair if is_higher == higher else _Pair(pair.group, pair.second, pair.first))
     return ordered
 
 
-def _row(pair: _Pair, reply: Reply, measured: dict[str, MeasuredPitch], settings: PitchSettings) -> PitchRow:
-    answer = reply.answer
-    if not isinstance(answer, PitchAnswer):
-        raise BrokenRuleError(reply.reason, reply.detail)
+def _row(pair: _Pair, reply: Reply, measured: dict[str, MeasuredPitch]) -> PitchRow:
+    answer = answer_of(reply, PitchAnswer)
     sentence = answer.sentence
     check_mask(sentence)
     first, second = locate_span(sentence, answer.span_a), locate_span(sentence, answer.span_b)
     if sentence[slice(*first)].casefold() == sentence[slice(*second)].casefold():
         raise BrokenRuleError("same-span", sentence)
     check_comparison(sentence, first, second)
-    pitch1_hz, pitch2_hz = (_hz(clip, measured, settings) for clip in (pair.first, pair.second))
+    pitch1_hz, pitch2_hz = (_hz(clip, measured) for clip in (pair.first, pair.second))
     if (answer.higher == "A") != (pitch1_hz > pitch2_hz):
         raise BrokenRuleError(
             "disagrees-with-measurement",

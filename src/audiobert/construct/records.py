@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from audiobert.artefacts import whole_file
 from audiobert.errors import InputError
+from audiobert.table_files import read_values
 
 MASK = "[MASK]"
 CANNOT_SAY = "0"  # the category of a clip whose text does not tell what is heard
@@ -22,7 +23,16 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class SourceClip(Record):
+class Credited(Record):
+    """A record that says where it is from."""
+
+    source: str = ""
+    license: str = ""
+    author: str = ""
+    url: str = ""
+
+
+class SourceClip(Credited):
     """A clip of the collection with the text that came with it.
 
     `path` is relative to the root of the collection; a member of a tar shard is written `shard.tar::member.flac`.
@@ -34,10 +44,6 @@ class SourceClip(Record):
     description: str = ""
     tags: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
-    source: str = ""
-    license: str = ""
-    author: str = ""
-    url: str = ""
 
 
 class CategorizedClip(SourceClip):
@@ -46,7 +52,7 @@ class CategorizedClip(SourceClip):
     category: str
 
 
-class AnimalRow(Record):
+class AnimalRow(Credited):
     """A question of animal sound recognition; the clip's fields are empty in the Wikipedia set."""
 
     id: str
@@ -55,13 +61,9 @@ class AnimalRow(Record):
     span: str
     category: str = ""
     clip_id: str = ""
-    source: str = ""
-    license: str = ""
-    author: str = ""
-    url: str = ""
 
 
-class PitchRow(Record):
+class PitchRow(Credited):
     """A question of sound pitch comparison: is `span1` higher or lower than `span2`? Pitches in Hz."""
 
     id: str
@@ -74,10 +76,6 @@ class PitchRow(Record):
     group: str = ""
     clip1_id: str = ""
     clip2_id: str = ""
-    source: str = ""
-    license: str = ""
-    author: str = ""
-    url: str = ""
 
 
 class Rejected(Record):
@@ -123,29 +121,14 @@ def read_records(path: str | Path, kind: type[AnyRecord]) -> list[AnyRecord]:
         raise InputError(f"{path} is neither .jsonl nor .parquet; name the file after one of them")
     records: list[AnyRecord] = []
     try:
-        for value in _parquet_rows(path) if path.suffix == ".parquet" else _json_lines(path):
-            records.append(kind.model_validate(value))
+        for values in read_values(path):
+            records.append(kind.model_validate(values))
     except ValidationError as error:
         raise InputError(
             f"{path}, record {len(records) + 1}, is no {kind.__name__} ({validation_message(error)}); correct it or "
             "make the file again"
         ) from None
-    except ValueError as error:
-        raise InputError(f"{path}, record {len(records) + 1}, cannot be read ({error}); make the file again") from None
     return records
-
-
-def _parquet_rows(path: Path) -> Iterator[Any]:
-    import pyarrow.parquet as parquet
-
-    yield from parquet.read_table(path).to_pylist()
-
-
-def _json_lines(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8", newline="\n") as file:
-        for line in file:  # other than `splitlines`, breaks no string at a U+2028
-            if line.strip():
-                yield json.loads(line)
 
 
 def write_records(path: str | Path, records: Sequence[AnyRecord], kind: type[AnyRecord]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from audiobert.construct.records import MASK
+from audiobert.construct.records import MASK, Rejected
 
 _CATEGORY = re.compile(r"[a-z0-9][a-z0-9 '&.-]{0,40}(/[a-z0-9][a-z0-9 '&.-]{0,40}){0,3}")
 _COMPARISON_GIVEN_AWAY = re.compile(r"\b(high(er|est)?|low(er|est)?|deep(er|est)?|shrill(er)?)\b", re.IGNORECASE)
@@ -17,6 +17,10 @@ class BrokenRuleError(Exception):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
         self.reason, self.detail = reason, detail
+
+    def rejected(self, step: str, item: str, answer: str = "") -> Rejected:
+        """Return the record of an item that is left out for this reason."""
+        return Rejected(step=step, item=item, reason=self.reason, detail=self.detail, answer=answer)
 
 
 def check_mask(sentence: str) -> None:

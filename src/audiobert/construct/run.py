@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -156,7 +156,7 @@ class Construction:
         with disk_faults(self.settings.out):
             try:
                 for step in steps:
-                    reports.append(self._step(step)())
+                    reports.append(getattr(self, step)())
             except BaseException:
                 with suppress(OSError, ArtefactError):  # a full disk must not hide what came before it
                     self._write_report(reports, started)
@@ -182,17 +182,6 @@ class Construction:
             "language_model": self.asker.report(),
             "steps": [one.to_json() for one in reports],
         }
-
-    def _step(self, name: str) -> Callable[[], StepReport]:
-        steps = {
-            "collect": self.collect,
-            "categorize": self.categorize,
-            "animal": self.animal,
-            "pitch": self.pitch,
-            "wiki": self.wiki,
-            "split": self.split,
-        }
-        return steps[name]
 
     def _asking(self, prompt: str) -> dict[str, Any]:
         llm = self.settings.llm

@@ -10,6 +10,7 @@ from typing import Any
 
 from audiobert.artefacts import write_text
 from audiobert.errors import InputError
+from audiobert.table_files import csv_table
 
 
 def write_sheet(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -36,28 +37,11 @@ def read_sheet(path: Path, needed: Sequence[str], made_by: str) -> Iterator[tupl
     InputError
         If it cannot be read, lacks a column, or a row has more or fewer cells than the header.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read ({reason}); give a sheet of {made_by}, saved as CSV UTF-8") from None
-    header = text.split("\n", 1)[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
-    try:
-        columns = [column.strip() for column in next(reader, [])]
-        if missing := [column for column in needed if column not in columns]:
-            raise InputError(f"{path} lacks the columns {', '.join(missing)}; give a sheet of {made_by}")
-        if len(set(columns)) < len(columns):
-            raise InputError(f"{path} has two columns of one name ({', '.join(columns)}); rename one")
-        for cells in reader:
-            place = f"{path}, line {reader.line_num}"
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(columns):
-                raise InputError(
-                    f"{place} has {len(cells)} cells, the header has {len(columns)}: put a cell with a separator in it "
-                    "into quotes"
-                )
-            yield place, dict(zip(columns, cells, strict=True))
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}, is not CSV ({error}); correct the quotes") from None
+    columns, rows = csv_table(path, separators=",;\t")
+    if missing := [column for column in needed if column not in columns]:
+        raise InputError(f"{path} lacks the columns {', '.join(missing)}; give a sheet of {made_by}")
+    for row in rows:
+        if row.fault:
+            raise InputError(f"{path}, {row.place}: {row.fault}")
+        if any(cell.strip() for cell in row.values.values()):
+            yield f"{path}, {row.place}", row.values

@@ -11,7 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -40,23 +40,13 @@ Row = TypeVar("Row", AnimalRow, PitchRow)
 
 
 class SplitSettings(BaseModel):
-    """Settings of the splits: shares of train, dev and test, and the treatment of sentences with several answers.
-
-    Attributes
-    ----------
-    ambiguous
-        `one` keeps only the row with the most frequent answer, `all` keeps them all, in one split.
-    balance
-        Swap the sounds of pairs until "higher" and "lower" are as frequent in each split as the sentences allow.
-    """
+    """Settings of the splits: shares of train, dev and test."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     train: float = Field(default=0.7, gt=0)
     dev: float = Field(default=0.1, ge=0)
     test: float = Field(default=0.2, ge=0)
-    ambiguous: Literal["one", "all"] = "one"
-    balance: bool = True
     seed: int = 0
 
     @model_validator(mode="after")
@@ -104,12 +94,12 @@ def _pitch_claim(row: PitchRow) -> str:
 
 
 def without_duplicates(
-    rows: Sequence[Row], key: Callable[[Row], str], held_out: Iterable[str], settings: SplitSettings
+    rows: Sequence[Row], key: Callable[[Row], str], held_out: Iterable[str]
 ) -> tuple[list[Row], list[Rejected]]:
     """Return rows of which no two have the same key, in their order, and the rejected ones.
 
     Near-duplicates with the same answer are reduced to the first; a pitch pair with both answers is dropped whole; an
-    animal sentence with several answers is reduced to the most frequent one (or kept, see `SplitSettings.ambiguous`).
+    animal sentence with several answers is reduced to the most frequent one.
 
     Parameters
     ----------
@@ -140,7 +130,7 @@ def without_duplicates(
             continue
         best = max(by_claim.values(), key=len)  # the first of equally frequent answers
         for claim, same in by_claim.items():
-            if same is not best and settings.ambiguous == "one":
+            if same is not best:
                 for row in same:
                     reject(row, "several-answers", f"'{row.sentence}': {claim}, kept: {best[0].answer}")
                 continue
@@ -287,21 +277,20 @@ def make_splits(
 ) -> tuple[Splits, list[Rejected]]:
     """Clean, split and balance both tasks; the Wikipedia rows become their own split."""
     rejected: list[Rejected] = []
-    animal, out = without_duplicates(animal, animal_key, map(animal_key, wiki_animal), settings)
+    animal, out = without_duplicates(animal, animal_key, map(animal_key, wiki_animal))
     rejected += out
     animal, out = without_near_duplicates(animal, [row.sentence for row in wiki_animal])
     rejected += out
-    pitch, out = without_duplicates(pitch, pitch_key, map(pitch_key, wiki_pitch), settings)
+    pitch, out = without_duplicates(pitch, pitch_key, map(pitch_key, wiki_pitch))
     rejected += out
     pitch, out = without_near_duplicates(pitch, [row.sentence for row in wiki_pitch])
     rejected += out
     animal_splits = split_rows(animal, animal_key, settings)
     pitch_splits = split_rows(pitch, pitch_key, settings)
-    if settings.balance:
-        sentences = [row.sentence for row in (*pitch, *wiki_pitch)]
-        for split, rows in pitch_splits.items():
-            pitch_splits[split] = balance_answers(rows, sentences, f"{settings.seed}-balance-{split}")
-            sentences += [row.sentence for row in pitch_splits[split]]
+    sentences = [row.sentence for row in (*pitch, *wiki_pitch)]
+    for split, rows in pitch_splits.items():
+        pitch_splits[split] = balance_answers(rows, sentences, f"{settings.seed}-balance-{split}")
+        sentences += [row.sentence for row in pitch_splits[split]]
     animal_splits["wiki"], pitch_splits["wiki"] = list(wiki_animal), list(wiki_pitch)
     splits = Splits(
         {split: rows for split, rows in animal_splits.items() if rows},

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from audiobert.bank.clips import given_columns, text_of
+from audiobert.bank.clips import given_columns
 from audiobert.bank.sources.entry import Entry, Source
 from audiobert.bank.sources.formats import format_problem
 from audiobert.errors import InputError, MissingExtraError
+from audiobert.table_files import text_of
 
 DATASETS_PREFIX = "datasets:"
 

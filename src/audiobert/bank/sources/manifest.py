@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from audiobert.bank.clips import given_columns, text_of
+from audiobert.bank.clips import given_columns
 from audiobert.bank.sources.entry import Entry, Source
 from audiobert.bank.sources.formats import format_problem, is_audio
 from audiobert.errors import InputError
-from audiobert.table_files import TABLE_EXTENSIONS, Row, read_lines, read_rows, read_values, table_shape
+from audiobert.table_files import TABLE_EXTENSIONS, Row, read_lines, read_rows, read_values, table_shape, text_of
 
 
 def manifest_source(path: Path) -> Source:
