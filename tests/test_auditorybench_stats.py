@@ -16,7 +16,8 @@ def test_wilson_is_scipy_s(correct: int, n: int) -> None:
 
 
 def test_wilson_refuses_what_is_no_proportion() -> None:
-    for correct, n in ((1, 0), (-1, 3), (4, 3)):
+    assert wilson_interval(10, 10)[1] == 1.0
+    for correct, n in ((0, 0), (1, 0), (-1, 3), (4, 3)):
         with pytest.raises(ValueError, match="wanted"):
             wilson_interval(correct, n)
 
@@ -25,14 +26,15 @@ def test_one_seed_agrees_with_drawing_rows() -> None:
     generator = np.random.default_rng(1)
     first, second = generator.random(400) < 0.6, generator.random(400) < 0.5
     found = two_level_difference(first, second)
-    rows = generator.integers(0, 400, size=(4000, 400))
+    rows = generator.integers(0, 400, size=(10_000, 400))
     drawn = (first[rows].mean(axis=1) - second[rows].mean(axis=1)).tolist()
     low, high = np.percentile(drawn, [2.5, 97.5])
     assert found.mean == pytest.approx(first.mean() - second.mean())
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.01)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.004)
     assert found == two_level_difference(first, second)
     assert two_level_difference(first, first).p_value == 1.0
-    assert 0 < two_level_difference([True] * 50, [False] * 50).p_value < 0.001
+    assert two_level_difference([True] * 50, [False] * 50, samples=999).p_value == 2 / 1000
+    assert two_level_difference([True], [False]).mean == 1.0
 
 
 def seeds_of(generator: np.random.Generator, seeds: int, rows: int, spread: float) -> np.ndarray:
@@ -61,6 +63,14 @@ def test_all_seeds_count_not_the_first_alone() -> None:
     assert found.mean == 0.5
     assert found.p_value > 0.05
     assert two_level_difference([right, right], [wrong, wrong]).p_value < 0.001
+
+
+@pytest.mark.parametrize("pairs", [1, 2])
+def test_the_spread_of_few_trainings_is_widened(pairs: int) -> None:
+    """Half of the trainings are right throughout: all drawn alike has a probability above 2.5 per cent."""
+    found = two_level_difference([*[[1, 1]] * pairs, *[[0, 0]] * pairs], [[0, 0]] * 2 * pairs)
+    half = 0.5 * (2 * pairs / (2 * pairs - 1)) ** 0.5
+    assert (found.low, found.high) == pytest.approx((0.5 - half, 0.5 + half))
 
 
 def test_the_same_trainings_are_compared_seed_by_seed() -> None:
@@ -94,6 +104,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
 def test_holm_is_monotone_and_keeps_the_order() -> None:
     assert holm([0.04, 0.01, 0.03, 0.9]) == pytest.approx([0.09, 0.04, 0.09, 0.9])
     assert holm([]) == []
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
 
 
 def test_spread_over_seeds() -> None:

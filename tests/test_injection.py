@@ -1,10 +1,13 @@
 """How knowledge enters: at a span's first token, as much as the clips fit, and nothing where there is no clip."""
 
+import math
+
 import pytest
 import torch
+from pydantic import ValidationError
 
 from audiobert.errors import InputError
-from audiobert.injection import NO_CLIP, SpanKnowledge
+from audiobert.injection import NO_CLIP, InjectionSettings, SpanKnowledge
 from audiobert.modeling import masked_lm_head
 from tiny_bert import batch, model
 
@@ -50,11 +53,12 @@ def test_replacing_puts_the_knowledge_in_the_tokens_place():
 
 def test_clips_that_fit_better_count_more_and_the_gate_closes_on_those_that_do_not():
     injection = model(gate=True).injection
-    vectors = torch.stack([torch.ones(2, 2, 16), -torch.ones(2, 2, 16)], dim=2)
-    good = injection.pool(knowledge(vectors, torch.tensor([0.99, 0.01]).expand(2, 2, 2)))
-    poor = injection.pool(knowledge(vectors, torch.tensor([0.01, 0.001]).expand(2, 2, 2)))
-    assert good.mean() > 0.9
-    assert poor.abs().max() < 0.2 * good.mean()
+    vectors = torch.eye(16)[:2].expand(2, 2, 2, 16)  # one axis per clip, so that the pooled vector shows the weights
+    scores = torch.tensor([[[0.8, 0.7], [0.3, 0.3]], [[0.05, 0.15], [NO_CLIP, NO_CLIP]]])
+    pooled, gate = injection.gated(knowledge(vectors, scores))
+    assert (pooled[0, 0, 0] / pooled[0, 0, 1]).item() == pytest.approx(math.e, rel=1e-4)  # a tenth better
+    wanted = [1 / (1 + math.exp(-4 * (best - 0.3))) for best in (0.8, 0.3, 0.15)]
+    assert gate.flatten().tolist() == pytest.approx([*wanted, 0.0], rel=1e-4)
 
 
 @pytest.mark.parametrize("gate", [True, False])
@@ -90,6 +94,21 @@ def test_nothing_is_imagined_without_a_query_or_without_the_setting():
     assert torch.equal(untrained.pool(knowledge(vectors, scores, queries)), wanted)
 
 
+def test_a_sound_is_imagined_of_any_query_at_one_scale():
+    injection = imagining(imagine_dropout=0.5)
+    imagination, queries = injection.imagination, torch.eye(6)[None, :2].expand(2, 2, 6)
+    inner = torch.nn.functional.gelu(imagination.inner(queries * 6**0.5))
+    torch.testing.assert_close(imagination(queries), imagination.outer(inner))
+    nothing = torch.full((2, 2, 1), NO_CLIP)
+    torch.testing.assert_close(
+        injection.pool(knowledge(torch.zeros(2, 2, 1, 16), nothing, queries)), imagination(queries)
+    )
+    inputs = []
+    imagination.train().inner.register_forward_hook(lambda _, given, __: inputs.append(given[0]))
+    imagination(torch.ones(2000, 6))
+    assert (inputs[0] == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)  # half of the other layer's
+
+
 def test_gradients_reach_the_imagination_through_the_language_model():
     ours = model(gate=True, imagine=True)
     ids, attention, masks = batch()
@@ -98,21 +117,42 @@ def test_gradients_reach_the_imagination_through_the_language_model():
     assert ours.injection.imagination.outer.weight.grad.abs().sum() > 0
 
 
-def test_log_odds_set_the_gate_by_the_probability():
+def test_log_odds_weigh_the_clips_and_set_the_gate():
     injection = model(gate=True, log_odds=True).injection
-    vectors = torch.ones(2, 2, 1, 16)
-    sure, unsure = (injection.gated(knowledge(vectors, torch.full((2, 2, 1), p)))[1].max() for p in (0.99, 0.01))
-    assert sure > 0.9 and unsure < 0.1
-    assert torch.isfinite(injection.pool(knowledge(vectors, torch.ones(2, 2, 1)))).all()  # certain is not infinite
+    vectors = torch.eye(16)[:2].expand(2, 2, 2, 16)
+    odds_of = torch.tensor([0.9, 0.5]).expand(2, 2, 2)  # 9 to 1, and 1 to 1
+    pooled, gate = injection.gated(knowledge(vectors, odds_of))
+    assert pooled[0, 0, :2].tolist() == pytest.approx([0.9, 0.1], rel=1e-4)
+    torch.testing.assert_close(gate, torch.full((2, 2, 1), 9 * math.e / (1 + 9 * math.e)))
+    assert torch.isfinite(injection.pool(knowledge(vectors, torch.ones(2, 2, 2)))).all()  # certain is not infinite
 
 
 def test_clips_are_dropped_in_training_alone():
-    injection = model(gate=True, clip_dropout=0.5).injection
-    vectors, scores = torch.randn(2, 2, 4, 16), torch.rand(2, 2, 4)
-    assert torch.equal(injection.pool(knowledge(vectors, scores)), injection.pool(knowledge(vectors, scores)))
+    injection = model(clip_dropout=0.25).injection
+    vectors, scores = torch.eye(16)[:8].expand(2000, 1, 8, 16), torch.zeros(2000, 1, 8)
+    asked = SpanKnowledge(torch.ones(2000, 1, dtype=torch.int64), vectors, scores)
+    torch.testing.assert_close(injection.pool(asked)[..., :8], torch.full((2000, 1, 8), 1 / 8))
     injection.train()
     torch.manual_seed(0)
-    assert not torch.equal(injection.pool(knowledge(vectors, scores)), injection.pool(knowledge(vectors, scores)))
+    weights = injection.pool(asked)[..., :8]
+    assert (weights < 1e-3).float().mean().item() == pytest.approx(0.25, abs=0.02)
+
+
+def test_settings_are_the_papers_unless_others_are_given():
+    assert not any(model().injection.get_parameter(name).requires_grad for name in ("gate_slope", "gate_offset"))
+    plain = InjectionSettings()
+    assert (plain.kind, plain.gate, plain.log_odds, plain.imagine) == ("add", True, False, False)
+    assert (plain.clip_dropout, plain.imagine_dropout) == (0.0, 0.0)
+    for wrong in (-0.1, 1.0):
+        for name in ("clip_dropout", "imagine_dropout"):
+            with pytest.raises(ValidationError, match=name):
+                InjectionSettings.model_validate({name: wrong})
+
+
+def test_a_span_may_begin_at_the_first_token():
+    words, vectors = torch.randn(1, 3, 16), torch.randn(1, 1, 1, 16)
+    changed = model().injection(words, SpanKnowledge(torch.tensor([[0]]), vectors, torch.zeros(1, 1, 1))) - words
+    torch.testing.assert_close(changed[0, 0], vectors[0, 0, 0])
 
 
 def test_padding_among_the_clips_does_not_count():
