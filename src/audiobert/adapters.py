@@ -96,8 +96,6 @@ def fold_lora(model: nn.Module, matrices: Mapping[str, Tensor], settings: LoraSe
     ----------
     matrices : mapping
         `MODULE.lora_A.weight (rank, in)` and `MODULE.lora_B.weight (out, rank)`, as `lora_state` returns them.
-    what : str
-        Where they are from, for messages.
 
     Raises
     ------
@@ -132,13 +130,7 @@ def copy_sharing_embeddings(model: Model) -> Model:
 
 
 def copy_tensors(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str) -> None:
-    """Copy tensors by name into parameters of the same shapes.
-
-    Raises
-    ------
-    ArtefactError
-        A tensor is missing or has another shape.
-    """
+    """Copy tensors by name into parameters of the same shapes."""
     with torch.no_grad():
         for name, parameter in parameters.items():
             if name not in tensors:

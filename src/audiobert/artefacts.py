@@ -95,13 +95,7 @@ def check_folder(path: str | Path, *, sources: Iterable[str | Path] = ()) -> Pat
 
 @contextmanager
 def locked(path: str | Path) -> Iterator[None]:
-    """Keep other processes and threads from writing to `path`, a file or a folder, by a lock file.
-
-    Raises
-    ------
-    InputError
-        When another process or thread holds the lock, or the lock file cannot be made.
-    """
+    """Keep other processes and threads from writing to `path`, a file or a folder, by a lock file."""
     real = Path(os.path.realpath(path))
     file = hidden(real, "lock")
     lock = FileLock(file, timeout=0, is_singleton=True)
@@ -139,8 +133,6 @@ def whole_folder(path: str | Path, *, ours: Ours = _nothing, sources: Iterable[s
 
     Parameters
     ----------
-    path
-        The folder to be written to.
     ours
         Given the folder, the names (relative, with `/`) of the files that an earlier write made; by default none.
     sources
@@ -290,13 +282,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
-
-    Raises
-    ------
-    ArtefactError
-        When the file is missing or is not JSON.
-    """
+    """Read a JSON file."""
     path = Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -42,8 +42,6 @@ class Recording:
     ----------
     waveform
         `(samples,)` float32, mono, at `sample_rate_hz`; only the seconds that were asked for.
-    sample_rate_hz
-        Rate of `waveform`.
     native_sample_rate_hz
         Rate of the file.
     channels
@@ -87,8 +85,6 @@ def read_recording(
 
     Parameters
     ----------
-    source
-        A path, or a seekable binary file.
     sample_rate_hz
         Rate of the result; resampled with soxr when the file has another.
     other_rates_hz
@@ -193,19 +189,8 @@ def measure(
 
     Parameters
     ----------
-    waveform
-        `(samples,)` float32, mono.
-    sample_rate_hz
-        Its rate.
     duration_s
         Length of the whole recording when the waveform is only its start.
-    estimator
-        How the pitch is measured; see `audiobert.pitch.measure_pitch`.
-
-    Raises
-    ------
-    InputError
-        When the waveform is empty or has more than one axis.
     """
     if waveform.ndim != 1 or not waveform.size:
         raise InputError(f"the waveform has shape {waveform.shape}; give one axis of samples, at least one")
@@ -261,21 +246,10 @@ def measure_clip(
 
     Parameters
     ----------
-    source
-        A path, or a seekable binary file.
-    rates_hz
-        Sample rates of the waveforms.
     seconds
         Length of the waveforms; a shorter clip gives shorter ones.
-    estimator
-        Pitch estimator; see `audiobert.pitch.measure_pitch`.
     name
         What error messages call the source; its path by default.
-
-    Raises
-    ------
-    AudioFileError
-        (an `InputError`) When the file cannot be used; see `read_recording`.
     """
     longest = max(seconds, MEASURED_SECONDS) + _RESAMPLER_MARGIN_S
     decoded = decode_samples(source, name or _name_of(source), max_seconds=longest, skip_silence=True)
@@ -334,11 +308,6 @@ def log_mel_spectrogram(waveform: np.ndarray) -> np.ndarray:
     -------
     np.ndarray
         `(frames, 128)` float32, `frames = 1 + (samples - 400) // 160`.
-
-    Raises
-    ------
-    InputError
-        When the waveform is empty or has more than one axis.
     """
     waveform = np.asarray(waveform, dtype=np.float32)
     if waveform.ndim != 1 or not waveform.size:

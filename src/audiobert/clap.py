@@ -159,13 +159,7 @@ class ClapModel:
 
     @torch.no_grad()
     def embed_query(self, texts: Sequence[str], *, batch_size: int = 128) -> QueryVectors:
-        """Embed texts as queries: the backbone's sentence vectors, and their projection into the space of CLAP.
-
-        Raises
-        ------
-        InputError
-            A text is empty or no valid text.
-        """
+        """Embed texts as queries: the backbone's sentence vectors, and their projection into the space of CLAP."""
         check_queries(texts)
         sentence = [np.zeros((0, self.text_dim), dtype=np.float32)]
         clap = [np.zeros((0, self.clap_dim), dtype=np.float32)]

@@ -99,13 +99,7 @@ class HubClap:
 
     @torch.no_grad()
     def embed_query(self, texts: Sequence[str], *, batch_size: int = 128) -> QueryVectors:
-        """Embed texts as queries; the CLAP vectors serve as sentence vectors, too.
-
-        Raises
-        ------
-        InputError
-            A text is empty or no valid text.
-        """
+        """Embed texts as queries; the CLAP vectors serve as sentence vectors, too."""
         check_queries(texts)
         vectors = [np.zeros((0, self.clap_dim), dtype=np.float32)]
         for start in range(0, len(texts), batch_size):
@@ -143,17 +137,7 @@ Clap = ClapModel | HubClap
 
 
 def load_clap(name: str, *, revision: str | None = None) -> HubClap:
-    """Load a published CLAP by hub id or folder.
-
-    Raises
-    ------
-    ArtefactError
-        It cannot be found, or its weights are missing, damaged or of another model.
-    RemoteError
-        The hub could not be reached or refused.
-    InputError
-        It is no CLAP.
-    """
+    """Load a published CLAP by hub id or folder."""
     folder, origin, commit = find_model(name, revision)
     if (found := model_type(folder, name)) != "clap":
         raise InputError(f"{name} is a model of type '{found}'; a CLAP (such as laion/clap-htsat-fused) is wanted")

@@ -77,19 +77,10 @@ def decode_samples(
 
     Parameters
     ----------
-    source
-        A path, or a seekable binary file.
-    name
-        What error messages call the source.
     max_seconds
         Number of seconds to decode; all when None.
     skip_silence
         Start shortly before the first sound instead of at the start of the file. A constant offset is silence, too.
-
-    Raises
-    ------
-    AudioFileError
-        When the file is missing, cannot be decoded, holds no samples, or holds values that are not finite.
     """
     if isinstance(source, str | Path) and not Path(source).is_file():
         what = "is a folder" if Path(source).is_dir() else "does not exist"

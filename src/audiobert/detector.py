@@ -58,11 +58,6 @@ class SpanDetector:
 
         A text longer than a window is read in overlapping windows; where two overlap, a word gets the probability from
         the window in which it stands further from the edge. Memory and time grow linearly with the text.
-
-        Raises
-        ------
-        InputError
-            A text is no string, or has more than `MAX_CHARACTERS` characters.
         """
         for text in texts:
             check_text(text)

@@ -64,13 +64,7 @@ class PartRecord(BaseModel):
     model: ModelSettings | None = None
 
     def extra(self, name: str) -> Any:
-        """Return a value of the JSON that has no field of its own.
-
-        Raises
-        ------
-        ArtefactError
-            There is none of that name.
-        """
+        """Return a value of the JSON that has no field of its own."""
         values = self.model_extra or {}
         if name not in values:
             raise ArtefactError(f"the record of a part has no {name!r}; it is of another version: train the part again")
@@ -167,13 +161,7 @@ def published_models(folder: Path) -> dict[str, Published]:
 
 
 def model_folder(name: str | Path) -> Path:
-    """Return the folder of a model: a preset that ships with the package, or the folder that `name` is.
-
-    Raises
-    ------
-    ArtefactError
-        There is no such folder.
-    """
+    """Return the folder of a model: a preset that ships with the package, or the folder that `name` is."""
     given = str(name)
     shipped = PRETRAINED / given
     if given and "/" not in given and (shipped / CONFIG).is_file():

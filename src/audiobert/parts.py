@@ -167,13 +167,7 @@ def load_trained_language_model(folder: Path, backbones: Backbones) -> tuple[Pre
 
 
 def detector_folder(name: str) -> Path:
-    """Return the folder of a detector: a preset that ships, or what `train detector` wrote.
-
-    Raises
-    ------
-    ArtefactError
-        There is none.
-    """
+    """Return the folder of a detector: a preset that ships, or what `train detector` wrote."""
     if "/" not in name and (PRETRAINED / name / "detector.json").is_file():
         return PRETRAINED / name
     if not (part_folder(Path(name), "detector") / "detector.json").is_file():

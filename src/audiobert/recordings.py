@@ -15,13 +15,7 @@ from audiobert.errors import InputError
 
 
 def recorded_hit(encoder: ModelClipEncoder, file: str | Path) -> Hit:
-    """Return a recording as a hit of score 1 with its knowledge vector.
-
-    Raises
-    ------
-    InputError
-        The file is missing or cannot be decoded.
-    """
+    """Return a recording as a hit of score 1 with its knowledge vector."""
     return encode_recording(encoder, file)[0]
 
 

@@ -87,8 +87,6 @@ class Retriever:
 
     Parameters
     ----------
-    clap
-        Encodes queries.
     banks : sequence of AudioBank
         Searched together; the best clips of all of them are found.
     """

@@ -312,13 +312,7 @@ def _window(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int) -> O
 
 
 def check_text(text: object) -> None:
-    """Refuse what is no text that can be encoded.
-
-    Raises
-    ------
-    InputError
-        It is no string, or holds half of a surrogate pair.
-    """
+    """Refuse what is no text that can be encoded."""
     if not isinstance(text, str):
         raise InputError(f"a text is of type {type(text).__name__}; give a string")
     try:

@@ -248,13 +248,7 @@ class _Lines:
 
 
 def csv_table(path: Path, separators: str = ",") -> tuple[list[str], list[Row]]:
-    """Return the columns and all rows of a CSV file; of several separators the header's most frequent one holds.
-
-    Raises
-    ------
-    InputError
-        When the file cannot be opened or its header cannot be used.
-    """
+    """Return the columns and all rows of a CSV file; of several separators the header's most frequent one holds."""
     try:
         with _open_text(path) as text:
             first = text.readline()

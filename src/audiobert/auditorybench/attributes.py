@@ -52,13 +52,7 @@ class Attribute(Settings):
 
 
 def read_attribute(path: Path) -> Attribute:
-    """Read an attribute from its YAML file.
-
-    Raises
-    ------
-    InputError
-        The file is missing, is no YAML, or lacks a field.
-    """
+    """Read an attribute from its YAML file."""
     try:
         values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Attribute.model_validate(values)

@@ -45,11 +45,6 @@ def audit(
     -------
     dict
         For each task: `splits`, `leaks`, `ambiguity`, `spans`, `priors`, `unseen_answers` and `wordpieces`.
-
-    Raises
-    ------
-    InputError
-        If the folder lacks all files of a task, or a file is wrong.
     """
     report: dict[str, Any] = {"folder": str(folder), "near_duplicate_ratio": NEAR_DUPLICATE, "tasks": {}}
     for task in tasks if tasks is not None else auditorybench_tasks():
@@ -186,13 +181,7 @@ def leak(splits: Splits, first: str, second: str, *, near_duplicates: bool) -> d
 
 
 def near_duplicate_pairs(asked: Sequence[str], known: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the pairs of an asked sentence and a nearly equal one in `known`.
-
-    Raises
-    ------
-    MissingExtraError
-        If rapidfuzz is not installed.
-    """
+    """Return the pairs of an asked sentence and a nearly equal one in `known`."""
     try:
         from rapidfuzz import fuzz, process
     except ImportError:

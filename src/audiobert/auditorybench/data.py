@@ -77,13 +77,7 @@ def aligned_rows(rows: Iterable[Row]) -> list[AlignedRow]:
 
 
 def split_path(folder: str | Path, task: str | Task, split: str) -> Path:
-    """Return the file of a split, in whichever layout the folder has.
-
-    Raises
-    ------
-    InputError
-        If the folder or the file is missing; the message says which names were looked for.
-    """
+    """Return the file of a split, in whichever layout the folder has."""
     folder, task = Path(folder), find_task(task)
     if not folder.is_dir():
         raise InputError(
@@ -259,11 +253,6 @@ def refuse_test_as_train(folder: str | Path, task: str | Task, path: Path, rows:
 
     Two signs are looked for: the published checksum of the test file, and, where a test file is beside it, more than
     half of the test rows.
-
-    Raises
-    ------
-    InputError
-        Naming the file and the sign.
     """
     task = find_task(task)
     remedy = "the published train file is the test file; 'audiobert data download' fetches the right one"
@@ -288,8 +277,6 @@ def load_split(folder: str | Path, task: str | Task, split: str) -> list[Row]:
         A folder with the published files, in either layout, or the public repository's root.
     task
         A shipped task by name, the path of a task's YAML file, or a `Task`.
-    split
-        `train`, `dev`, `test` or `wiki`.
 
     Raises
     ------

@@ -124,11 +124,6 @@ def verify(folder: str | Path) -> list[dict[str, Any]]:
     list of dict
         One per published file: `task`, `split`, `file`, `status` (`published`: byte for byte or row for row; `changed`;
         `missing`; `wrong`), `rows`, `words`, `words_per_caption` and `faults`, a list of sentences.
-
-    Raises
-    ------
-    InputError
-        If there is no such folder or none of the files is in it.
     """
     report = [_verify_file(Path(folder), file) for file in FILES]
     if all(entry["status"] == "missing" for entry in report):

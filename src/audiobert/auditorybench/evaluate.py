@@ -164,13 +164,7 @@ def _line(model: str, seed: int, protocol: ProtocolName, split: str, answered: A
 def evaluate_model(
     name: str, plan: Plan, options: ModelOptions, seeds: Sequence[int] = (0,), *, lines: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Evaluate one model, for each seed where its name has `{seed}`; append its predictions to `lines`.
-
-    Returns
-    -------
-    dict
-        The object of `evaluate --out`.
-    """
+    """Evaluate one model, for each seed where its name has `{seed}`; append its predictions to `lines`."""
     used = list(seeds) if SEED in name else list(seeds)[:1]
     runs: list[list[dict[str, Any]]] = []
     artefacts: dict[str, Any] = {}
@@ -307,16 +301,6 @@ def evaluate(
         Evaluate only the first rows of each split, at most this many. The results say so.
     out, predictions
         Files that are written whole after each model, so that nothing is lost if a later one fails.
-
-    Returns
-    -------
-    list of dict
-        One object per model, in the form of `evaluate --out`.
-
-    Raises
-    ------
-    InputError, ArtefactError, RemoteError
-        See `make_plan`, `load_adapter` and the adapters.
     """
     if not models:
         raise InputError("no model to evaluate: give at least one, like 'audiobert evaluate mini'")
@@ -338,13 +322,7 @@ def write_results(path: str | Path, reports: Sequence[dict[str, Any]]) -> None:
 
 
 def parse_protocol(name: str) -> ProtocolName:
-    """Return a protocol by name.
-
-    Raises
-    ------
-    InputError
-        If there is no such protocol.
-    """
+    """Return a protocol by name."""
     for protocol in PROTOCOLS:
         if name == protocol:
             return protocol
@@ -353,11 +331,6 @@ def parse_protocol(name: str) -> ProtocolName:
 
 def parse_seeds(text: str) -> list[int]:
     """Read seeds from "0,1,2" or "0-4".
-
-    Raises
-    ------
-    InputError
-        If the text is no such list, or names a seed twice.
 
     Examples
     --------

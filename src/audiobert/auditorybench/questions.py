@@ -32,8 +32,6 @@ class Question:
         The span strings, in the order in which they stand in the question.
     candidates
         The allowed answers, or None if any word may be the answer.
-    where
-        File and row, for messages.
     flipped
         True if the spans are exchanged and the answer is the opposite word.
     """

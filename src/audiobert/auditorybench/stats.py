@@ -63,10 +63,6 @@ def two_level_difference(
     paired_seeds : bool
         Draw the same seeds for both where they have equally many: index i is one training of both, or two trainings
         with the same seed. Otherwise the seeds of each are drawn apart.
-    samples : int
-        Resamples.
-    seed : int
-        Seed of the resampling.
 
     Returns
     -------

@@ -124,13 +124,7 @@ WRITERS = {"markdown": to_markdown, "latex": to_latex, "csv": to_csv}
 
 
 def write_table(table: ResultTable | TextTable, form: str) -> str:
-    """Return a table as `markdown`, `latex` or `csv`.
-
-    Raises
-    ------
-    InputError
-        If the form is none of these.
-    """
+    """Return a table as `markdown`, `latex` or `csv`."""
     if form not in WRITERS:
         raise InputError(f"no table form '{form}': there are terminal, {', '.join(WRITERS)}")
     return WRITERS[form](table)

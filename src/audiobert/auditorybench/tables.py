@@ -101,13 +101,7 @@ def first_rows(limit: int) -> str:
 
 
 def read_results(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
-    """Read files of `evaluate --out`, each with one model's object or a list of them.
-
-    Raises
-    ------
-    InputError
-        If a file is neither.
-    """
+    """Read files of `evaluate --out`, each with one model's object or a list of them."""
     reports: list[dict[str, Any]] = []
     for path in paths:
         try:

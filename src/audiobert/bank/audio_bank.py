@@ -47,10 +47,6 @@ class AudioBank:
 
     Attributes
     ----------
-    folder
-        Folder of the bank.
-    manifest
-        Content of its `bank.json`.
     clap_vectors
         `(clips, clap_dim)` float16, unit norm, memory-mapped.
     knowledge_vectors
@@ -219,13 +215,7 @@ class AudioBank:
         return ApproximateIndex(self.folder / INDEX, len(self))
 
     def find(self, ids: str | Iterable[str]) -> np.ndarray:
-        """Return the row numbers of clips by id.
-
-        Raises
-        ------
-        InputError
-            When an id is not in the bank.
-        """
+        """Return the row numbers of clips by id."""
         wanted = _texts(ids)
         rows = pc.index_in(pa.array(wanted, pa.string()), self.table["id"].combine_chunks())
         if rows.null_count:
@@ -302,8 +292,6 @@ class AudioBank:
             `(queries, clap_dim)` or `(clap_dim,)`, unit norm.
         top_k
             Clips per query; fewer when the filters leave fewer.
-        exclude
-            Ids that must not be found (leak-free evaluation).
         mask
             `(clips,)` bool, True where a clip may be found.
         method
@@ -386,13 +374,7 @@ def verify_bank(folder: str | Path) -> VerifyReport:
 
 
 def check_sound(folder: str | Path) -> None:
-    """Refuse a bank whose files are damaged, before its vectors are taken over into another; reads all of it.
-
-    Raises
-    ------
-    ArtefactError
-        Naming what is damaged.
-    """
+    """Refuse a bank whose files are damaged, before its vectors are taken over into another; reads all of it."""
     report = verify_bank(folder)
     if not report.sound:
         raise ArtefactError(f"{folder} is damaged: {'; '.join(report.problems)}; restore it or build it again")

@@ -56,18 +56,10 @@ class BuildReport:
 
     Attributes
     ----------
-    folder
-        The bank.
-    clips
-        Clips it holds.
     encoded, reused
         Clips encoded now, and taken over from an earlier or interrupted build.
     rejected
         Number of entries that were not taken, by reason; each is listed in `rejected.jsonl`.
-    seconds
-        Wall time in seconds.
-    audio_seconds
-        Length of the recordings in the bank, in seconds.
     """
 
     folder: str
@@ -106,10 +98,6 @@ def build_bank(
     ----------
     source
         A folder, a manifest, WebDataset shards or a `datasets` dataset; see `open_source`.
-    out
-        Folder of the bank.
-    encoder
-        Makes the vectors.
     resume
         Resume an interrupted build, or bring a finished bank up to date: only clips that are new, or whose content
         changed, are encoded. The result is that of an uninterrupted build.
@@ -117,12 +105,6 @@ def build_bank(
         Replace the bank that is there, and forget an interrupted build.
     workers
         Worker processes that decode; by default one per core, none for a handful of clips.
-    batch_size
-        Clips per batch of the encoder.
-    max_duration_s
-        Recordings longer than this are rejected.
-    estimator
-        Estimator of the pitch.
     keep_audio_root
         Record where the audio lies. Without it the clips of the bank have no path, as in a bank that is shipped.
     index

@@ -24,8 +24,6 @@ class DecodeSettings:
         What makes of a waveform what each model hears, by role; longer clips are cut to their start.
     max_duration_s
         Recordings longer than this are rejected: their start does not stand for the whole.
-    estimator
-        How the pitch is measured.
     """
 
     makers: Makers
@@ -59,10 +57,6 @@ def decode_clip(entry: Entry, decoding: DecodeSettings, known_sha256: str | None
 
     Parameters
     ----------
-    entry
-        The clip.
-    decoding
-        How it is decoded.
     known_sha256
         Content hash at an earlier build; when it still holds, nothing is decoded and the result is `unchanged`.
     """

@@ -18,11 +18,6 @@ def check_identity(bank: AudioBank, encoder_identity: Mapping[str, Any]) -> None
     """Refuse a bank whose vectors were made by other models than the ones at hand.
 
     A bank that has no text encoder holds no name vectors, so that any text encoder fits it.
-
-    Raises
-    ------
-    ArtefactError
-        Naming what the bank was made by and what is at hand.
     """
     wanted = {role: value for role, value in encoder_identity.items() if role in bank.identity or role != TEXT_ENCODER}
     made_by, at_hand = _flat(bank.identity), _flat(wanted)

@@ -142,17 +142,8 @@ def export_bank(folder: str | Path, out: str | Path, *, to: Literal["parquet", "
 
     Parameters
     ----------
-    folder
-        The bank.
     out
         A `.parquet` file, or the folder of a dataset that `datasets.load_from_disk` opens.
-    to
-        `parquet` or `datasets`.
-
-    Raises
-    ------
-    InputError
-        When the format is unknown or `out` is in use.
     """
     bank, out = AudioBank.open(folder), Path(out)
     if to not in ("parquet", "datasets"):

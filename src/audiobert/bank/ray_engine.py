@@ -51,20 +51,11 @@ def encode_blocks(
         Entries to be decoded. Their files must be visible, under the same paths, from every machine of the cluster.
     encoder
         Sent to each actor once; must be picklable.
-    decoding
-        Settings of decoding.
     workers
         Actors; by default one per core of this machine, or of the cluster when an address is given.
     address
         Of a running cluster (`auto`, `ray://HOST:PORT`); without it one is started on this machine and stopped at the
         end.
-
-    Raises
-    ------
-    MissingExtraError
-        When Ray is not installed.
-    InputError
-        When no cluster answers at the address.
     """
     try:
         import ray

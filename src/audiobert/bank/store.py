@@ -217,16 +217,8 @@ def write_bank(
 
     Parameters
     ----------
-    part
-        An empty folder.
-    clips
-        Number of rows that follow.
     rows
         Table row, CLAP vector and knowledge vector of each clip.
-    rejected
-        What the source offered and the bank does not hold.
-    clap_dim, hidden_size, text_dim
-        Widths of the vectors.
     manifest
         The rest of the manifest: identity, settings, source.
     name_vectors

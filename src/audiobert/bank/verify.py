@@ -22,8 +22,6 @@ class VerifyReport:
 
     Attributes
     ----------
-    folder
-        The bank.
     files
         Files whose size and SHA-256 were compared with the manifest.
     problems

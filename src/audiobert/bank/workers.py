@@ -57,17 +57,8 @@ def decode_blocks(
 
     Parameters
     ----------
-    blocks
-        Entries to be decoded.
-    decoding
-        Settings of decoding.
     workers
         Worker processes; 0 decodes in this one, as does a system without the shared memory that processes need.
-
-    Raises
-    ------
-    InputError
-        When worker processes cannot start.
 
     Notes
     -----

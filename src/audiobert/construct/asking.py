@@ -37,13 +37,7 @@ class Reply:
 
 
 def answer_of(reply: Reply, kind: type[AnyAnswer]) -> AnyAnswer:
-    """Return the answer of a reply.
-
-    Raises
-    ------
-    BrokenRuleError
-        There is none; the reason is the reply's.
-    """
+    """Return the answer of a reply."""
     if not isinstance(reply.answer, kind):
         raise BrokenRuleError(reply.reason, reply.detail)
     return reply.answer
@@ -60,13 +54,7 @@ class Asked:
 
 
 def parse_answer(text: str, kind: type[Answer]) -> Answer:
-    """Extract the answer from a model's output: from fences, thoughts and prose, with broken JSON repaired.
-
-    Raises
-    ------
-    ValueError
-        If there is no JSON object, or it does not fit the schema.
-    """
+    """Extract the answer from a model's output: from fences, thoughts and prose, with broken JSON repaired."""
     text = _THOUGHTS.sub("", text).strip()
     if fenced := _FENCE.search(text):
         text = fenced[1].strip()

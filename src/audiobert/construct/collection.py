@@ -41,16 +41,12 @@ class CollectionSettings(BaseModel):
     kind
         `manifest`: a CSV, JSONL or Parquet file with one row per clip. `laion`: a folder in LAION-Audio-630K's layout,
         audio files with a JSON of the same name beside them (`text`, `tag`, `original_data`), loose or in tar shards.
-    path
-        The manifest, or the folder.
     root
         What the audio paths of a manifest are relative to; its own folder by default.
     columns
         Names of the manifest's columns where they are not found by themselves, e.g. `{title: sound_name}`.
     where
         Keep only the rows whose column has one of these values, e.g. `{source: [ESC-10, ESC-50]}`.
-    limit
-        Keep only the first so many clips.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -98,13 +94,7 @@ def read_collection(settings: CollectionSettings) -> tuple[list[SourceClip], lis
 
 
 def clip_bytes(root: Path, clip: SourceClip) -> bytes:
-    """Read the clip's file from disk or from its shard.
-
-    Raises
-    ------
-    InputError
-        If there is no such file or member.
-    """
+    """Read the clip's file from disk or from its shard."""
     shard, _, member = clip.path.partition(MEMBER)
     path = root / shard
     try:

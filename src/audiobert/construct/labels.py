@@ -72,11 +72,6 @@ class LabelFilter:
     ----------
     decisions
         A CSV with the columns `label` and `animal` (yes or no), as `write_undecided` makes it and a person fills it in.
-
-    Raises
-    ------
-    InputError
-        If the file is not of this form.
     """
 
     def __init__(self, decisions: str | Path | None = None) -> None:

@@ -19,8 +19,6 @@ class LlmSettings(ServerSettings):
     ----------
     engine
         `http` (a chat server), `transformers` (in this process) or `ray` (Ray Data with vLLM).
-    model
-        Name of the model on the server, or a hub id or a folder.
     input_price, output_price
         Price per million tokens, in the currency of `max_cost`.
     batch_size

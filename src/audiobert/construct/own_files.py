@@ -26,13 +26,7 @@ def changed_files(folder: Path, names: Iterable[str]) -> list[str]:
 
 
 def check_unchanged(folder: Path, names: Iterable[str]) -> None:
-    """Refuse to write files that a person has changed or put there.
-
-    Raises
-    ------
-    InputError
-        The message names them.
-    """
+    """Refuse to write files that a person has changed or put there."""
     if changed := changed_files(folder, names):
         raise InputError(
             f"{', '.join(changed)} in {folder} was changed by hand or is not of this construction; move it away, or "

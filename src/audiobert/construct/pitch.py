@@ -48,8 +48,6 @@ class PitchSettings(BaseModel):
         Pairs whose pitches differ by less are dropped: 1.10 is the paper's 10%.
     estimator, max_seconds
         How the pitch of a clip is measured: the mean over the voiced frames of its first seconds.
-    workers
-        Processes that measure.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -172,13 +172,7 @@ def prompt_labels() -> list[str]:
 
 @cache
 def load_prompt(label: str) -> Prompt:
-    """Load a prompt of the package by its label, such as `categorize.v1`.
-
-    Raises
-    ------
-    InputError
-        If there is no such prompt; the message names those that there are.
-    """
+    """Load a prompt of the package by its label, such as `categorize.v1`."""
     folder = files("audiobert.construct") / "prompts"
     names = prompt_labels()
     if label not in names:

@@ -21,11 +21,6 @@ class RayEngine:
     ----------
     make_processor
         Builds the Ray Data processor from a preprocess and a postprocess function. Default: vLLM's.
-
-    Raises
-    ------
-    MissingExtraError
-        If ray or vLLM is not installed.
     """
 
     def __init__(
@@ -64,13 +59,7 @@ class RayEngine:
         return {"enable_prefix_caching": True, **self.settings.engine_kwargs, **fixed}
 
     def complete(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completion]]]:
-        """Complete chats in shards; yield each completion as its batch arrives.
-
-        Raises
-        ------
-        RemoteError
-            If the engine stops before all requests are answered.
-        """
+        """Complete chats in shards; yield each completion as its batch arrives."""
         import ray
 
         ray.data.DataContext.get_current().enable_progress_bars = False

@@ -107,13 +107,7 @@ def validation_message(error: ValidationError) -> str:
 
 
 def read_records(path: str | Path, kind: type[AnyRecord]) -> list[AnyRecord]:
-    """Read records of one kind from a `.jsonl` or `.parquet` file.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, of another form, or a record does not fit the schema of `kind`.
-    """
+    """Read records of one kind from a `.jsonl` or `.parquet` file."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} does not exist; run the step that writes it first")
@@ -132,13 +126,7 @@ def read_records(path: str | Path, kind: type[AnyRecord]) -> list[AnyRecord]:
 
 
 def write_records(path: str | Path, records: Sequence[AnyRecord], kind: type[AnyRecord]) -> None:
-    """Write records of one kind as `.jsonl` or `.parquet`; the same records make the same bytes.
-
-    Raises
-    ------
-    InputError
-        If the name ends in neither.
-    """
+    """Write records of one kind as `.jsonl` or `.parquet`; the same records make the same bytes."""
     path = Path(path)
     if path.suffix == ".parquet":
         import pyarrow as pa

@@ -84,16 +84,6 @@ def export_review(dataset: Path, out: Path, settings: ReviewSettings, *, overwri
     ----------
     overwrite
         Also replace files that are not as an earlier export left them: sheets that are filled in.
-
-    Returns
-    -------
-    dict
-        Number of rows by task.
-
-    Raises
-    ------
-    InputError
-        If the folder holds no such split, or a file would be replaced that a person has changed or put there.
     """
     if not any(_rows_file(dataset, task, settings).is_file() for task in TASKS):
         raise InputError(

@@ -110,8 +110,6 @@ class Construction:
 
     Parameters
     ----------
-    settings
-        Settings of all steps.
     redo
         Make the steps again that are asked for.
     overwrite

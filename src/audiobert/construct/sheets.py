@@ -27,15 +27,8 @@ def read_sheet(path: Path, needed: Sequence[str], made_by: str) -> Iterator[tupl
 
     Parameters
     ----------
-    needed
-        Columns that it must have.
     made_by
         The command that writes such a sheet, for messages.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, lacks a column, or a row has more or fewer cells than the header.
     """
     columns, rows = csv_table(path, separators=",;\t")
     if missing := [column for column in needed if column not in columns]:

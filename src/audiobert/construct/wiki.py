@@ -51,13 +51,7 @@ class WikiSettings(BaseModel):
 
 
 def read_page(path: Path) -> str:
-    """Read a saved page.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or is not UTF-8.
-    """
+    """Read a saved page."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -173,15 +167,7 @@ def pitch_rows(ranges: Sequence[PitchRange], settings: WikiSettings) -> tuple[li
 
 
 def make_wiki_rows(settings: WikiSettings, folder: Path) -> tuple[list[AnimalRow], list[PitchRow], list[Rejected]]:
-    """Make both sets, as far as the settings name their pages; fetched pages are kept in `folder`.
-
-    Raises
-    ------
-    InputError
-        If a page is missing or holds no such table.
-    RemoteError
-        If a page is to be fetched and the API cannot be reached.
-    """
+    """Make both sets, as far as the settings name their pages; fetched pages are kept in `folder`."""
     animals = animal_rows(saved_page(ANIMALS_PAGE, settings.animals, settings, folder)) if settings.animals else []
     if not settings.ranges:
         return animals, [], []

@@ -58,11 +58,6 @@ def parse_animal_sounds(page: str) -> list[tuple[str, list[str]]]:
     ----------
     page
         Wikitext or HTML with a table that has a column "Animal" and one of the sounds ("Description", "Sounds", ...).
-
-    Raises
-    ------
-    InputError
-        If there is no such table, or nothing in it.
     """
     found: dict[str, list[str]] = {}
     for grid in read_tables(page):

@@ -46,13 +46,7 @@ class StepReport:
 
 @contextmanager
 def disk_faults(folder: Path) -> Iterator[None]:
-    """Turn faults of the disk (full, not writable) into one line.
-
-    Raises
-    ------
-    ArtefactError
-        The message names the file.
-    """
+    """Turn faults of the disk (full, not writable) into one line."""
     try:
         yield
     except OSError as error:
@@ -68,17 +62,8 @@ class Workspace:
 
     Parameters
     ----------
-    folder
-        It is created if it does not exist.
     records_format
         `jsonl` or `parquet`, the format of the records that the steps exchange.
-    order
-        Names of all steps, in their order.
-
-    Raises
-    ------
-    InputError
-        If the folder cannot be written to.
     """
 
     def __init__(self, folder: str | Path, records_format: str, order: Sequence[str]) -> None:
@@ -88,13 +73,7 @@ class Workspace:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes out, and finish what an interrupted one has left.
-
-        Raises
-        ------
-        InputError
-            If another process works on the folder.
-        """
+        """Keep other processes out, and finish what an interrupted one has left."""
         with locked(self.folder):
             finish_write(self.folder)
             yield
@@ -133,8 +112,6 @@ class Workspace:
             Names of the files that the step always writes.
         sheets
             Names of files that the step writes for a person to fill in. They are no part of what it made.
-        redo
-            Make it in any case.
         overwrite
             Make it again if its files were edited by hand, and replace them.
 

@@ -85,15 +85,6 @@ def load_audio_encoder(
     ----------
     attention : str, optional
         transformers' attention implementation; by default the fastest that the model has.
-
-    Raises
-    ------
-    ArtefactError
-        It cannot be found, or its weights are missing, damaged or of another model.
-    RemoteError
-        The hub could not be reached or refused.
-    InputError
-        It is of no family that is registered.
     """
     folder, origin, commit = find_model(name, revision)
     family = find_family(load_extractor(AutoFeatureExtractor, folder, name), name)

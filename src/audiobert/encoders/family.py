@@ -29,13 +29,7 @@ class EncoderFamily(FeatureMaker, Protocol):
 
     @classmethod
     def of(cls, extractor: Any, name: str) -> Self:
-        """Return the family with the settings of a transformers feature extractor; `name` is the model's.
-
-        Raises
-        ------
-        InputError
-            These settings are not supported.
-        """
+        """Return the family with the settings of a transformers feature extractor; `name` is the model's."""
         ...
 
     def encode(self, model: Any, clips: Sequence[np.ndarray]) -> list[Tensor]:

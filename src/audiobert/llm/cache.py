@@ -27,18 +27,7 @@ CREATE TABLE IF NOT EXISTS answers (
 
 
 class AnswerCache:
-    """Answers by request, in one SQLite file.
-
-    Parameters
-    ----------
-    path
-        The file; it is created if it does not exist.
-
-    Raises
-    ------
-    ArtefactError
-        If the file is no such cache, or cannot be opened or written.
-    """
+    """Answers by request, in one SQLite file."""
 
     TABLES: ClassVar[dict[str, str]] = {"answers": _ANSWERS}
 

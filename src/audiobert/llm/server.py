@@ -77,17 +77,8 @@ class ChatServer:
 
     Parameters
     ----------
-    traffic
-        Counts what is sent.
     extra
         The optional dependencies that the caller belongs to, for the message if tenacity is missing.
-
-    Raises
-    ------
-    InputError
-        If the environment variable of the key is empty, or holds something else than a key.
-    MissingExtraError
-        If tenacity is not installed.
     """
 
     def __init__(self, settings: ServerSettings, traffic: Traffic | None = None, *, extra: str = "eval") -> None:

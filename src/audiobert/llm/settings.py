@@ -19,8 +19,6 @@ class ServerSettings(BaseModel):
     ----------
     base_url
         URL of the server, up to and including `/v1`.
-    model
-        Name of the model on the server.
     api_key_env
         Name of the environment variable that holds the key, never the key itself. The key is sent to `base_url`
         whatever the protocol, since both are named here together.
@@ -30,12 +28,8 @@ class ServerSettings(BaseModel):
         Further fields of each request.
     structured
         How a JSON schema is requested: `auto` tries JSON schema, then JSON mode, then the prompt alone.
-    concurrency
-        Maximum number of requests in flight.
     requests_per_minute, tokens_per_minute
         Rate limits of the service. None: no limit.
-    timeout_s
-        Limit for one whole request.
     max_attempts, backoff_s, backoff_max_s
         Attempts per request, and the first and the longest pause between them. Pauses are random and grow
         exponentially; a `Retry-After` header takes precedence.

@@ -56,11 +56,6 @@ def run_ablations(
     list of dict
         One entry per ablation: `name`, `seeds`, and for each measure its mean, standard deviation and 95% interval of
         the mean over seeds (Student's t); and `reference_minus_this` per split, by a bootstrap over seeds and rows.
-
-    Raises
-    ------
-    InputError
-        An ablation is unknown.
     """
     if unknown := [name for name in names if name not in ABLATIONS]:
         raise InputError(f"no ablation {unknown[0]!r}; there are: {', '.join(ABLATIONS)}")

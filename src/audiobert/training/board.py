@@ -14,8 +14,6 @@ class Board:
 
     Parameters
     ----------
-    folder : Path
-        The run's output folder.
     first_step : int
         Where a resumed run goes on: what was logged from there on is shown no more.
     """

@@ -87,8 +87,6 @@ class Carriers:
     ----------
     words
         Verbs of sound and who makes them.
-    captions
-        Of sounds.
     plain
         Lines of general English without a verb of sound.
     told

@@ -38,8 +38,6 @@ class Checkpoint:
 
     Parameters
     ----------
-    folder
-        The run's output folder.
     settings
         Of the run; a checkpoint of other settings is refused.
     not_compared

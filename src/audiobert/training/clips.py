@@ -103,11 +103,6 @@ def load_clips(folder: Path, makers: Makers, cache: Path) -> TrainingClips:
     ----------
     makers
         What makes the features of each model, by role.
-
-    Raises
-    ------
-    InputError
-        The manifest is missing, lacks a column, or no clip of it can be decoded.
     """
     manifest = folder / "clips.csv"
     if not manifest.is_file():

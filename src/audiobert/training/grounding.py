@@ -120,10 +120,6 @@ class Grounding:
     ----------
     allowed : np.ndarray
         `(clips,)` bool, which clips may be learnt from.
-    spelling : Spelling
-        From words to the tokens of an answer.
-    lookup : Lookup
-        What is found for names.
     """
 
     def __init__(

@@ -25,8 +25,6 @@ class Lookup:
 
     Attributes
     ----------
-    made_up
-        Made-up names.
     queries
         `(queries, text_dim)` sentence vectors, which `SpanClips.query` numbers.
     """
@@ -80,8 +78,6 @@ class OtherClips:
     ----------
     kind : str
         `random` clips for every text, or the clips of another text (`shuffled`).
-    texts
-        All that will be looked up.
     """
 
     def __init__(

@@ -73,13 +73,7 @@ def set_dropout(module: nn.Module, share: float) -> None:
 
 
 def checkpoint_gradients(encoder: nn.Module) -> None:
-    """Make an encoder of transformers recompute its layers in the backward pass instead of storing their output.
-
-    Raises
-    ------
-    InputError
-        The architecture does not support it.
-    """
+    """Make an encoder of transformers recompute its layers in the backward pass instead of storing their output."""
     for module in encoder.modules():
         if isinstance(module, PreTrainedModel):
             if not module.supports_gradient_checkpointing:

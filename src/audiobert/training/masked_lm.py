@@ -137,8 +137,6 @@ def train_masked_lm(
     data : Path
         A folder with `text/general_train.txt.gz`, `text/general_train2.txt.gz` (if there is one),
         `text/audiocaps_captions.csv.gz` and, for measuring alone, `text/general_eval.txt.gz`.
-    out : Path
-        For checkpoints, the log and the result.
 
     Returns
     -------

@@ -33,8 +33,6 @@ class Adapter(Protocol):
     ----------
     kind
         `audiobert`, `masked`, `causal`, `chat` or `control`.
-    artefacts
-        Ids, checksums and settings of the model.
     """
 
     name: str
@@ -84,13 +82,6 @@ def load_adapter(name: str, train: Mapping[str, Sequence[Row]], options: ModelOp
     name
         `mini` or a preset, a folder, a hub id, or a control. An AudioBERT's name may end in `:unheard`, `:off` or
         `:gold-spans`.
-    train
-        Train rows by task, for the controls.
-
-    Raises
-    ------
-    InputError, ArtefactError, RemoteError
-        If there is no such model, or its kind is unknown.
     """
     options = options or ModelOptions()
     if name.startswith("control:"):
@@ -124,13 +115,7 @@ def load_adapter(name: str, train: Mapping[str, Sequence[Row]], options: ModelOp
 
 
 def kind_of_model(name: str) -> str:
-    """Return `audiobert`, `masked` or `causal`, by the model's config.
-
-    Raises
-    ------
-    InputError, ArtefactError, RemoteError
-        If there is no such model, or its kind is unknown.
-    """
+    """Return `audiobert`, `masked` or `causal`, by the model's config."""
     from audiobert.backbone import PRESETS, find_model, language_model_kind
 
     if name == "mini" or name in PRESETS:

@@ -27,8 +27,6 @@ class ChatOptions:
 
     Attributes
     ----------
-    concurrency
-        Maximum number of requests in flight.
     retries
         Further attempts after a passing fault, with growing random pauses from `pause_s`.
     key_variable
@@ -49,13 +47,7 @@ class ChatOptions:
     cache: Path | None = None
 
     def settings(self, model: str) -> ServerSettings:
-        """Return the settings of the client.
-
-        Raises
-        ------
-        InputError
-            If the base URL is no http(s) address or holds a secret, or the variable's name is none.
-        """
+        """Return the settings of the client."""
         key_variable = self.key_variable
         if not key_variable and os.environ.get(USUAL_KEY_VARIABLE) and is_private_channel(self.base_url):
             key_variable = USUAL_KEY_VARIABLE

@@ -112,13 +112,7 @@ class BagOfWords(Control):
 
 
 def answers_of(rows: Sequence[Row]) -> list[str]:
-    """Return the case-folded answers of rows.
-
-    Raises
-    ------
-    InputError
-        If all are the same, from which nothing can be learnt.
-    """
+    """Return the case-folded answers of rows."""
     answers = [row.answer.casefold() for row in rows]
     if len(set(answers)) < 2:
         raise InputError(f"the control needs two different answers in train, there is only '{answers[0]}'")
@@ -137,11 +131,6 @@ def fit_ngrams(rows: Sequence[Row], kind: str, *, strength: float, together: boo
         C of scikit-learn, the inverse strength of the L2 penalty.
     together
         Give words and characters together unit norm, instead of each apart.
-
-    Raises
-    ------
-    MissingExtraError
-        If scikit-learn is not installed.
     """
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -205,13 +194,7 @@ def merge_proportional_columns(inputs: Any) -> Any:
 
 
 def make_control(name: str, train: Mapping[str, Sequence[Row]]) -> Control:
-    """Make a control by name.
-
-    Raises
-    ------
-    InputError
-        If there is no such control.
-    """
+    """Make a control by name."""
     from audiobert.auditorybench.models.text_scorers import TextScorers
 
     controls: dict[str, Callable[[], Control]] = {

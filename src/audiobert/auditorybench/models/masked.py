@@ -47,13 +47,7 @@ class Vocabulary:
             raise InputError(f"{question.where}: {error}") from None
 
     def pieces_between(self, before: str, word: str, after: str) -> tuple[int, ...]:
-        """Return the wordpieces of `word` between two characters; nothing stands for the text's beginning or end.
-
-        Raises
-        ------
-        InputError
-            If the tokenizer has no piece for a part of the word.
-        """
+        """Return the wordpieces of `word` between two characters; nothing stands for the text's beginning or end."""
         found = self._pieces(word, " " if before.isspace() else before, after)
         if not found or self.tokenizer.unk_token_id in found:
             raise InputError(f"the tokenizer of '{self.name}' cannot spell the answer '{word}'")
@@ -111,17 +105,7 @@ def _locate(tokenizer: PreTrainedTokenizerBase, before: str, word: str, after: s
 
 
 class MaskedLanguageModel:
-    """Adapt a masked language model from a folder or a hub id.
-
-    Parameters
-    ----------
-    name
-        Name in tables and messages.
-    batch_size
-        Sentences per forward pass.
-    artefacts
-        Name, revision, checksums.
-    """
+    """Adapt a masked language model from a folder or a hub id."""
 
     kind = "masked"
 

@@ -36,13 +36,7 @@ class TextScorers(Control):
 
 
 def fit_sentence_vectors(rows: Sequence[Row]) -> Scorer:
-    """Fit ridge regression with a Gaussian kernel to sentence vectors, one output per answer of train.
-
-    Raises
-    ------
-    MissingExtraError
-        If scikit-learn is not installed.
-    """
+    """Fit ridge regression with a Gaussian kernel to sentence vectors, one output per answer of train."""
     try:
         from sklearn.kernel_ridge import KernelRidge
     except ImportError:

@@ -98,13 +98,7 @@ class Task(BaseModel):
         return first, second
 
     def opposite(self, answer: str) -> str:
-        """Return the other word of a comparison.
-
-        Raises
-        ------
-        InputError
-            If the task is no comparison, or the answer is none of its words.
-        """
+        """Return the other word of a comparison."""
         first, second = self.pair or ("", "")
         words = {first.casefold(): second, second.casefold(): first}
         if self.pair is None or answer.casefold() not in words:
@@ -113,13 +107,7 @@ class Task(BaseModel):
 
 
 def task_from_yaml(path: str | Path) -> Task:
-    """Read a task's YAML file.
-
-    Raises
-    ------
-    InputError
-        If the file, or one that it includes, is missing or is not YAML, or the task lacks a field.
-    """
+    """Read a task's YAML file."""
     path = Path(path)
     try:
         return Task.model_validate(_read_yaml(path, ()))
@@ -166,13 +154,7 @@ def auditorybench_tasks() -> list[Task]:
 
 
 def find_task(name: str | Task) -> Task:
-    """Return a task by the name of a shipped one or by the path of a YAML file.
-
-    Raises
-    ------
-    InputError
-        If there is no such task.
-    """
+    """Return a task by the name of a shipped one or by the path of a YAML file."""
     if isinstance(name, Task):
         return name
     if name.endswith((".yaml", ".yml")):

@@ -18,13 +18,7 @@ DATASETS_PREFIX = "datasets:"
 
 
 def dataset_source(dataset: Any, name: str) -> Source:
-    """Open one split of a dataset with a column of the type Audio.
-
-    Raises
-    ------
-    InputError
-        When it is no split of a dataset, or has no such column.
-    """
+    """Open one split of a dataset with a column of the type Audio."""
     library = _datasets()
     if not isinstance(dataset, library.Dataset | library.IterableDataset):
         kind = type(dataset).__name__
@@ -45,13 +39,7 @@ def dataset_source(dataset: Any, name: str) -> Source:
 
 
 def named_dataset(text: str) -> Source:
-    """Open `datasets:NAME[?split=train&name=CONFIG&streaming=1]`.
-
-    Raises
-    ------
-    InputError
-        When the text is of another form, or there is no such dataset.
-    """
+    """Open `datasets:NAME[?split=train&name=CONFIG&streaming=1]`."""
     library = _datasets()
     name, _, query = text.removeprefix(DATASETS_PREFIX).partition("?")
     options = {key: values[-1] for key, values in parse_qs(query).items()}
@@ -77,13 +65,7 @@ def is_saved_dataset(folder: Path) -> bool:
 
 
 def saved_dataset(folder: Path) -> Source:
-    """Open a folder written by `save_to_disk`.
-
-    Raises
-    ------
-    InputError
-        When it cannot be read, or holds more than one split.
-    """
+    """Open a folder written by `save_to_disk`."""
     splits_file = folder / "dataset_dict.json"
     try:
         splits = json.loads(splits_file.read_bytes())["splits"] if splits_file.is_file() else []

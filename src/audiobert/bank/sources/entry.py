@@ -23,8 +23,6 @@ class Entry:
         Its `id` column, else its path inside the source.
     given
         What the source says about it, as columns of the clip table.
-    file
-        Where the audio lies, or None.
     span
         Offset and length in `file`, for a clip inside a shard.
     content
@@ -63,8 +61,6 @@ class Source:
 
     Attributes
     ----------
-    name
-        As the user gave it.
     root
         Folder that the clips' paths are relative to; None when they are in no folder.
     total

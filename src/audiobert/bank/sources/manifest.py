@@ -33,13 +33,7 @@ def manifest_source(path: Path) -> Source:
 
 
 def read_ids(path: Path) -> list[str]:
-    """Return the ids in a text file, one per line, or in the column `id` of a table.
-
-    Raises
-    ------
-    InputError
-        When the file cannot be read, a line is not UTF-8, or a row of the table cannot be taken or has no id.
-    """
+    """Return the ids in a text file, one per line, or in the column `id` of a table."""
     if path.suffix.lower() not in TABLE_EXTENSIONS:
         return read_lines(path)
     ids = []
