@@ -16,7 +16,7 @@ IGNORED = -100
 
 
 def masked_lm_head(language_model: Any) -> Callable[[Tensor], Tensor]:
-    """Return the part of a masked language model from hidden states to logits, so that it can run at the masks alone."""
+    """Return the part of a masked language model from hidden states to logits, to run at the masks alone."""
     for name in ("cls", "lm_head"):  # BERT, DeBERTa; RoBERTa, XLM-R, Camembert
         head = getattr(language_model, name, None)
         if isinstance(head, nn.Module) and not isinstance(head, nn.Linear):
