@@ -97,7 +97,7 @@ def text_model(model: Clap) -> torch.nn.Module:
 
 def test_a_query_has_unit_vectors_of_both_spaces_from_one_pass_of_the_text_model(any_clap: Clap) -> None:
     passes: list[int] = []
-    text_model(any_clap).register_forward_hook(lambda *_: passes.append(1))
+    text_model(any_clap).embeddings.register_forward_hook(lambda *_: passes.append(1))
     query = any_clap.embed_query(["a cat", "the dog barks at a cat", "cat"])
     assert len(passes) == 1
     assert query.sentence.shape == (3, any_clap.text_dim)
@@ -155,7 +155,7 @@ def test_a_long_query_is_cut_as_the_tokenizer_would(any_clap: Clap) -> None:
     longest = MAX_QUERY_TOKENS if isinstance(any_clap, ClapModel) else any_clap.max_tokens
     cut = any_clap.tokenizer(text, truncation=True, max_length=longest)["input_ids"]
     seen: list[Any] = []
-    text_model(any_clap).register_forward_pre_hook(
+    text_model(any_clap).embeddings.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(kwargs.get("input_ids", next(iter(args), None))), with_kwargs=True
     )
     any_clap.embed_query([text])

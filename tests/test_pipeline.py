@@ -15,12 +15,14 @@ import soundfile
 import torch
 
 from audiobert import AudioBert
+from audiobert.adapters import add_lora
 from audiobert.answers import FillMask, Hit, MaskScores
 from audiobert.bank import AudioBank, build_bank
 from audiobert.errors import ArtefactError, InputError
-from audiobert.injection import new_injection
+from audiobert.injection import SpanKnowledge, new_injection
 from audiobert.model_folder import load_part, model_folder
 from audiobert.modeling import AudioBertForMaskedLM
+from audiobert.parts import load_parts
 from audiobert.sentence import encode_texts
 from bank_fakes import write_tone
 
@@ -116,6 +118,32 @@ def test_the_plain_language_model_is_that_of_the_parts(model: AudioBert) -> None
         logits = model.parts.language_model(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask).logits
     ours = model.score_masks([SOUND], sound="off")[0].log_probs
     torch.testing.assert_close(ours, logits[inputs.masks].log_softmax(dim=-1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("text", [SOUND, "The sound of a flute has a [MASK] [MASK] pitch than the sound of a tuba."])
+def test_the_answer_is_that_of_the_straightforward_form(model: AudioBert, text: str) -> None:
+    """An adapter that is not folded, transformers' own forward, logits at every token, one sentence alone."""
+    answer = model.fill_mask([text, SILENT], top_k=20)[0]
+    weights, _ = load_part(model_folder("mini"), "audiobert")
+    language_model = load_parts(model_folder("mini")).language_model
+    for name, matrix in add_lora(language_model, model.settings.lora).items():
+        matrix.data.copy_(weights[f"lora.{name}"])
+    inputs = encode_texts(model.tokenizer, [text], [[(span.start, span.end) for span in answer.spans]])
+    known = SpanKnowledge(
+        inputs.starts,
+        torch.tensor([[[hit.knowledge.tolist() for hit in span.clips] for span in answer.spans]]),
+        torch.tensor([[[hit.score for hit in span.clips] for span in answer.spans]]),
+        torch.tensor([[span.query.tolist() for span in answer.spans]]),
+    )
+    with torch.no_grad():
+        embeddings = model.model.injection(language_model.get_input_embeddings()(inputs.input_ids), known)
+        logits = language_model.eval()(inputs_embeds=embeddings, attention_mask=inputs.attention_mask).logits
+    wanted = logits[inputs.masks].softmax(dim=-1)
+    assert answer.auditory and len(answer.masks) == len(wanted)
+    for mask, probabilities in zip(answer.masks, wanted, strict=True):
+        scores, ids = probabilities.topk(20)
+        assert [p.token for p in mask.predictions] == [model.tokenizer.decode([token]).strip() for token in ids]
+        assert [p.score for p in mask.predictions] == pytest.approx(scores.tolist(), abs=1e-5)
 
 
 def test_without_the_plain_predictions_the_others_stay_as_they_are(model: AudioBert) -> None:

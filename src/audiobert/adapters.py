@@ -129,6 +129,18 @@ def copy_sharing_embeddings(model: Model) -> Model:
     return copy.deepcopy(model, {id(parameter): parameter for parameter in shared})
 
 
+def order_by_column(model: nn.Module) -> None:
+    """Store the weights of the linear layers in column-major order, with the same values and shapes.
+
+    Products with a few rows, such as the tokens of one sentence, then take about a third less time on a CPU. A layer
+    that shares its weights with an embedding keeps its order, because an embedding reads whole rows.
+    """
+    shared = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear) and id(layer.weight) not in shared:
+            layer.weight.data = layer.weight.data.t().contiguous().t()
+
+
 def copy_tensors(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str) -> None:
     """Copy tensors by name into parameters of the same shapes."""
     with torch.no_grad():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
+from audiobert.bert import hidden_states
 from audiobert.encoders import AudioTower, AudioTowerConfig
 from audiobert.errors import InputError
 from audiobert.features import FeatureMaker
@@ -39,7 +40,7 @@ class QueryVectors:
 def mean_pooled(encoder: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Tensor:
     """Compute sentence vectors `(texts, hidden_size)`, unit norm: the mean over the tokens' last hidden states."""
     input_ids, attention = (part.to(encoder.device) for part in query_tokens(tokenizer, texts, MAX_QUERY_TOKENS))
-    hidden = encoder(input_ids=input_ids, attention_mask=attention).last_hidden_state
+    hidden = hidden_states(encoder, attention, input_ids=input_ids)
     mask = attention.unsqueeze(-1).to(hidden.dtype)
     return functional.normalize((hidden * mask).sum(dim=1) / mask.sum(dim=1), dim=-1)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from audiobert.bert import hidden_states
 from audiobert.errors import InputError
 from audiobert.sentence import Span, check_text, pad_tokens, spans_of_words, tokenize, windows
 
@@ -50,7 +51,7 @@ class SpanDetector:
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Compute label logits `(texts, tokens, 2)`."""
-        return self.head(self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state)
+        return self.head(hidden_states(self.encoder, attention_mask, input_ids=input_ids))
 
     @torch.no_grad()
     def detect(self, texts: Sequence[str], *, batch_size: int = 64) -> list[list[Span]]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from audiobert.bert import hidden_states
 from audiobert.errors import InputError
 from audiobert.injection import Injection, SpanKnowledge
 
@@ -64,10 +65,10 @@ class AudioBertForMaskedLM(nn.Module):
         """Compute hidden states `(masks, hidden_size)` at the positions where `masks` (rows, tokens) is True."""
         encoder = self.language_model.base_model
         if knowledge is None or self.injection is None:
-            return encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state[masks]
+            return hidden_states(encoder, attention_mask, input_ids=input_ids)[masks]
         words = self.language_model.get_input_embeddings()(input_ids)
         embeddings = self.injection(words, knowledge)
-        return encoder(inputs_embeds=embeddings, attention_mask=attention_mask).last_hidden_state[masks]
+        return hidden_states(encoder, attention_mask, inputs_embeds=embeddings)[masks]
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, masks: Tensor, knowledge: SpanKnowledge | None = None

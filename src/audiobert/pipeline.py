@@ -8,14 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from audiobert.adapters import copy_sharing_embeddings, copy_tensors, fold_lora
+from audiobert.adapters import copy_sharing_embeddings, copy_tensors, fold_lora, order_by_column
 from audiobert.answers import AuditorySpan, FillMask, Hit, MaskPredictions, MaskScores, Prediction
 from audiobert.artefacts import whole_folder
 from audiobert.backbone import pick_device
 from audiobert.bank import AudioBank, check_identity
+from audiobert.clap import ClapModel
 from audiobert.clip_encoder import ModelClipEncoder, Precision
 from audiobert.errors import InputError
 from audiobert.injection import NO_CLIP, SpanKnowledge, new_injection
@@ -418,28 +420,27 @@ class AudioBert:
     def _knowledge(self, starts: Tensor, spans: Sequence[tuple[AuditorySpan, ...]]) -> SpanKnowledge:
         """Gather the knowledge vectors and scores of the clips of a batch's spans."""
         clips = max(len(span.clips) for row in spans for span in row)
-        hidden_size = self._clip_encoder.hidden_size
-        vectors = torch.zeros(*starts.shape, clips, hidden_size)
-        scores = torch.full((*starts.shape, clips), NO_CLIP)
-        queries = torch.zeros(*starts.shape, self._clip_encoder.text_dim)
+        vectors = np.zeros((*starts.shape, clips, self._clip_encoder.hidden_size), np.float32)
+        scores = np.full((*starts.shape, clips), NO_CLIP, np.float32)
+        queries = np.zeros((*starts.shape, self._clip_encoder.text_dim), np.float32)
         for row, row_spans in enumerate(spans):
             for column, span in enumerate(row_spans):
                 if span.query is not None:
-                    queries[row, column] = torch.from_numpy(span.query)
+                    queries[row, column] = span.query
                 for place, hit in enumerate(span.clips):
                     if hit.knowledge is not None:
-                        vectors[row, column, place] = torch.from_numpy(hit.knowledge).float()
+                        vectors[row, column, place] = hit.knowledge
                         scores[row, column, place] = hit.score
-        return SpanKnowledge(starts, *(tensor.to(starts.device) for tensor in (vectors, scores, queries)))
+        return SpanKnowledge(starts, *(torch.from_numpy(one).to(starts.device) for one in (vectors, scores, queries)))
 
     def _best(self, log_probs: Tensor, top_k: int) -> list[tuple[Prediction, ...]]:
-        scores, ids = log_probs.exp().topk(top_k, dim=-1)
+        scores, ids = log_probs.topk(top_k, dim=-1)
         return [
             tuple(
                 Prediction(str(self.tokenizer.decode([token])).strip(), score)
                 for token, score in zip(row_ids, row_scores, strict=True)
             )
-            for row_ids, row_scores in zip(ids.tolist(), scores.tolist(), strict=True)
+            for row_ids, row_scores in zip(ids.tolist(), scores.exp().tolist(), strict=True)
         ]
 
 
@@ -528,6 +529,10 @@ def load_model(
     copy_tensors(encoder.saved_state(), part_of(weights, "knowledge."), where)
     for module in (model, encoder):
         module.requires_grad_(False).eval().to(chosen)
+    if chosen.type == "cpu":
+        text_encoder = [parts.clap.encoder] if isinstance(parts.clap, ClapModel) else []
+        for module in (parts.language_model, parts.detector.encoder, model, *text_encoder):
+            order_by_column(module)
     parts.records["audiobert"] = record
     return parts, model, ModelClipEncoder(parts.clap, encoder, encoder_identity(parts.records)), settings
 
