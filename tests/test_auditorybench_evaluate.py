@@ -119,7 +119,7 @@ def test_what_a_reply_chooses(reply: str, lettered: bool, chosen: str | None) ->
 def answered(
     answer: str, correct: bool, rank: int | None, text: str = "A [MASK].", flipped: bool | None = None
 ) -> Answered:
-    question = Question("animal", "cloze", "dev", 0, text, answer, (), (), None, "", "", "w")
+    question = Question("animal", "cloze", "dev", 0, text, answer, (), (), None, "", "", "", "w")
     other = None if flipped is None else Prediction("", flipped)
     return Answered(question, Prediction("", correct, rank), other)
 
@@ -357,7 +357,7 @@ class FakeAudioBert:
 
     def __post_init__(self) -> None:
         self.tokenizer = self.model.tokenizer
-        self.mask_token = "[MASK]"
+        self.mask_token, self.causal = "[MASK]", False
         self.asked: list[tuple[str, list[tuple[int, int]] | None]] = []
         self.excluded: list[Any] = []
 
@@ -373,10 +373,11 @@ class FakeAudioBert:
         *,
         sound: str,
         spans: list[list[tuple[int, int]]] | None,
+        hits: None,
         batch_size: int,
         exclude: list[str] | None,
     ) -> list[Any]:
-        del batch_size
+        del batch_size, hits
         self.excluded.append(exclude)
         scored = []
         for index, text in enumerate(texts):

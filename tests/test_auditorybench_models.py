@@ -181,7 +181,7 @@ def causal(tmp_path_factory: pytest.TempPathFactory) -> CausalLanguageModel:
 def test_log_likelihoods_of_continuations(causal: CausalLanguageModel) -> None:
     prompts = ["A cat makes a", "The sound of a bell is"]
     continuations = [[" purr", " purring", " cat", " river otter"], [" higher", " lower"]]
-    found = causal.log_likelihoods(prompts, continuations)
+    found = causal.continuations.log_likelihoods(prompts, continuations)
     for prompt, words, scores in zip(prompts, continuations, found, strict=True):
         for word, score in zip(words, scores, strict=True):
             ids = causal.tokenizer.encode(prompt + word)
@@ -194,9 +194,9 @@ def test_log_likelihoods_of_continuations(causal: CausalLanguageModel) -> None:
 
 def test_completion_does_not_depend_on_the_batch(causal: CausalLanguageModel) -> None:
     prompts = ["A cat", "The sound of a bell is a joy in the morning and", "Woof"]
-    together = causal.complete(prompts)
-    assert together == [causal.complete([prompt])[0] for prompt in prompts]
-    assert all("\n" not in text for text in together)
+    complete = causal.continuations.complete
+    together = complete(prompts, max_new_tokens=12)
+    assert together == [complete([prompt], max_new_tokens=12)[0] for prompt in prompts]
 
 
 def test_models_are_told_apart_by_their_config(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 from audiobert import backbone
 from audiobert.artefacts import sha256_of
 from audiobert.backbone import (
-    MINI_SHA256,
+    PACKAGED,
     find_model,
     language_model_kind,
     load_backbone,
@@ -28,18 +28,18 @@ from auditorybench_toys import bert, gpt2
 
 def test_mini_is_the_known_model():
     loaded = load_backbone("mini")
-    assert loaded.identity.sha256 == {"model.safetensors": MINI_SHA256}
+    assert loaded.identity.sha256 == {"model.safetensors": PACKAGED["mini"].sha256}
     assert loaded.model.config.hidden_size == 384
     assert loaded.tokenizer.mask_token == "[MASK]"
 
 
 def test_damaged_mini_weights_are_refused(tmp_path, monkeypatch):
-    source, _, _ = backbone._find_mini(None)
+    source, _, _ = find_model("mini")
     shutil.copytree(source, tmp_path / "mini")
     weights = tmp_path / "mini" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1_000_000])
-    monkeypatch.setenv(backbone.MINI_FOLDER_VARIABLE, str(tmp_path / "mini"))
-    with pytest.raises(ArtefactError, match=MINI_SHA256):
+    monkeypatch.setenv(PACKAGED["mini"].variable, str(tmp_path / "mini"))
+    with pytest.raises(ArtefactError, match=PACKAGED["mini"].sha256):
         load_backbone("mini")
 
 

@@ -20,7 +20,7 @@ from audiobert.retrieve import RetrievalSettings, Retriever
 from audiobert.sentence import Span
 from audiobert.training.clips import TrainingClip, TrainingClips
 from audiobert.training.lookup import Lookup
-from audiobert.training.rows import Spelling
+from audiobert.training.spelling import Spelling
 from auditorybench_toys import bert
 
 LABELS = {"dog": 300.0, "cat": 900.0, "bell": 2000.0}

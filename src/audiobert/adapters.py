@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from audiobert.errors import ArtefactError, InputError
 from audiobert.settings import Settings
@@ -21,11 +22,13 @@ from audiobert.settings import Settings
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 # Module names of layers, as regular expressions that peft matches against the whole dotted name: those of BERT, RoBERTa
-# and ELECTRA, then DeBERTa-v2, DistilBERT, ModernBERT (one matrix for all three).
-_ATTENTION = r"(query|key|value)(_proj)?|[qkv]_lin|Wqkv"
+# and ELECTRA, then DeBERTa-v2, DistilBERT, ModernBERT (one matrix for all three); of causal models those of Llama,
+# Gemma, Qwen and Mistral, Phi-3, GPT-2, and GPT-NeoX, Falcon and BLOOM.
+_ATTENTION = r"(query|key|value)(_proj)?|[qkv]_lin|Wqkv|[qkv]_proj|qkv_proj|c_attn|query_key_value"
+_DENSE = r"dense\w*|out_lin|lin[12]|W[io]|o_proj|(gate|up|down|gate_up)_proj|c_proj|c_fc"
 _TARGETS = {
-    "all-linear": rf".*\.layers?\.\d+\..*({_ATTENTION}|dense|out_lin|lin[12]|W[io])",
-    "query-key-value": rf".*\.layers?\.\d+\..*({_ATTENTION})",
+    "all-linear": rf".*\.(layers?|h)\.\d+\..*({_ATTENTION}|{_DENSE})",
+    "query-key-value": rf".*\.(layers?|h)\.\d+\..*({_ATTENTION})",
 }
 _NAME = "lora"
 
@@ -61,6 +64,7 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> dict[str, nn.Parameter
         lora_dropout=settings.dropout,
         target_modules=_TARGETS[settings.targets],
         bias="none",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2 stores (in, out)
     )
     try:
         inject_adapter_in_model(config, model, adapter_name=_NAME)
@@ -69,7 +73,8 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> dict[str, nn.Parameter
             raise
         raise InputError(
             f"{type(model).__name__} has no layers that match {_TARGETS[settings.targets]}; a LoRA goes onto BERT,"
-            " RoBERTa, DeBERTa-v2, DistilBERT, ModernBERT or a model whose layers are named like theirs"
+            " RoBERTa, DeBERTa-v2, DistilBERT, ModernBERT, Llama, Gemma, Qwen, Mistral, GPT-2 or a model whose layers"
+            " are named like theirs"
         ) from None
     return lora_parameters(model)
 
@@ -110,16 +115,18 @@ def fold_lora(model: nn.Module, matrices: Mapping[str, Tensor], settings: LoraSe
                 matrices[f"{name}.lora_A.weight"],
                 matrices.get(f"{name}.lora_B.weight"),
             )
-            if not isinstance(layer, nn.Linear) or high is None:
+            if not isinstance(layer, nn.Linear | Conv1D) or high is None:
                 raise ArtefactError(
                     f"{what}: the model has no linear layer {name}; load it with the backbone it was trained on"
                 )
-            if (high.shape[0], low.shape[1]) != tuple(layer.weight.shape) or high.shape[1] != low.shape[0]:
+            weight = layer.weight.T if isinstance(layer, Conv1D) else layer.weight  # (out, in)
+            if (high.shape[0], low.shape[1]) != tuple(weight.shape) or high.shape[1] != low.shape[0]:
                 raise ArtefactError(
                     f"{what}: {name} has matrices {tuple(high.shape)} and {tuple(low.shape)}, the layer"
-                    f" {tuple(layer.weight.shape)}; load it with the backbone it was trained on"
+                    f" {tuple(weight.shape)}; load it with the backbone it was trained on"
                 )
             change = settings.alpha / settings.rank * (high.float() @ low.float())
+            change = change.T if isinstance(layer, Conv1D) else change
             layer.weight = nn.Parameter(layer.weight + change.to(layer.weight), requires_grad=False)
 
 

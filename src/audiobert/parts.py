@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from audiobert.adapters import copy_sharing_embeddings, copy_tensors, fold_lora
-from audiobert.backbone import Backbone, Identity, Published, load_backbone
+from audiobert.backbone import Backbone, Identity, Published, load_backbone, load_language_model
 from audiobert.clap import ClapModel, ClapProjections
 from audiobert.clap_hub import Clap, HubClap, load_clap
 from audiobert.detector import SpanDetector
@@ -28,7 +28,8 @@ from audiobert.model_folder import (
     published_models,
     published_record,
 )
-from audiobert.modeling import head_parameters, masked_lm_head
+from audiobert.modeling import head_parameters, is_causal, masked_lm_head
+from audiobert.sentence import MASK
 
 
 @dataclass
@@ -124,9 +125,10 @@ def load_parts(
     records: dict[str, PartRecord] = {}
     folders: dict[str, Path] = {}
     if wanted := models.get("language_model"):
-        backbone = backbones.add(load_backbone(wanted.name, revision=wanted.revision, attention=attention, whole=True))
+        backbone = backbones.add(load_language_model(wanted.name, revision=wanted.revision, attention=attention))
         wanted.check(backbone.identity)
-        masked_lm_head(backbone.model)  # refused here, not in the middle of a training
+        if not is_causal(backbone.model):
+            masked_lm_head(backbone.model)  # refused here, not in the middle of a training
         models["language_model"] = Published.of(backbone.identity)
         language_model, records["language_model"] = backbone.model, published_record(backbone.identity)
     else:
@@ -150,7 +152,7 @@ def load_parts(
         modules = [clap.projections, clap.encoder]
     for module in (language_model, span_detector.encoder, span_detector.head, *modules):
         module.requires_grad_(False).eval().to(device)
-    span_detector.mask_token = str(backbone.tokenizer.mask_token)
+    span_detector.mask_token = str(backbone.tokenizer.mask_token or MASK)
     return Parts(language_model, backbone.tokenizer, backbone.identity, span_detector, clap, records, folders, models)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -13,12 +14,13 @@ import torch
 from torch import Tensor
 
 from audiobert.adapters import copy_sharing_embeddings, copy_tensors, fold_lora, order_by_column
-from audiobert.answers import AuditorySpan, FillMask, Hit, MaskPredictions, MaskScores, Prediction
+from audiobert.answers import AuditorySpan, Completion, FillMask, Hit, MaskPredictions, MaskScores, Prediction
 from audiobert.artefacts import whole_folder
 from audiobert.backbone import pick_device
 from audiobert.bank import AudioBank, check_identity
 from audiobert.clap import ClapModel
 from audiobert.clip_encoder import ModelClipEncoder, Precision
+from audiobert.continuations import Continuations, Prompts
 from audiobert.errors import InputError
 from audiobert.injection import NO_CLIP, SpanKnowledge, new_injection
 from audiobert.knowledge import KnowledgeEncoder
@@ -31,18 +33,19 @@ from audiobert.model_folder import (
     model_folder,
     part_of,
 )
-from audiobert.modeling import AudioBertForMaskedLM
+from audiobert.modeling import AudioBertForCausalLM, AudioBertForMaskedLM, is_causal, with_injection
 from audiobert.parts import Parts, load_parts, new_audio_encoder
+from audiobert.prompts import read_blank, read_prompt
 from audiobert.recordings import recorded_hit
 from audiobert.retrieve import Retriever
-from audiobert.sentence import Offsets, Sentence, Span, encode_texts, read_sentence
+from audiobert.sentence import MASK, Offsets, Sentence, Span, encode_prompts, encode_texts, read_sentence
 
 Sound = Literal["on", "unheard", "off"]
 Recording = str | Path
 
 
 class AudioBert:
-    """A masked language model that looks up how things sound.
+    """A masked or causal language model that looks up how things sound.
 
     Use `from_pretrained`. One object may serve several threads at once.
 
@@ -76,7 +79,7 @@ class AudioBert:
         for bank in banks:
             check_identity(bank, clip_encoder.identity())
         self.parts, self.model, self.settings = parts, model.eval(), settings
-        self.plain = AudioBertForMaskedLM(parts.language_model).eval()
+        self.plain = with_injection(parts.language_model).eval()
         self.tokenizer, self.name = parts.tokenizer, name
         self._clip_encoder, self._folder = clip_encoder, folder
         self.retriever = Retriever(parts.clap, banks, settings.retrieval)
@@ -164,9 +167,14 @@ class AudioBert:
         return self.banks[0]
 
     @property
+    def causal(self) -> bool:
+        """Whether the language model predicts what follows, not what is masked."""
+        return isinstance(self.plain, AudioBertForCausalLM)
+
+    @property
     def mask_token(self) -> str:
         """How the language model spells a mask; `[MASK]` is understood as well."""
-        return str(self.tokenizer.mask_token)
+        return str(self.tokenizer.mask_token or MASK)
 
     def clip_encoder(self) -> ModelClipEncoder:
         """Return what turns clips into vectors for a bank of this model."""
@@ -237,7 +245,8 @@ class AudioBert:
         """Predict the masks of one text or several, with sound and without.
 
         Where no span is found, or with `audio=False`, the predictions are those of the plain language model, to the
-        last bit. A text longer than the model's window is cut around its masks.
+        last bit. A text longer than the model's window is cut around its masks. A causal language model is asked for
+        the first token of the missing word, by a prompt with the text in it; it fills one mask per text and cuts none.
 
         Parameters
         ----------
@@ -271,7 +280,7 @@ class AudioBert:
         self._check_counts(top_k, clips_per_span)
         single = isinstance(texts, str)
         given = [texts] if isinstance(texts, str) else listed(texts)
-        sentences = [read_sentence(self.tokenizer, text, self.max_tokens) for text in given]
+        sentences = self._read(given)
         recordings = {piece: recorded_hit(self._clip_encoder, file) for piece, file in (sounds or {}).items()}
         spans: Sequence[tuple[AuditorySpan, ...]] = [()] * len(given)
         if audio:
@@ -286,6 +295,121 @@ class AudioBert:
             masks = tuple(MaskPredictions(p, b) for p, b in zip(best, plain, strict=True))
             answers.append(FillMask(sentence.original, row in with_sound, _in_original(sentence, found), masks))
         return answers[0] if single else answers
+
+    @overload
+    def complete(  # type: ignore[overload-overlap]
+        self, texts: str, *, max_new_tokens: int = 40, chat: bool = False, audio: bool = True, base: bool = True,
+        clips_per_span: int | None = None, sounds: Mapping[str, Recording] | None = None, heard: bool = True,
+        **settings: Any,
+    ) -> Completion: ...  # fmt: skip
+    @overload
+    def complete(
+        self, texts: Iterable[str], *, max_new_tokens: int = 40, chat: bool = False, audio: bool = True,
+        base: bool = True, clips_per_span: int | None = None, sounds: Mapping[str, Recording] | None = None,
+        heard: bool = True, **settings: Any,
+    ) -> list[Completion]: ...  # fmt: skip
+    def complete(
+        self,
+        texts: str | Iterable[str],
+        *,
+        max_new_tokens: int = 40,
+        chat: bool = False,
+        audio: bool = True,
+        base: bool = True,
+        clips_per_span: int | None = None,
+        sounds: Mapping[str, Recording] | None = None,
+        heard: bool = True,
+        **settings: Any,
+    ) -> Completion | list[Completion]:
+        """Generate behind one text or several with a causal language model, with sound and without.
+
+        Knowledge enters at the spans of the text, once; what is generated has none of its own. Where no span is found,
+        or with `audio=False`, the completion is that of the plain language model, to the last bit.
+
+        Parameters
+        ----------
+        max_new_tokens : int
+            Tokens to generate, unless the model ends its answer before.
+        chat : bool
+            Ask through the model's chat template. Spans are found in the text alone.
+        audio, base, clips_per_span, sounds, heard
+            As for `fill_mask`.
+        **settings
+            Of transformers' `generate`; by default it is greedy.
+
+        Returns
+        -------
+        Completion, or list of Completion for several texts
+
+        Raises
+        ------
+        InputError
+            The language model is a masked one, a text is empty or too long, `chat` is wanted of a model without a chat
+            template, or a recording cannot be decoded or its piece is not in the text.
+        """
+        if not self.causal:
+            raise InputError(f"{self.parts.identity.name} is a masked language model; ask it with fill_mask")
+        if not isinstance(max_new_tokens, int) or not 1 <= max_new_tokens < self.max_tokens:
+            raise InputError(f"max_new_tokens is {max_new_tokens!r}; give a number from 1 to {self.max_tokens - 1:,}")
+        self._check_counts(1, clips_per_span)
+        given = [texts] if isinstance(texts, str) else listed(texts)
+        room, name = self.max_tokens - max_new_tokens, self.parts.identity.name
+        sentences = [read_prompt(self.tokenizer, text, room, chat=chat, name=name) for text in given]
+        recordings = {piece: recorded_hit(self._clip_encoder, file) for piece, file in (sounds or {}).items()}
+        spans: Sequence[tuple[AuditorySpan, ...]] = [()] * len(given)
+        if audio:
+            spans = self._with_clips(self._spans(sentences, recordings), clips_per_span)
+        prompts = [sentence.text for sentence in sentences]
+        said = self.prompts(prompts, spans, "on" if heard else "unheard", chat=chat).complete(
+            max_new_tokens, **settings
+        )
+        rows = [row for row in range(len(given)) if spans[row] and base]
+        plain = self.prompts([prompts[row] for row in rows], [()] * len(rows), "off", chat=chat)
+        without = dict(zip(rows, plain.complete(max_new_tokens, **settings), strict=True))
+        answers = [
+            Completion(
+                sentence.original,
+                bool(found),
+                _in_original(sentence, found),
+                said[row],
+                without.get(row) if found else said[row],
+            )
+            for row, (sentence, found) in enumerate(zip(sentences, spans, strict=True))
+        ]
+        return answers[0] if isinstance(texts, str) else answers
+
+    def prompts(
+        self,
+        texts: Sequence[str],
+        spans: Sequence[tuple[AuditorySpan, ...]],
+        sound: Sound = "on",
+        *,
+        chat: bool = False,
+        batch_size: int = 32,
+    ) -> Prompts:
+        """Return prompts of a causal language model with the clips of their spans, to be scored or completed."""
+        name = self.name or self.parts.identity.name
+        plain, with_sound = (
+            Continuations(model, self.tokenizer, name, self.max_tokens, batch_size, special=not chat)  # type: ignore[arg-type]
+            for model in (self.plain, self.model)
+        )
+
+        def knowledge(starts: Tensor, rows: Sequence[int]) -> SpanKnowledge:
+            return self._knowledge(starts, [spans[row] for row in rows])
+
+        offsets = [[(span.start, span.end) for span in row] for row in spans]
+        return Prompts(plain, with_sound, texts, offsets, knowledge if sound == "on" else None)
+
+    def clips_of(
+        self,
+        texts: Sequence[str],
+        spans: Sequence[Sequence[Offsets]],
+        hits: Sequence[Sequence[tuple[Hit, ...]]] | None = None,
+        exclude: Iterable[str] | None = None,
+    ) -> list[tuple[AuditorySpan, ...]]:
+        """Return given character spans of texts with their clips: those in `hits`, or what is retrieved."""
+        whole = [Sentence(text, text, ((0, 0, len(text)),), 0) for text in texts]
+        return self._with_clips(_given_spans(whole, spans, hits), exclude=exclude)
 
     def score_masks(
         self,
@@ -310,7 +434,7 @@ class AudioBert:
         exclude : iterable of str, optional
             Ids of clips that retrieval must not use.
         """
-        sentences = [read_sentence(self.tokenizer, text, self.max_tokens) for text in listed(texts)]
+        sentences = self._read(listed(texts))
         found: Sequence[tuple[AuditorySpan, ...]] = [()] * len(sentences)
         if sound != "off":
             chosen = self._spans(sentences) if spans is None else _given_spans(sentences, spans, hits)
@@ -334,18 +458,26 @@ class AudioBert:
         if clips_per_span is not None and (not isinstance(clips_per_span, int) or clips_per_span < 1):
             raise InputError(f"clips_per_span is {clips_per_span!r}; give 1 or more, or switch audio off")
 
+    def _read(self, texts: Sequence[str]) -> list[Sentence]:
+        """Find the masks of texts; the one mask of each makes it a prompt for a causal language model."""
+        read = read_blank if self.causal else read_sentence
+        return [read(self.tokenizer, text, self.max_tokens) for text in texts]
+
     def _spans(
         self, sentences: Sequence[Sentence], recordings: Mapping[str, Hit] | None = None
     ) -> list[Sequence[Span]]:
-        """Return the detected spans of each sentence; a piece with a recording of its own is one, too."""
-        detected = self.parts.detector.detect([sentence.text for sentence in sentences])
-        if not recordings:
-            return list(detected)
+        """Return the detected spans of each sentence; a piece with a recording of its own is one, too.
+
+        What a prompt puts around a user's words is no part of what is searched.
+        """
+        read = [sentence.original if self.causal else sentence.text for sentence in sentences]
+        detected = self.parts.detector.detect(read)
         found: list[Sequence[Span]] = []
-        for sentence, spans in zip(sentences, detected, strict=True):
-            given = [_span_of_piece(sentence, self.mask_token, piece, hit) for piece, hit in recordings.items()]
+        for sentence, text, spans in zip(sentences, read, detected, strict=True):
+            given = [_span_of_piece(text, self.mask_token, piece, hit) for piece, hit in (recordings or {}).items()]
             rest = [span for span in spans if all(span.end <= g.start or span.start >= g.end for g in given)]
-            found.append(sorted([*given, *rest], key=lambda span: span.start))
+            ordered = sorted([*given, *rest], key=lambda span: span.start)
+            found.append([_moved(sentence, span) for span in ordered] if self.causal else ordered)
         return found
 
     def _with_clips(
@@ -410,7 +542,8 @@ class AudioBert:
         """Run one batch; without spans, the plain language model. Returns `(masks, vocabulary)` per sentence."""
         offsets = None if spans is None else [[(span.start, span.end) for span in row] for row in spans]
         model = self.plain if spans is None else self.model
-        inputs = encode_texts(self.tokenizer, [sentence.text for sentence in sentences], offsets).to(
+        encode = encode_prompts if self.causal else encode_texts
+        inputs = encode(self.tokenizer, [sentence.text for sentence in sentences], offsets).to(
             self.parts.language_model.device
         )
         knowledge = None if spans is None or sound == "unheard" else self._knowledge(inputs.starts, spans)
@@ -489,18 +622,22 @@ def _given_spans(
     return found
 
 
-def _span_of_piece(sentence: Sentence, mask_token: str, piece: str, hit: Hit) -> AuditorySpan:
+def _moved(sentence: Sentence, span: Span) -> Span:
+    """Return a span of the user's words where it stands in the prompt."""
+    start, end = sentence.to_text(span.start, span.end)
+    return replace(span, start=start, end=end)
+
+
+def _span_of_piece(read: str, mask_token: str, piece: str, hit: Hit) -> AuditorySpan:
     """Return the first place of a piece of text as a span whose clip is a given recording.
 
     Whole words come before pieces of words; the letters of a mask are no words.
     """
-    text = sentence.text.replace(mask_token, "\0" * len(mask_token))
+    text = read.replace(mask_token, "\0" * len(mask_token))
     words = re.search(rf"(?<!\w){re.escape(piece)}(?!\w)", text) if piece else None
     at = words.start() if words else (text.find(piece) if piece else -1)
     if at < 0:
-        raise InputError(
-            f"{piece!r} is not in the text {sentence.text[:60]!r}; give a recording for words that stand there"
-        )
+        raise InputError(f"{piece!r} is not in the text {read[:60]!r}; give a recording for words that stand there")
     return AuditorySpan(piece, at, at + len(piece), 1.0, (hit,))
 
 
@@ -522,7 +659,7 @@ def load_model(
     language_model = copy_sharing_embeddings(parts.language_model)
     fold_lora(language_model, part_of(weights, "lora."), settings.lora, where)
     hidden_size = int(language_model.config.hidden_size)
-    model = AudioBertForMaskedLM(language_model, new_injection(settings.injection, hidden_size, parts.clap.text_dim))
+    model = with_injection(language_model, new_injection(settings.injection, hidden_size, parts.clap.text_dim))
     copy_tensors(dict(model.injection.named_parameters()), part_of(weights, "injection."), where)  # type: ignore[union-attr]
     tower = new_audio_encoder(parts, settings.knowledge)
     encoder = KnowledgeEncoder(tower, hidden_size, settings.knowledge)
@@ -531,7 +668,9 @@ def load_model(
         module.requires_grad_(False).eval().to(chosen)
     if chosen.type == "cpu":
         text_encoder = [parts.clap.encoder] if isinstance(parts.clap, ClapModel) else []
-        for module in (parts.language_model, parts.detector.encoder, model, *text_encoder):
+        # A causal language model stays as it is, so that it generates the very tokens that transformers alone does.
+        language_models = [] if is_causal(parts.language_model) else [parts.language_model, model]
+        for module in (parts.detector.encoder, *language_models, *text_encoder):
             order_by_column(module)
     parts.records["audiobert"] = record
     return parts, model, ModelClipEncoder(parts.clap, encoder, encoder_identity(parts.records)), settings

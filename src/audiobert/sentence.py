@@ -65,8 +65,8 @@ def fill_mask(text: str, spans: Sequence[Offsets], filler: str) -> tuple[str, li
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> BatchEncoding:
-    """Tokenize texts with their offsets, neither padded nor cut.
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, special: bool = True) -> BatchEncoding:
+    """Tokenize texts with their offsets, neither padded nor cut; without `special` nothing is put around them.
 
     Padding and truncation of a fast tokenizer are state that all threads share, so they are never switched on:
     `pad_tokens` and `windows` do both on the token ids.
@@ -77,6 +77,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> BatchE
         list(texts),
         padding=False,
         truncation=False,
+        add_special_tokens=special,
         return_offsets_mapping=True,
         verbose=False,
         return_attention_mask=False,
@@ -179,7 +180,8 @@ class Inputs:
     input_ids, attention_mask
         `(rows, tokens)` int64.
     masks
-        `(rows, tokens)` bool, True at mask tokens.
+        `(rows, tokens)` bool, where the model predicts: at mask tokens; of a causal model, at the token before each one
+        that is predicted.
     starts, ends
         `(rows, spans)` int64, first token of each span and the token behind its last; -1 for no span.
     """
@@ -206,15 +208,58 @@ def encode_texts(
     """
     tokens = tokenize(tokenizer, texts)
     ids, attention_mask = pad_tokens(tokenizer, tokens["input_ids"])
-    spans = spans or [()] * len(texts)
+    return Inputs(ids, attention_mask, ids == tokenizer.mask_token_id, *_span_tokens(tokens, spans))
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    spans: Sequence[Sequence[Offsets]] | None = None,
+    answers: Sequence[Sequence[int]] | None = None,
+    *,
+    special: bool = True,
+) -> Inputs:
+    """Tokenize prompts of a causal language model, with the token ids of their answers behind them.
+
+    Parameters
+    ----------
+    spans : sequence of sequences of (int, int), optional
+        Character spans of each prompt; the order is kept.
+    answers : sequence of sequences of int, optional
+        Marked as predicted; of none, the first token behind the prompt is.
+    special : bool
+        Put the tokenizer's special tokens around the prompt; a chat template has its own.
+    """
+    tokens = tokenize(tokenizer, prompts, special=special)
+    behind = answers or [(0,)] * len(prompts)
+    ids, attention_mask = pad_tokens(
+        tokenizer, [[*prompt, *answer[:-1]] for prompt, answer in zip(tokens["input_ids"], behind, strict=True)]
+    )
+    masks = torch.zeros_like(ids, dtype=torch.bool)
+    for row, (prompt, answer) in enumerate(zip(tokens["input_ids"], behind, strict=True)):
+        masks[row, len(prompt) - 1 : len(prompt) - 1 + len(answer)] = True
+    return Inputs(ids, attention_mask, masks, *_span_tokens(tokens, spans))
+
+
+def encode_answer(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> tuple[list[int], list[int]]:
+    """Return the token ids of a prompt and of what follows it; spaces at the prompt's end go to what follows."""
+    kept = prompt.rstrip()
+    whole = tokenizer.encode(prompt + answer)
+    context = tokenizer.encode(kept)
+    return context, whole[len(context) :]
+
+
+def _span_tokens(tokens: BatchEncoding, spans: Sequence[Sequence[Offsets]] | None) -> tuple[Tensor, Tensor]:
+    """Return first token and the token behind the last of each span, both `(texts, spans)`; -1 for no span."""
+    spans = spans or [()] * len(tokens["input_ids"])
     most = max((len(row) for row in spans), default=0)
-    ranges = np.full((len(texts), most, 2), -1, dtype=np.int64)
+    ranges = np.full((len(spans), most, 2), -1, dtype=np.int64)
     for row, (offsets, row_spans) in enumerate(zip(tokens["offset_mapping"], spans, strict=True)):
         places = np.array(offsets)
         for column, span in enumerate(row_spans):
             ranges[row, column] = token_range(places, span)
     starts, ends = torch.from_numpy(ranges).unbind(dim=-1)
-    return Inputs(ids, attention_mask, ids == tokenizer.mask_token_id, starts, ends)
+    return starts, ends
 
 
 @dataclass(frozen=True)

@@ -101,13 +101,13 @@ class MaskedScorer(Protocol):
 
 
 class ContinuationScorer(Protocol):
-    """Interface of a causal language model."""
+    """Interface of a causal language model, which gets the prompts of questions."""
 
-    def log_likelihoods(self, prompts: Sequence[str], continuations: Sequence[Sequence[str]]) -> list[list[float]]:
-        """Return, per prompt, the log-likelihood of each continuation (in nats, summed over tokens)."""
+    def log_likelihoods(self, questions: Sequence[Question], words: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Return, per question, the log-likelihood of each word behind its prompt (in nats, summed over tokens)."""
 
-    def complete(self, prompts: Sequence[str]) -> list[str]:
-        """Return a short greedy completion per prompt, up to the end of the line."""
+    def complete(self, questions: Sequence[Question]) -> list[str]:
+        """Return a short greedy completion per question, up to the end of the line."""
 
 
 class ReplyScorer(Protocol):

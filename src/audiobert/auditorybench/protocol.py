@@ -29,7 +29,7 @@ from audiobert.auditorybench.interfaces import (
     ReplyScorer,
     ranked_prediction,
 )
-from audiobert.auditorybench.pseudo_likelihood import score_chains
+from audiobert.auditorybench.pseudo_likelihood import QUESTIONS_AT_ONCE, score_chains
 from audiobert.auditorybench.questions import LETTERS, Question, normalise_reply
 from audiobert.errors import InputError
 
@@ -139,15 +139,16 @@ def score_continuations(
 ) -> Iterator[tuple[int, Prediction]]:
     """Answer with a causal model: candidates by log-likelihood behind the prompt, a missing word by completion."""
     del protocol  # decided by whether the question has candidates
-    ranked = [i for i, question in enumerate(questions) if question.candidates is not None]
-    free = [i for i, question in enumerate(questions) if question.candidates is None]
-    continuations = [[f" {word}" for word in questions[i].candidates or ()] for i in ranked]
-    if ranked:
-        scores = model.log_likelihoods([questions[i].prompt for i in ranked], continuations)
+    for start in range(0, len(questions), QUESTIONS_AT_ONCE):
+        some = range(start, min(start + QUESTIONS_AT_ONCE, len(questions)))
+        ranked = [i for i in some if questions[i].candidates is not None]
+        free = [i for i in some if questions[i].candidates is None]
+        words = [[f" {word}" for word in questions[i].candidates or ()] for i in ranked]
+        scores = model.log_likelihoods([questions[i] for i in ranked], words) if ranked else []
         for index, row in zip(ranked, scores, strict=True):
             yield index, ranked_prediction(questions[index], row)
-    if free:
-        for index, text in zip(free, model.complete([questions[i].prompt for i in free]), strict=True):
+        texts = model.complete([questions[i] for i in free]) if free else []
+        for index, text in zip(free, texts, strict=True):
             yield index, free_prediction(questions[index], text)
 
 

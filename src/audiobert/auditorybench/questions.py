@@ -11,8 +11,8 @@ from audiobert.auditorybench.align import MASK
 from audiobert.auditorybench.data import Row
 from audiobert.auditorybench.tasks import Task
 from audiobert.errors import InputError
+from audiobert.prompts import fill_template
 
-BLANK = "____"
 LETTERS = "ABCDEFGHIJ"
 # A determiner moves with its span: "an acoustic bass" stays "an acoustic bass" at the other end of the sentence.
 _DETERMINER = re.compile(r"(?:^|(?<=\s))(?:an?|the|some)\s+$", re.IGNORECASE)
@@ -32,6 +32,8 @@ class Question:
         The span strings, in the order in which they stand in the question.
     candidates
         The allowed answers, or None if any word may be the answer.
+    shown, template
+        The text that a causal model is shown, and the template of the prompt that it stands in.
     flipped
         True if the spans are exchanged and the answer is the opposite word.
     """
@@ -45,10 +47,20 @@ class Question:
     spans: tuple[str, ...]
     span_offsets: tuple[tuple[int, int], ...]
     candidates: tuple[str, ...] | None
-    prompt: str
+    shown: str
+    template: str
     chat: str
     where: str
     flipped: bool = False
+
+    @property
+    def prompt(self) -> str:
+        """Return the prompt of a causal language model."""
+        return fill_template(self.template, self.shown, choices=_lettered(self.candidates or ()))[0]
+
+    def in_prompt(self, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return where spans of `text` stand in `prompt`; those that it does not show are left out."""
+        return fill_template(self.template, self.shown, spans, _lettered(self.candidates or ()))[1]
 
     @property
     def before(self) -> str:
@@ -82,17 +94,6 @@ def _lettered(choices: Iterable[str]) -> str:
     return "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
 
 
-def _fill(template: str, text: str, choices: Sequence[str]) -> str:
-    """Fill a prompt template; braces in the row itself are left alone."""
-    values = {
-        "text": text,
-        "blank": text.replace(MASK, BLANK),
-        "stem": text.split(MASK)[0].rstrip(),
-        "choices": _lettered(choices),
-    }
-    return re.sub(r"\{(text|blank|stem|choices)\}", lambda match: values[match.group(1)], template)
-
-
 def make_question(
     row: Row, task: Task, path: Path, candidates: tuple[str, ...] | None, *, with_choices: bool = False
 ) -> Question:
@@ -104,7 +105,9 @@ def make_question(
         If the text has not exactly one mask, or options are wanted and the row has none.
     """
     where = f"{path}, row {row.row}"
-    text = row.text if MASK in row.text else _fill(task.cloze, row.text, row.choices or ())
+    text = (
+        row.text if MASK in row.text else fill_template(task.cloze, row.text, choices=_lettered(row.choices or ()))[0]
+    )
     if text.count(MASK) != 1:
         raise InputError(f"{where}: exactly one {MASK} is wanted, the sentence has {text.count(MASK)}")
     options = row.choices if with_choices else candidates
@@ -123,8 +126,9 @@ def make_question(
         spans=row.spans,
         span_offsets=places,
         candidates=options,
-        prompt=_fill(task.prompt, shown, options or ()),
-        chat=_fill(task.chat, shown, options or ()),
+        shown=shown,
+        template=task.prompt,
+        chat=fill_template(task.chat, shown, choices=_lettered(options or ()))[0],
         where=where,
     )
 
@@ -175,8 +179,8 @@ def flip(question: Question, task: Task) -> Question | None:
         answer=task.opposite(question.answer),
         spans=(second, first),
         span_offsets=tuple(places),
-        prompt=_fill(task.prompt, text, question.candidates or ()),
-        chat=_fill(task.chat, text, question.candidates or ()),
+        shown=text,
+        chat=fill_template(task.chat, text, choices=_lettered(question.candidates or ()))[0],
         flipped=True,
     )
 

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -22,12 +22,11 @@ from audiobert.auditorybench.kinds import Recorded, held_out, is_withheld, noun_
 from audiobert.auditorybench.made_up import made_up_names
 from audiobert.auditorybench.metrics import Answered
 from audiobert.auditorybench.models.audiobert import AudioBertModel
-from audiobert.auditorybench.protocol import Prediction
 from audiobert.auditorybench.questions import Question
 from audiobert.bank import AudioBank
 from audiobert.bank.names import ClipNames, known_as, plain_name
 from audiobert.errors import InputError
-from audiobert.sentence import fill_mask
+from audiobert.prompts import blank_template
 
 if TYPE_CHECKING:
     from audiobert.pipeline import AudioBert
@@ -192,7 +191,8 @@ def comparison(task: str, row: int, x: Kind, y: Kind, called: dict[str, str], at
         spans=names,
         span_offsets=tuple((at, at + len(one)) for at, one in zip(starts, names, strict=True)),
         candidates=attribute.words,
-        prompt=text,
+        shown=text,
+        template=blank_template(attribute.words),
         chat=text,
         where=f"{task}, question {row}",
     )
@@ -209,35 +209,17 @@ def _namings(model: AudioBert, kinds: Sequence[Kind], limit: int | None) -> Iter
             yield Condition(f"{TASK}-naming", split, name_recordings(model, asked[:limit]))
 
 
-def name_recordings(model: AudioBert, asked: Sequence[tuple[Kind, int]], *, batch_size: int = 64) -> list[Answered]:
-    """Ask what clips of the bank are, each given as a recording; right when every wordpiece is the first choice."""
-    adapter = AudioBertModel(model, model.name)
-    answered = []
-    for start in range(0, len(asked), batch_size):
-        some = asked[start : start + batch_size]
-        questions, texts, hits, pieces = [], [], [], []
-        for number, (kind, row) in enumerate(some, start=start):
-            article = kind.phrase.removesuffix(kind.label)
-            text = NAMING.format(a=article if article.strip() in ("a", "an", "the", "some") else "")
-            question = _naming(number, text, kind.label)
-            word = adapter.pieces(question, kind.label)
-            texts.append(fill_mask(text, (), " ".join([model.mask_token] * len(word)))[0])
-            hits.append([(Hit(model.bank.clip(row), 0.99, row, model.bank.knowledge_vectors[row]),)])
-            questions.append(question)
-            pieces.append(word)
-        scored = model.score_masks(texts, spans=[[(0, 4)]] * len(texts), hits=hits)
-        for question, word, scores in zip(questions, pieces, scored, strict=True):
-            wanted = scores.log_probs.gather(1, _column(word))
-            rank = int((scores.log_probs > wanted).sum(dim=1).max()) + 1
-            said = adapter.decode(scores.log_probs.argmax(dim=1).tolist())
-            answered.append(Answered(question, Prediction(said, rank == 1, rank, auditory=scores.auditory)))
-    return answered
-
-
-def _column(pieces: Sequence[int]) -> Any:
-    import torch
-
-    return torch.tensor(pieces).unsqueeze(1)
+def name_recordings(model: AudioBert, asked: Sequence[tuple[Kind, int]]) -> list[Answered]:
+    """Ask what clips of the bank are, each given as a recording."""
+    questions, hits = [], []
+    for number, (kind, row) in enumerate(asked):
+        article = kind.phrase.removesuffix(kind.label)
+        text = NAMING.format(a=article if article.strip() in ("a", "an", "the", "some") else "")
+        questions.append(_naming(number, text, kind.label))
+        hits.append([(Hit(model.bank.clip(row), 0.99, row, model.bank.knowledge_vectors[row]),)])
+    adapter = AudioBertModel(model, model.name, spans="gold", hits=hits)
+    found = dict(adapter.answer(questions, "paper"))
+    return [Answered(question, found[number]) for number, question in enumerate(questions)]
 
 
 def _naming(row: int, text: str, answer: str) -> Question:
@@ -251,7 +233,8 @@ def _naming(row: int, text: str, answer: str) -> Question:
         spans=(text[:4],),
         span_offsets=((0, 4),),
         candidates=None,
-        prompt=text,
+        shown=text,
+        template=blank_template(),
         chat=text,
         where=f"{TASK}-naming, recording {row}",
     )

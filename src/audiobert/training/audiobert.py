@@ -17,11 +17,12 @@ from torch import nn
 from audiobert.adapters import add_lora, copy_sharing_embeddings, lora_state
 from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
 from audiobert.auditorybench.kinds import names_withheld, withheld_clips
+from audiobert.errors import InputError
 from audiobert.features import AUDIO_ENCODER, CLAP
 from audiobert.injection import new_injection
 from audiobert.knowledge import KnowledgeEncoder
 from audiobert.model_folder import BANK_FOLDER, PartRecord, encoder_identity, write_model_folder
-from audiobert.modeling import AudioBertForMaskedLM
+from audiobert.modeling import is_causal, with_injection
 from audiobert.parts import Parts, load_parts, new_audio_encoder, saved_half
 from audiobert.progress import stderr
 from audiobert.retrieve import Calibration, Retriever
@@ -36,7 +37,8 @@ from audiobert.training.lookup import Lookup, OtherClips
 from audiobert.training.loop import Recipe, checkpoint_gradients, fit
 from audiobert.training.objective import AudioBertObjective
 from audiobert.training.processes import is_main_process, processes
-from audiobert.training.rows import Spelling, TrainRows
+from audiobert.training.rows import TrainRows
+from audiobert.training.spelling import PromptSpelling, Spelling
 from audiobert.training.step import ParameterGroup
 from audiobert.training.text_files import CAPTIONS, read_captions
 
@@ -47,7 +49,7 @@ def set_hidden_dropout(language_model: nn.Module, hidden: float) -> None:
     """Set the dropout of the hidden states, and none of the attention weights, which is slow on a CPU."""
     for name, module in language_model.named_modules():
         if isinstance(module, nn.Dropout) and "lora_" not in name:
-            module.p = 0.0 if name.endswith(".self.dropout") else hidden
+            module.p = 0.0 if name.endswith((".self.dropout", ".attn_dropout")) else hidden
 
 
 class Trained:
@@ -66,7 +68,7 @@ class Trained:
             # what the training imagines at full strength.
             nn.init.constant_(injection.gate_offset, SHUT)
             injection.gate_offset.requires_grad_(False)
-        self.model = AudioBertForMaskedLM(language_model, injection)
+        self.model = with_injection(language_model, injection)
         for parameter in self.lora.values():
             parameter.requires_grad_(True)
         tower = new_audio_encoder(parts, settings.knowledge, attention=attention)
@@ -122,6 +124,8 @@ def train_audiobert(
     parts = load_parts(
         parts_from, models=config.models(), detector=config.detector, attention=attention, device=processes().device
     )
+    if config.loss_tokens == "all" and is_causal(parts.language_model):
+        raise InputError("loss_tokens 'all' is for a masked language model; a causal one learns the answer: set mask")
     trained = Trained(parts, config, attention)
     makers = {CLAP: parts.clap.features, AUDIO_ENCODER: trained.encoder.tower.features}
     clips = load_clips(data / "audio", makers, cache or out.parent / "cache")
@@ -134,7 +138,8 @@ def train_audiobert(
     allowed = in_bank & ~kept_apart & ~clips.held_out
     lookup = Lookup(retriever, training_bank, allowed, config.seed)
 
-    spelling = Spelling(parts.tokenizer)
+    causal = is_causal(parts.language_model)
+    spelling = (PromptSpelling if causal else Spelling)(parts.tokenizer)
     withheld = names_withheld(clips.labels) if config.withhold else None
     rows = [
         TrainRows(
@@ -152,7 +157,7 @@ def train_audiobert(
     if config.audio in ("random", "shuffled"):
         find = OtherClips(lookup, row_texts, allowed, config.audio, config.seed)  # type: ignore[assignment,arg-type]
 
-    make_batch = BatchMaker(parts.tokenizer, config.model.retrieval.clips, lookup.queries)
+    make_batch = BatchMaker(parts.tokenizer, config.model.retrieval.clips, lookup.queries, causal)
     objective_clips = None if config.audio == "none" else clips
     objective = AudioBertObjective(trained.model, trained.encoder, objective_clips, vectors, config)
     live = Live(parts, trained.model, trained.encoder, training_bank, clips, vectors, config, data / "auditorybench")

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from audiobert.injection import NO_CLIP
-from audiobert.sentence import Inputs, Offsets, encode_texts
+from audiobert.sentence import Inputs, Offsets, encode_prompts, encode_texts
 
 NO_QUERY = -1
 
@@ -46,9 +46,9 @@ class Example:
     Attributes
     ----------
     text
-        With one of the tokenizer's masks per wordpiece of the answer.
+        With one of the tokenizer's masks per wordpiece of the answer; the prompt of a causal language model.
     answer
-        Token ids of the answer, one per mask.
+        Token ids of the answer, one per mask, or those that follow the prompt.
     spans
         Character offsets in `text`, in the order of the text.
     clips
@@ -71,7 +71,7 @@ class Batch:
     Attributes
     ----------
     answers, opposites
-        `(masks,)` token ids; an opposite is -1 where there is none.
+        `(masks,)` token ids; an opposite is -1 where there is none, as at an answer's later tokens.
     clips, scores
         `(rows, spans, clips)` numbers of training clips (on the CPU) and their scores; `NO_CLIP` for padding.
     queries
@@ -104,14 +104,21 @@ class BatchMaker:
     ----------
     queries : np.ndarray
         `(queries, text_dim)`, the sentence vectors that `SpanClips.query` numbers.
+    causal : bool
+        Answers stand behind the texts, not at masks in them.
     """
 
     tokenizer: PreTrainedTokenizerBase
     clips_per_span: int
     queries: np.ndarray
+    causal: bool = False
 
     def __call__(self, examples: Sequence[Example], seed: int = 0) -> Batch:
-        inputs = encode_texts(self.tokenizer, [one.text for one in examples], [one.spans for one in examples])
+        texts, places = [one.text for one in examples], [one.spans for one in examples]
+        if self.causal:
+            inputs = encode_prompts(self.tokenizer, texts, places, [one.answer for one in examples])
+        else:
+            inputs = encode_texts(self.tokenizer, texts, places)
         spans = inputs.starts.shape[1]
         clips = np.zeros((len(examples), spans, self.clips_per_span), dtype=np.int64)
         scores = np.full(clips.shape, NO_CLIP, dtype=np.float32)
@@ -126,7 +133,13 @@ class BatchMaker:
         return Batch(
             inputs,
             torch.tensor([token for one in examples for token in one.answer]),
-            torch.tensor([-1 if one.opposite is None else one.opposite for one in examples for _ in one.answer]),
+            torch.tensor(
+                [
+                    -1 if one.opposite is None or place else one.opposite
+                    for one in examples
+                    for place in range(len(one.answer))
+                ]
+            ),
             torch.from_numpy(clips),
             torch.from_numpy(scores),
             torch.from_numpy(queries),

@@ -13,10 +13,11 @@ import numpy as np
 
 from audiobert.auditorybench.kinds import words_of
 from audiobert.detector import SpanDetector
-from audiobert.sentence import MASK, Offsets, fill_mask, replace_text
-from audiobert.training.batches import NOTHING, Example, SpanClips
+from audiobert.sentence import MASK, Offsets, replace_text
+from audiobert.training.batches import NOTHING, Example
 from audiobert.training.clips import TrainingClips
-from audiobert.training.rows import Find, Spelling
+from audiobert.training.rows import Find
+from audiobert.training.spelling import AnySpelling
 
 MOST = 3500  # captions that are read
 COMMON = 60  # so many of the most frequent words say too little to be asked for
@@ -49,7 +50,7 @@ class Captions:
         Some of them are read, the same ones in every run.
     """
 
-    def __init__(self, captions: Sequence[str], detector: SpanDetector, spelling: Spelling) -> None:
+    def __init__(self, captions: Sequence[str], detector: SpanDetector, spelling: AnySpelling) -> None:
         self.spelling = spelling
         fitting = sorted({caption for caption in captions if 4 <= len(caption.split()) <= 16})
         order = np.random.default_rng(0).permutation(len(fitting))[:MOST]
@@ -84,13 +85,13 @@ class Captions:
             for (a, b), own in zip(spans, found, strict=True)
         ]
         masked, moved = replace_text(text, (start, end), MASK, spans)
-        return with_answer(masked, moved, clips, word, self.spelling)
+        return self.spelling.example(masked, word, moved, clips)
 
 
 class ClipCaptions:
     """Captions of clips: the thing is missing and what it does is heard, or the other way round."""
 
-    def __init__(self, clips: TrainingClips, allowed: np.ndarray, spelling: Spelling) -> None:
+    def __init__(self, clips: TrainingClips, allowed: np.ndarray, spelling: AnySpelling) -> None:
         self.spelling = spelling
         found = set()
         for index in np.flatnonzero(allowed):
@@ -128,13 +129,4 @@ class ClipCaptions:
         at = text.lower().index(heard.lower())
         looked_up = find([doing if missing_thing and random.random() < 0.5 else article + thing])[0]
         clips = looked_up.unheard() if random.random() < UNHEARD else looked_up
-        return with_answer(text, [(at, at + len(heard))], [clips], missing, self.spelling)
-
-
-def with_answer(
-    text: str, spans: Sequence[Offsets], clips: Sequence[SpanClips], word: str, spelling: Spelling
-) -> Example:
-    """Return an example whose mask asks for a word."""
-    tokens = spelling.tokens(text, word)
-    masked, moved = fill_mask(text, spans, spelling.masks(len(tokens)))
-    return Example(masked, tokens, tuple(moved), tuple(clips))
+        return self.spelling.example(text, missing, [(at, at + len(heard))], [clips])

@@ -16,13 +16,14 @@ from pydantic import Field
 
 from audiobert.auditorybench.attributes import Attribute, builtin_attributes
 from audiobert.auditorybench.kinds import noun_phrase, words_of
-from audiobert.sentence import Offsets, fill_mask
+from audiobert.sentence import Offsets
 from audiobert.settings import Settings
 from audiobert.training.batches import NO_QUERY, NOTHING, Example, SpanClips
 from audiobert.training.clips import TrainingClips
 from audiobert.training.config import Fraction
 from audiobert.training.lookup import Lookup
-from audiobert.training.rows import Spelling, unread_name
+from audiobert.training.rows import unread_name
+from audiobert.training.spelling import AnySpelling
 
 # A clip that is handed over is the thing itself: its score.
 GIVEN = 0.99
@@ -126,7 +127,7 @@ class Grounding:
         self,
         clips: TrainingClips,
         allowed: np.ndarray,
-        spelling: Spelling,
+        spelling: AnySpelling,
         lookup: Lookup,
         settings: GroundingSettings,
         attributes: Sequence[Attribute] | None = None,
@@ -267,11 +268,9 @@ class Grounding:
 
     def _example(self, template: str, phrases: dict[str, Phrase], answer: str, words: tuple[str, str]) -> Example:
         text, places = compose(template, phrases)
-        tokens = self.spelling.tokens(text, answer)
-        opposite = self.spelling.opposite(text, answer, words)
         order = sorted(places, key=lambda name: places[name])
-        text, moved = fill_mask(text, [places[name] for name in order], self.spelling.masks(len(tokens)))
-        return Example(text, tokens, tuple(moved), tuple(phrases[name].clips for name in order), opposite)
+        clips = [phrases[name].clips for name in order]
+        return self.spelling.example(text, answer, [places[name] for name in order], clips, words)
 
     # --- single sounds ------------------------------------------------------------------------------------------------
 
@@ -312,9 +311,7 @@ class Grounding:
         text = template.format(a=kind.article)
         word = words[random.integers(len(words))]
         at = text.index(word)
-        tokens = self.spelling.tokens(text, words_of(kind.label))
-        text, spans = fill_mask(text, [(at, at + len(word))], self.spelling.masks(len(tokens)))
-        return Example(text, tokens, tuple(spans), (clips,))
+        return self.spelling.example(text, words_of(kind.label), [(at, at + len(word))], [clips])
 
 
 def given_clip(index: int) -> SpanClips:

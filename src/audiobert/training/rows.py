@@ -7,18 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from audiobert.auditorybench.data import load_split, split_path
-from audiobert.auditorybench.models.masked import Vocabulary
 from audiobert.auditorybench.questions import Question, flip, make_question
 from audiobert.auditorybench.tasks import Task, find_task
 from audiobert.detector import SpanDetector
-from audiobert.sentence import MASK, Offsets, fill_mask, replace_text
+from audiobert.sentence import MASK, Offsets, replace_text
 from audiobert.settings import Settings
 from audiobert.training.batches import NO_QUERY, NOTHING, Example, SpanClips
 from audiobert.training.config import Fraction
 from audiobert.training.lookup import Lookup
+from audiobert.training.spelling import AnySpelling
 
 # From the texts of spans to what is known of them.
 Find = Callable[[Sequence[str]], list[SpanClips]]
@@ -54,41 +53,12 @@ class RowSettings(Settings):
     nothing_share: Fraction = 0.4
 
 
-class Spelling:
-    """From words to the tokens of an answer, as the benchmark spells it, and to the masks that ask for them."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-        self._vocabulary = Vocabulary(tokenizer, "the language model")
-        unknown = tokenizer.unk_token
-        self.hidden = str(unknown if unknown is not None else tokenizer.pad_token)
-        """A token that stands for hidden wordpieces and that no text of a user brings in."""
-
-    def tokens(self, text: str, word: str) -> tuple[int, ...]:
-        """Return the wordpieces of a word in the place of the text's mask, in lower case."""
-        before, _, after = text.partition(MASK)
-        return self._vocabulary.pieces_between(before[-1:], word.lower(), after[:1])
-
-    def opposite(self, text: str, word: str, words: Sequence[str]) -> int | None:
-        """Return the token of the other of two words, where both are one wordpiece."""
-        others = [other for other in words if other.lower() != word.lower()]
-        if len(words) != 2 or len(others) != 1 or len(self.tokens(text, word)) != 1:
-            return None
-        tokens = self.tokens(text, others[0])
-        return tokens[0] if len(tokens) == 1 else None
-
-    def masks(self, count: int) -> str:
-        """Return that many masks."""
-        return " ".join([str(self._tokenizer.mask_token)] * count)
-
-
 @dataclass(frozen=True)
 class _Variant:
-    """A row with one choice of spans, ready but for the clips."""
+    """A row with one choice of spans, in the order of the text, and their words."""
 
     text: str
-    answer: tuple[int, ...]
-    opposite: int | None
+    answer: str
     spans: tuple[Offsets, ...]
     texts: tuple[str, ...]
 
@@ -113,7 +83,7 @@ class TrainRows:
         self,
         data: Path,
         task: str,
-        spelling: Spelling,
+        spelling: AnySpelling,
         detector: SpanDetector,
         keep: Callable[[Question], bool],
         split: str = "train",
@@ -141,11 +111,8 @@ class TrainRows:
         if not spans:
             return None
         ordered = sorted(spans)
-        answer = self.spelling.tokens(question.text, question.answer)
-        opposite = self.spelling.opposite(question.text, question.answer, self.task.label_words or ())
-        text, moved = fill_mask(question.text, ordered, self.spelling.masks(len(answer)))
         texts = tuple(question.text[start:end] for start, end in ordered)
-        return _Variant(text, answer, opposite, tuple(moved), texts)
+        return _Variant(question.text, question.answer, tuple(ordered), texts)
 
     def span_texts(self) -> set[str]:
         """Return every text that is looked up: gold and detected spans, either way round."""
@@ -176,7 +143,10 @@ class TrainRows:
         if all(not len(known.rows) for known in first.clips):
             silent = all(known.query == NO_QUERY for known in first.clips)
             clips = [NOTHING if silent else known.unheard() for known in clips]
-        return Example(turned.text, turned.answer, turned.spans, tuple(clips), turned.opposite)
+        return self._spelled(turned.text, turned.answer, turned.spans, clips)
+
+    def _spelled(self, text: str, answer: str, spans: Sequence[Offsets], clips: Sequence[SpanClips]) -> Example:
+        return self.spelling.example(text, answer, spans, clips, self.task.label_words or (), self.task.prompt)
 
     def _example(
         self, row: _Variant, random: np.random.Generator, settings: RowSettings, find: Find, lookup: Lookup
@@ -188,14 +158,14 @@ class TrainRows:
         elif random.random() < settings.unread_share:
             for place, known in enumerate(clips):
                 fits = len(known.scores) > 0 and float(known.scores[0]) >= settings.unread_score
-                if fits and self.spelling.masks(1) not in text[slice(*spans[place])]:
+                if fits and MASK not in text[slice(*spans[place])]:
                     name, query = unread_name(random, self.spelling, lookup)
                     text, spans = _renamed(text, spans, place, name)
                     clips[place] = known.with_query(query)
-        return Example(text, row.answer, tuple(spans), tuple(clips), row.opposite)
+        return self._spelled(text, row.answer, spans, clips)
 
 
-def unread_name(random: np.random.Generator, spelling: Spelling, lookup: Lookup) -> tuple[str, int]:
+def unread_name(random: np.random.Generator, spelling: AnySpelling, lookup: Lookup) -> tuple[str, int]:
     """Return a made-up name with the number of its sentence vector, or a hidden name, which has none."""
     if random.random() < 0.6:
         name = lookup.made_up[random.integers(len(lookup.made_up))]

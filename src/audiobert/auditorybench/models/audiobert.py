@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from audiobert.auditorybench.models.causal import MAX_NEW_TOKENS, first_line
 from audiobert.auditorybench.models.masked import Vocabulary
-from audiobert.auditorybench.protocol import Evidence, MaskBatch, MaskQuery, Prediction, ProtocolName, score_masked
+from audiobert.auditorybench.protocol import (
+    Evidence,
+    MaskBatch,
+    MaskQuery,
+    Prediction,
+    ProtocolName,
+    score_continuations,
+    score_masked,
+)
+from audiobert.auditorybench.pseudo_likelihood import QUESTIONS_AT_ONCE
 from audiobert.auditorybench.questions import Question
 
 if TYPE_CHECKING:
+    from audiobert.answers import AuditorySpan, Hit
+    from audiobert.continuations import Prompts
     from audiobert.pipeline import AudioBert, Sound
 
 Spans = Literal["detected", "gold"]
@@ -20,10 +33,13 @@ class AudioBertModel:
     """An adapter for `audiobert.pipeline.AudioBert`, saved or still in training.
 
     Spans are found once, in the sentence as a user writes it, with one mask; the text with as many masks as the
-    protocol wants is then scored with these spans.
+    protocol wants is then scored with these spans. A causal language model gets the task's prompt, in which the spans
+    are where the sentence is.
 
     Parameters
     ----------
+    hits
+        The clips of each span of each question, by the question's row, instead of what is retrieved.
     sound
         `on`; `unheard`: LoRA on, no knowledge; `off`: the plain language model.
     exclude
@@ -41,16 +57,18 @@ class AudioBertModel:
         spans: Spans = "detected",
         batch_size: int = BATCH_SIZE,
         exclude: Sequence[str] | None = None,
+        hits: Sequence[Sequence[tuple[Hit, ...]]] | None = None,
         artefacts: dict[str, Any] | None = None,
     ) -> None:
         self.name, self.pipeline, self.sound, self.span_source = name, pipeline, sound, spans
-        self.exclude = exclude
+        self.exclude, self.hits = exclude, hits
         self.batch_size = batch_size
         self.artefacts = {"sound": sound, "spans": spans, **(artefacts or {})}
-        self.vocabulary = Vocabulary(pipeline.tokenizer, name)
-        self.pieces = self.vocabulary.pieces
-        self.variants = self.vocabulary.variants
-        self.decode = self.vocabulary.decode
+        if not pipeline.causal:
+            self.vocabulary = Vocabulary(pipeline.tokenizer, name)
+            self.pieces = self.vocabulary.pieces
+            self.variants = self.vocabulary.variants
+            self.decode = self.vocabulary.decode
         self._spans: dict[str, list[tuple[int, int]]] = {}
 
     @classmethod
@@ -74,7 +92,28 @@ class AudioBertModel:
         )
 
     def answer(self, questions: Sequence[Question], protocol: ProtocolName) -> Iterator[tuple[int, Prediction]]:
-        yield from score_masked(self, questions, protocol)
+        if not self.pipeline.causal:
+            yield from score_masked(self, questions, protocol)
+            return
+        for start in range(0, len(questions), QUESTIONS_AT_ONCE):
+            some = questions[start : start + QUESTIONS_AT_ONCE]
+            spans = self._spans_in_prompts(some)
+            for index, prediction in score_continuations(_Asked(self, some, spans), some, protocol):
+                evidence = self._evidence(some[index], spans[index])
+                yield (
+                    start + index,
+                    replace(prediction, auditory=evidence.auditory, spans=evidence.spans, clips=evidence.clips),
+                )
+
+    def _spans_in_prompts(self, questions: Sequence[Question]) -> list[tuple[AuditorySpan, ...]]:
+        """Return the spans of each question where they stand in its prompt, with their clips."""
+        self._find_spans(questions)
+        return self.pipeline.clips_of(
+            [question.prompt for question in questions],
+            [question.in_prompt(self._spans[question.text]) for question in questions],
+            None if self.hits is None else [self.hits[question.row] for question in questions],
+            self.exclude,
+        )
 
     def _find_spans(self, questions: Sequence[Question]) -> None:
         """Remember the spans of each sentence: none where sound is off, the row's own, or the detected ones."""
@@ -109,19 +148,40 @@ class AudioBertModel:
                 [prepared[i][0] for i in part],
                 sound=self.sound,
                 spans=[prepared[i][1] for i in part],
+                hits=None if self.hits is None else [self.hits[queries[i].question.row] for i in part],
                 batch_size=self.batch_size,
                 exclude=self.exclude,
             )
             logits = torch.cat([scores.log_probs[: queries[i].read] for i, scores in zip(part, scored, strict=True)])
             yield MaskBatch(
-                part, logits.float(), [self._evidence(queries[i], s) for i, s in zip(part, scored, strict=True)]
+                part,
+                logits.float(),
+                [self._evidence(queries[i].question, s.spans) for i, s in zip(part, scored, strict=True)],
             )
 
-    def _evidence(self, query: MaskQuery, scores: Any) -> Evidence:
+    def _evidence(self, question: Question, used: Sequence[AuditorySpan]) -> Evidence:
         """Return what was used, with the spans where they stand in the row's own text."""
-        question = query.question
         spans = [
             {"text": question.text[start:end], "start": start, "end": end} for start, end in self._spans[question.text]
         ]
-        clips = [str(hit.clip.id) for span in scores.spans for hit in span.clips]
-        return Evidence(bool(scores.auditory), spans, clips)
+        return Evidence(bool(used), spans, [str(hit.clip.id) for span in used for hit in span.clips])
+
+
+class _Asked:
+    """Some questions with the clips of their spans, as the protocols of a causal model take them."""
+
+    def __init__(
+        self, model: AudioBertModel, questions: Sequence[Question], spans: Sequence[tuple[AuditorySpan, ...]]
+    ) -> None:
+        self._model, self._spans = model, dict(zip(questions, spans, strict=True))
+
+    def _prompts(self, questions: Sequence[Question]) -> Prompts:
+        model, spans = self._model, [self._spans[question] for question in questions]
+        prompts = [question.prompt for question in questions]
+        return model.pipeline.prompts(prompts, spans, model.sound, batch_size=model.batch_size)
+
+    def log_likelihoods(self, questions: Sequence[Question], words: Sequence[Sequence[str]]) -> list[list[float]]:
+        return self._prompts(questions).log_likelihoods(words)
+
+    def complete(self, questions: Sequence[Question]) -> list[str]:
+        return [first_line(text) for text in self._prompts(questions).complete(MAX_NEW_TOKENS)]

@@ -1,0 +1,113 @@
+"""From a text with one `[MASK]` and the word for it to an example: how a language model is asked, and its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+from transformers import PreTrainedTokenizerBase
+
+from audiobert.auditorybench.models.masked import Vocabulary
+from audiobert.errors import InputError
+from audiobert.prompts import blank_template, fill_template
+from audiobert.sentence import MASK, Offsets, encode_answer, fill_mask
+from audiobert.training.batches import Example, SpanClips
+
+# Only what stands right before an answer decides how it is tokenised.
+_BEFORE = 16
+
+
+class Spelling:
+    """Spelling for a masked language model: one mask per wordpiece of the answer, as the benchmark spells it."""
+
+    causal = False
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._vocabulary = Vocabulary(tokenizer, "the language model")
+        self.hidden = hidden_token(tokenizer)
+        """A token that stands for hidden wordpieces and that no text of a user brings in."""
+
+    def tokens(self, text: str, word: str) -> tuple[int, ...]:
+        """Return the wordpieces of a word in the place of the text's mask, in lower case."""
+        before, _, after = text.partition(MASK)
+        return self._vocabulary.pieces_between(before[-1:], word.lower(), after[:1])
+
+    def example(
+        self,
+        text: str,
+        word: str,
+        spans: Sequence[Offsets],
+        clips: Sequence[SpanClips],
+        words: Sequence[str] = (),
+        template: str | None = None,
+    ) -> Example:
+        """Return the example whose answer is a word.
+
+        Parameters
+        ----------
+        text
+            With one `[MASK]`, where the word belongs.
+        spans, clips
+            Character offsets in `text`, in its order, and what is known of each.
+        words
+            The two words of a comparison.
+        template
+            The prompt of a causal language model; by default a blank to be filled in.
+        """
+        del template  # the text is all that a masked language model gets
+        tokens = self.tokens(text, word)
+        masks = " ".join([str(self._tokenizer.mask_token)] * len(tokens))
+        opposite = one_token(word, words, lambda other: self.tokens(text, other))
+        masked, moved = fill_mask(text, spans, masks)
+        return Example(masked, tokens, tuple(moved), tuple(clips), opposite)
+
+
+class PromptSpelling:
+    """Spelling for a causal language model: the answer stands behind a prompt, with the end of the text behind it."""
+
+    causal = True
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._end = () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
+        self.hidden = hidden_token(tokenizer)
+        self._tokens = lru_cache(maxsize=100_000)(self._tokens_behind)
+
+    def _tokens_behind(self, prompt: str, word: str) -> tuple[int, ...]:
+        tokens = encode_answer(self._tokenizer, prompt, f" {word.lower()}")[1]
+        if not tokens:
+            raise InputError(f"the tokenizer of the language model cannot spell the answer '{word}' behind its prompt")
+        return tuple(tokens)
+
+    def example(
+        self,
+        text: str,
+        word: str,
+        spans: Sequence[Offsets],
+        clips: Sequence[SpanClips],
+        words: Sequence[str] = (),
+        template: str | None = None,
+    ) -> Example:
+        """Return the example whose answer is a word; see `Spelling.example`."""
+        prompt, moved = fill_template(template or blank_template(words), text, spans)
+        before = prompt[-_BEFORE:]
+        opposite = one_token(word, words, lambda other: self._tokens(before, other))
+        return Example(prompt, (*self._tokens(before, word), *self._end), tuple(moved), tuple(clips), opposite)
+
+
+def hidden_token(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a token of the vocabulary that means nothing."""
+    return str(next(filter(None, (tokenizer.unk_token, tokenizer.pad_token, tokenizer.eos_token)), ""))
+
+
+def one_token(word: str, words: Sequence[str], tokens: Callable[[str], Sequence[int]]) -> int | None:
+    """Return the token of the other of two words, where both are one token."""
+    others = [other for other in words if other.lower() != word.lower()]
+    if len(words) != 2 or len(others) != 1 or len(tokens(word)) != 1:
+        return None
+    other = tokens(others[0])
+    return other[0] if len(other) == 1 else None
+
+
+AnySpelling = Spelling | PromptSpelling

@@ -1,0 +1,250 @@
+"""Causal language models of each family: training, answers with sound, and the plain model's own answers without."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from audiobert import AudioBert
+from audiobert.adapters import LoraSettings, add_lora, fold_lora, lora_parameters
+from audiobert.backbone import load_language_model
+from audiobert.cli import run
+from audiobert.errors import InputError
+from audiobert.injection import InjectionSettings, SpanKnowledge, new_injection
+from audiobert.model_folder import PRETRAINED
+from audiobert.modeling import AudioBertForCausalLM, with_injection
+from audiobert.sentence import encode_prompts
+from tiny_causal import FAMILIES, causal
+from training_toys import write_data
+
+SOUND = "Woof is the sound a dog makes."
+SILENT = "The town council met on Monday."
+MASKED = "Woof is the sound a [MASK] makes."
+CONFIG = {
+    "detector": "mini", "epochs": 1, "batch_size": 4, "precision": "fp32", "clips_per_step": 0, "withhold": False,
+    "learning_rate": 0.01,
+    "model": {
+        "lora": {"rank": 4, "alpha": 8, "targets": "all-linear"}, "injection": {"gate": False},
+        "retrieval": {"by": "both", "clips": 2},
+    },
+    "grounding": {"comparisons": 4, "names": 4},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def trained(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of each family that stands on `mini`'s detector, CLAP and audio encoder."""
+    folder = tmp_path_factory.mktemp(request.param)
+    config = folder / "config.yaml"
+    language_model = {"name": str(causal(request.param, folder / "language-model"))}
+    config.write_text(yaml.safe_dump({**CONFIG, "language_model": language_model}))
+    command = ["train", "audiobert", "--data", str(data), "--out", str(folder / "out"), "--config", str(config)]
+    assert run([*command, "--parts", str(PRETRAINED / "mini")]) == 0
+    return folder / "out" / "model"
+
+
+@pytest.fixture
+def model(trained: Path) -> AudioBert:
+    return AudioBert.from_pretrained(trained, device="cpu")
+
+
+def plain_text(model: AudioBert, prompt: str, tokens: int) -> str:
+    """What transformers alone generates."""
+    loaded = load_language_model(model.parts.identity.name)
+    encoded = loaded.tokenizer(prompt, return_tensors="pt")
+    made = loaded.model.generate(**encoded, do_sample=False, max_new_tokens=tokens, pad_token_id=2)
+    return loaded.tokenizer.decode(made[0, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def test_a_completion_has_sound_where_a_span_is(model: AudioBert) -> None:
+    answer = model.complete(SOUND, max_new_tokens=8)
+    assert answer.auditory
+    assert answer.spans[0].clips
+    assert [answer.text[span.start : span.end] for span in answer.spans] == [span.text for span in answer.spans]
+    unheard = model.complete(SOUND, max_new_tokens=8, heard=False)
+    assert answer.base_completion == unheard.base_completion == plain_text(model, SOUND, 8)
+    prompts = [SOUND]
+    spans = model.clips_of(prompts, [[(0, 4)]])
+    on, silent, off = (
+        model.prompts(prompts, found, sound).log_likelihoods([[" dog", " cat barks"]])[0]
+        for found, sound in ((spans, "on"), (spans, "unheard"), ([()], "off"))
+    )
+    assert on != silent  # the knowledge's part
+    assert silent != off  # the LoRA's part
+
+
+def test_without_a_span_or_with_sound_off_it_is_the_plain_model_to_the_last_bit(model: AudioBert) -> None:
+    silent = model.complete(SILENT, max_new_tokens=8)
+    assert not silent.auditory
+    assert silent.completion == silent.base_completion == plain_text(model, SILENT, 8)
+    assert model.complete(SOUND, max_new_tokens=8, audio=False).completion == plain_text(model, SOUND, 8)
+    off = model.score_masks([MASKED], sound="off")[0].log_probs
+    prompt = "Fill in the blank with one word.\nSentence: Woof is the sound a ____ makes.\nAnswer:"
+    loaded = load_language_model(model.parts.identity.name)
+    with torch.inference_mode():
+        encoded = loaded.tokenizer(prompt, return_tensors="pt")
+        wanted = loaded.model(**encoded, use_cache=False, logits_to_keep=1).logits[0].log_softmax(dim=-1)
+    assert torch.equal(off, wanted)
+    assert torch.equal(model.score_masks([MASKED], spans=[[]])[0].log_probs, off)
+
+
+def test_knowledge_enters_at_the_first_token_of_a_span_of_the_prompt_alone(model: AudioBert) -> None:
+    put: list[torch.Tensor] = []
+    language_model = model.model.language_model
+    hook = language_model.base_model.register_forward_pre_hook(
+        lambda _, __, kwargs: put.append(kwargs.get("inputs_embeds")), with_kwargs=True
+    )
+    model.complete(SOUND, max_new_tokens=4, base=False)
+    hook.remove()
+    assert len([one for one in put if one is not None]) == 1  # the prompt's pass, none of the tokens behind it
+    words = model.tokenizer(SOUND, return_tensors="pt", return_offsets_mapping=True)
+    plain = language_model.get_input_embeddings()(words["input_ids"])
+    changed = (put[0] - plain).abs().sum(dim=-1)[0].nonzero().flatten().tolist()
+    spans = model.detect(SOUND)
+    offsets = words["offset_mapping"][0].tolist()
+    assert changed == [
+        next(i for i, (a, b) in enumerate(offsets) if b > a and a < span.end and b > span.start) for span in spans
+    ]
+
+
+def test_several_texts_are_answered_as_one_by_one(model: AudioBert) -> None:
+    texts = [SOUND, SILENT, "Meow! The cat meows, the dog barks, and a bell rings in the quiet morning.", "Hello"]
+    together = model.complete(texts, max_new_tokens=6)
+    alone = [model.complete(text, max_new_tokens=6) for text in texts]
+    assert [one.completion for one in together] == [one.completion for one in alone]
+    assert [one.spans for one in together] == [one.spans for one in alone]
+
+
+def test_a_mask_is_filled_by_a_prompt(model: AudioBert) -> None:
+    answer = model.fill_mask(MASKED, top_k=3)
+    assert answer.auditory
+    assert [answer.text[span.start : span.end] for span in answer.spans] == [span.text for span in answer.spans]
+    mask = answer.masks[0]
+    assert len(mask.predictions) == len(mask.base_predictions) == 3
+    assert mask.predictions != mask.base_predictions
+    silent = model.fill_mask("The council [MASK] on Monday.").masks[0]
+    assert silent.predictions == silent.base_predictions
+    for text in ("no mask here", "[MASK] and [MASK]"):
+        with pytest.raises(InputError, match="fills one per text"):
+            model.fill_mask(text)
+
+
+def test_it_is_evaluated_like_any_model(
+    trained: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions = tmp_path / "predictions.jsonl"
+    names = [f"{trained}{state}" for state in ("", ":unheard", ":off")]
+    benchmark = ["--data", str(data / "auditorybench"), "--splits", "dev"]
+    command = ["evaluate", *names, *benchmark, "--device", "cpu", "--json"]
+    for protocol in ("paper", "candidates"):
+        assert run([*command, "--protocol", protocol, "--predictions", str(predictions)]) == 0
+        reports = json.loads(capsys.readouterr().out)
+        assert [report["kind"] for report in reports] == ["audiobert"] * 3
+        lines = [json.loads(line) for line in predictions.read_text().splitlines()]
+        by_name = {name: [line for line in lines if line["model"] == name] for name in names}
+        for line in by_name[names[0]]:
+            assert line["auditory"]
+            assert line["clips"]
+            assert [line["text"][span["start"] : span["end"]] for span in line["spans"]] == [
+                span["text"] for span in line["spans"]
+            ]
+        assert not any(line["auditory"] for line in by_name[names[2]])
+        comparisons = [[line["scores"] for line in by_name[name] if line["task"] == "pitch"] for name in names]
+        assert comparisons[0] != comparisons[1] != comparisons[2]
+        assert comparisons[2] == plain_scores(trained, data, protocol, capsys)
+
+
+def plain_scores(
+    trained: Path, data: Path, protocol: str, capsys: pytest.CaptureFixture[str]
+) -> list[dict[str, float]]:
+    """The scores of comparisons by the language model alone."""
+    name = AudioBert.from_pretrained(trained, device="cpu").parts.identity.name
+    out = trained.parent / "plain.jsonl"
+    command = ["evaluate", name, "--data", str(data / "auditorybench"), "--splits", "dev", "--device", "cpu"]
+    assert run([*command, "--protocol", protocol, "--tasks", "pitch", "--predictions", str(out)]) == 0
+    capsys.readouterr()
+    return [json.loads(line)["scores"] for line in out.read_text().splitlines()]
+
+
+def test_a_saved_model_completes_as_before(model: AudioBert, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "copy")
+    copy = AudioBert.from_pretrained(tmp_path / "copy", device="cpu")
+    assert copy.complete(SOUND, max_new_tokens=6) == model.complete(SOUND, max_new_tokens=6)
+
+
+@pytest.fixture(params=FAMILIES)
+def language_model(request: pytest.FixtureRequest, tmp_path: Path) -> AudioBertForCausalLM:
+    loaded = load_language_model(str(causal(request.param, tmp_path / request.param)))
+    injection = new_injection(InjectionSettings(gate=False), hidden_size=32, text_dim=4)
+    model = with_injection(loaded.model, injection).eval()
+    assert isinstance(model, AudioBertForCausalLM)
+    model.tokenizer = loaded.tokenizer
+    return model
+
+
+def test_logits_are_those_before_each_token_of_the_answer(language_model: AudioBertForCausalLM) -> None:
+    answers = [(7, 8, 9), (11,)]
+    inputs = encode_prompts(language_model.tokenizer, ["A cat meows", "The sound of a bell is"], None, answers)
+    with torch.no_grad():
+        logits = language_model(inputs.input_ids, inputs.attention_mask, inputs.masks)
+        wanted = []
+        for prompt, answer in zip(("A cat meows", "The sound of a bell is"), answers, strict=True):
+            ids = torch.tensor([[*language_model.tokenizer.encode(prompt), *answer]])
+            wanted.append(language_model.language_model(ids).logits[0, -len(answer) - 1 : -1])
+    torch.testing.assert_close(logits, torch.cat(wanted))
+
+
+def test_zero_knowledge_through_the_embeddings_changes_nothing(language_model: AudioBertForCausalLM) -> None:
+    inputs = encode_prompts(language_model.tokenizer, ["A cat meows", "The bell"], [[(2, 5)], [(4, 8)]])
+    zero = SpanKnowledge(inputs.starts, torch.zeros(2, 1, 1, 32), torch.ones(2, 1, 1))
+    with torch.no_grad():
+        without = language_model(inputs.input_ids, inputs.attention_mask, inputs.masks)
+        torch.testing.assert_close(language_model(inputs.input_ids, inputs.attention_mask, inputs.masks, zero), without)
+    settings = {"do_sample": False, "max_new_tokens": 5, "pad_token_id": 2}
+    made = language_model.generate(inputs.input_ids, inputs.attention_mask, **settings)
+    assert torch.equal(language_model.generate(inputs.input_ids, inputs.attention_mask, zero, **settings), made)
+
+
+def test_continuations_are_scored_as_without_a_cache(language_model: AudioBertForCausalLM) -> None:
+    inputs = encode_prompts(language_model.tokenizer, ["The cat meows and a bell rings often"], [[(4, 7)]])
+    torch.manual_seed(0)
+    knowledge = SpanKnowledge(inputs.starts, torch.randn(1, 1, 1, 32), torch.ones(1, 1, 1))
+    continuations = [(5,), (6, 7, 8), (9, 10), (11, 12, 13)]
+    found = language_model.log_likelihoods(inputs.input_ids, continuations, knowledge, batch_size=2)
+    for ids, score in zip(continuations, found, strict=True):
+        both = torch.cat([inputs.input_ids, torch.tensor([ids])], dim=1)
+        with torch.no_grad():
+            embeddings = language_model.inputs(both, knowledge)["inputs_embeds"]
+            log_probs = language_model.language_model(inputs_embeds=embeddings).logits[0].log_softmax(dim=-1)
+        at = inputs.input_ids.shape[1]
+        assert score == pytest.approx(sum(float(log_probs[at + k - 1, token]) for k, token in enumerate(ids)), abs=1e-4)
+
+
+@pytest.mark.parametrize("targets", ["query-key-value", "all-linear"])
+def test_a_folded_lora_is_the_added_one(language_model: AudioBertForCausalLM, targets: str) -> None:
+    import copy
+
+    settings = LoraSettings(rank=2, alpha=4, dropout=0.0, targets=targets)  # type: ignore[arg-type]
+    plain, adapted = language_model.language_model, copy.deepcopy(language_model.language_model)
+    add_lora(adapted, settings)
+    adapted.eval()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in lora_parameters(adapted).values():
+            parameter.copy_(0.1 * torch.randn_like(parameter))
+    ids = torch.tensor([[5, 6, 7, 8]])
+    folded = copy.deepcopy(plain)
+    fold_lora(folded, lora_parameters(adapted), settings, "a test")
+    with torch.no_grad():
+        wanted = adapted(ids).logits
+        torch.testing.assert_close(folded(ids).logits, wanted, rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(plain(ids).logits, wanted, atol=1e-2)
