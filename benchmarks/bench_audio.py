@@ -23,7 +23,7 @@ _NOTES = 24
 
 
 def shared_folder() -> Path | None:
-    """The folder with real audio, where there is one."""
+    """Return the folder with real audio, where there is one."""
     folder = Path(os.environ.get("AUDIOBERT_SHARED") or Path(__file__).resolve().parents[2] / "shared")
     return folder if (folder / "audio" / "clips.csv").is_file() else None
 
@@ -45,7 +45,7 @@ def some_clips(count: int, folder: Path) -> list[Path]:
 
 
 def row(name: str, ours: float, plain: float, unit: str, note: str, *, more_is_better: bool = True) -> dict[str, Any]:
-    """A line of the report; the ratio is above 1 where ours is better."""
+    """Return a line of the report; the ratio is above 1 where ours is better."""
     ratio = ours / plain if more_is_better else plain / ours
     return {"name": name, "ours": ours, "plain": plain, "ratio": ratio, "unit": unit, "note": note}
 

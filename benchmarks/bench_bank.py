@@ -43,6 +43,7 @@ def run() -> list[dict[str, Any]]:
 
 
 def search_and_open(folder: Path) -> list[dict[str, Any]]:
+    """Measure search in, and opening of, banks of two sizes."""
     rows: list[dict[str, Any]] = []
     everything = _vectors(_SIZES[-1])
     for clips in _SIZES:

@@ -228,7 +228,7 @@ def alike(ours: float, plain: float) -> str:
 
 
 def on_the_cpu(folder: Path) -> list[dict[str, Any]]:
-    """Base size, a few rows, one step of each form."""
+    """Measure one step of each form at base size on a few rows."""
     device = torch.device("cpu")
     setting = make_setting(folder, SIZES["base"], ROWS_ON_CPU)
     rows, clips = len(setting.examples), len(setting.paths)
@@ -318,6 +318,7 @@ def _row(name: str, ours: float, plain: float, unit: str, note: str) -> dict[str
 
 
 def run() -> list[dict[str, Any]]:
+    """Measure the step on the device at hand."""
     with tempfile.TemporaryDirectory() as folder:
         if on_cpu():
             return on_the_cpu(Path(folder))

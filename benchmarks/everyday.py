@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from audiobert.artefacts import provenance, write_json
+
 QUESTIONS = Path(__file__).with_name("everyday.yaml")
+STATES = ("on", "unheard", "off")
 
 
 def read_questions(path: Path = QUESTIONS) -> dict[str, list[tuple[str, set[str]]]]:
@@ -30,18 +33,30 @@ def everyday(
     return said
 
 
+def right_of(said: Mapping[str, list[str]]) -> dict[str, int]:
+    """Return the number of right answers by kind."""
+    return {kind: sum(word.startswith("+") for word in words) for kind, words in said.items()}
+
+
 def main() -> None:
+    """Print the answers, and write them to `--out`."""
     from audiobert import AudioBert
 
-    model = AudioBert.from_pretrained(sys.argv[1] if len(sys.argv) > 1 else "mini")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.everyday", description=__doc__)
+    parser.add_argument("model", nargs="?", default="mini", help="mini or a model's folder")
+    parser.add_argument("--out", type=Path, help="write the answers to this JSON file")
+    given = parser.parse_args()
+    model = AudioBert.from_pretrained(given.model)
     questions = read_questions()
-    for sound in ("on", "unheard", "off"):
-        said = everyday(model, questions, sound=sound)
-        right = {kind: sum(word.startswith("+") for word in words) for kind, words in said.items()}
-        total = sum(map(len, said.values()))
+    answers = {sound: everyday(model, questions, sound=sound) for sound in STATES}
+    for sound, said in answers.items():
+        right, total = right_of(said), sum(map(len, said.values()))
         print(f"{sound}: {sum(right.values())} of {total} right ({sum(right.values()) / total:.0%})")
         for kind, words in said.items():
             print(f"  {kind}: {right[kind]} of {len(words)}: {' '.join(words)}")
+    if given.out:
+        made = provenance(artefacts={"model": model.describe()})
+        write_json(given.out, {"model": given.model, **made, "answers": answers})
 
 
 if __name__ == "__main__":

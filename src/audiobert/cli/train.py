@@ -178,14 +178,15 @@ def ablate(
     seeds: Annotated[str, typer.Option("--seeds", help="Seeds: 0,1,2 or 0-4.")] = "0-4",
     config: Config = None,
     set_: Set = None,
-    table: Annotated[Path | None, typer.Option("--table", help="Write the Markdown table to this file.")] = None,
+    summary: Annotated[Path | None, typer.Option("--summary", help="Write the figures to this JSON file.")] = None,
 ) -> None:
     """Train AudioBERT with and without audio over several seeds, and compare.
 
     Example: audiobert ablate --data ../shared --parts runs/mini --out runs/ablations --only audio,no-recordings
     """
+    from audiobert.artefacts import write_json
     from audiobert.auditorybench.evaluate import parse_seeds
-    from audiobert.training.ablations import ABLATIONS, as_markdown, run_ablations, write_table
+    from audiobert.training.ablations import ABLATIONS, as_markdown, run_ablations
     from audiobert.training.audiobert_config import AudioBertConfig
 
     names = [name.strip() for name in only.split(",")] if only else list(ABLATIONS)
@@ -195,5 +196,5 @@ def ablate(
     except KeyboardInterrupt:
         raise InterruptedRunError(f"interrupted; the same command continues from what is in {out}") from None
     print(as_markdown(summaries), end="")
-    if table:
-        write_table(summaries, table)
+    if summary:
+        write_json(summary, summaries)

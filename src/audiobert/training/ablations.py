@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from audiobert.artefacts import read_json, write_text
+from audiobert.artefacts import read_json
 from audiobert.auditorybench.stats import two_level_difference
 from audiobert.errors import InputError
 from audiobert.progress import stderr
@@ -135,8 +135,3 @@ def as_markdown(summaries: Sequence[dict[str, Any]]) -> str:
             cells.append(f"{points[0]} [{points[1]}, {points[2]}], p = {found['p_value']:.3g}" if found else "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def write_table(summaries: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write the Markdown table alone."""
-    write_text(path, as_markdown(summaries))
