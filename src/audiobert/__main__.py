@@ -1,3 +1,5 @@
+"""Run the command line: `python -m audiobert`."""
+
 from audiobert.cli import main
 
 main()

@@ -32,6 +32,7 @@ class Hit:
     knowledge: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the clip's fields of the documented JSON."""
         clip = self.clip
         return {
             "id": clip.id,
@@ -49,7 +50,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class AuditorySpan(Span):
-    """A span with the clips that were retrieved for it, the best first.
+    """A span with the clips that were retrieved for it, best first.
 
     `query` is the sentence vector `(text_dim,)` that it was looked up with; None for a recording that was given.
     """
@@ -58,6 +59,7 @@ class AuditorySpan(Span):
     query: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, object]:
+        """Return the span with its clips as JSON."""
         return {**super().to_json(), "clips": [hit.to_json() for hit in self.clips]}
 
 
@@ -69,6 +71,7 @@ class Prediction:
     score: float
 
     def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
         return {"token": self.token, "score": self.score}
 
 
@@ -80,6 +83,7 @@ class MaskPredictions:
     base_predictions: tuple[Prediction, ...]
 
     def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
         return {
             "predictions": [prediction.to_json() for prediction in self.predictions],
             "base_predictions": [prediction.to_json() for prediction in self.base_predictions],
@@ -96,6 +100,7 @@ class FillMask:
     masks: tuple[MaskPredictions, ...]
 
     def to_json(self) -> dict[str, Any]:
+        """Return the JSON object that `fill-mask --json` prints."""
         return {
             "text": self.text,
             "auditory": self.auditory,
@@ -126,7 +131,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class MaskScores:
-    """What an evaluation needs of one text: `log_probs` `(masks, vocabulary)` float32, and why they are so."""
+    """Log-probabilities `(masks, vocabulary)` float32 of one text, with the spans that were used."""
 
     log_probs: Tensor
     auditory: bool

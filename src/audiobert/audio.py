@@ -60,12 +60,12 @@ class Recording:
     others: dict[int, np.ndarray] = field(default_factory=dict)
 
     def at(self, rate_hz: int) -> np.ndarray:
-        """The waveform at one of the rates that were asked for."""
+        """Return the waveform at one of the rates that were given to `read_recording`."""
         return self.waveform if rate_hz == self.sample_rate_hz else self.others[rate_hz]
 
 
 def seconds_heard(frames: int) -> float:
-    """Seconds of sound that a spectrogram of `frames` frames is made from.
+    """Return the seconds of sound that a spectrogram of `frames` frames is made from.
 
     >>> seconds_heard(1024)
     10.255
@@ -288,7 +288,7 @@ def _window() -> np.ndarray:
 
 
 def spectrogram_frames(samples: int) -> int:
-    """Number of frames that `log_mel_spectrogram` makes of so many samples; at least one."""
+    """Return the number of frames that `log_mel_spectrogram` makes of so many samples; at least one."""
     return max(1, 1 + (samples - FRAME_LENGTH) // HOP_LENGTH)
 
 

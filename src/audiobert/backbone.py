@@ -136,6 +136,7 @@ class Identity:
     sha256: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
         return asdict(self)
 
 

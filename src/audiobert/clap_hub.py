@@ -36,6 +36,7 @@ class ClapFeatures(ExtractorFeatures):
 
     @staticmethod
     def max_seconds(extractor: Any) -> float:
+        """Return the longest clip that the extractor uses, in seconds."""
         return FUSED_SECONDS if extractor.truncation == "fusion" else float(extractor.max_length_s)
 
     @property
@@ -49,6 +50,7 @@ class ClapFeatures(ExtractorFeatures):
         return int(self.extractor.nb_max_samples // self.extractor.hop_length + 1)
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        """Compute the mel energies of a waveform; the windows of a long clip do not depend on chance."""
         with _RANDOM_WINDOWS:
             before = np.random.get_state()
             np.random.seed(0)
@@ -94,6 +96,7 @@ class HubClap:
         return int(self.model.config.projection_dim)
 
     def to(self, device: torch.device | str) -> HubClap:
+        """Move the model to a device."""
         self.model.to(device)  # type: ignore[arg-type]
         return self
 

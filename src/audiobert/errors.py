@@ -35,7 +35,10 @@ class RemoteError(AudioBertError):
 
 
 class InterruptedRunError(AudioBertError):
-    """A person stopped the command, which can be resumed. (A `KeyboardInterrupt` would leave typer without a word.)"""
+    """A person stopped the command, which can be resumed.
+
+    A `KeyboardInterrupt` would leave typer without a message.
+    """
 
     exit_code = 1
 

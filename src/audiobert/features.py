@@ -23,13 +23,15 @@ class FeatureMaker(Protocol):
     """
 
     @property
-    def rate_hz(self) -> int: ...
+    def rate_hz(self) -> int:
+        """Sample rate of the waveforms that it takes."""
 
     @property
-    def seconds(self) -> float: ...
+    def seconds(self) -> float:
+        """Length of sound that it uses at most, in seconds."""
 
     def settings(self) -> dict[str, Any]:
-        """What a record says about it, ready for JSON."""
+        """Return the settings that a bank records, ready for JSON."""
         ...
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
@@ -52,17 +54,20 @@ class LogMel:
 
     @property
     def seconds(self) -> float:
+        """Length of sound that the frames are made from."""
         return seconds_heard(self.frames)
 
     def settings(self) -> dict[str, Any]:
+        """Return the settings that a bank records."""
         return {"frames": self.frames}
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        """Compute log-mel energies `(frames, 128)`."""
         return log_mel_spectrogram(waveform[: round(self.seconds * self.rate_hz)])
 
 
 def make_features(makers: Makers, waveforms: Mapping[int, np.ndarray]) -> Features:
-    """The features of a clip by role; roles whose makers are equal share one array.
+    """Compute the features of a clip by role; roles whose makers are equal share one array.
 
     Parameters
     ----------
@@ -77,12 +82,12 @@ def make_features(makers: Makers, waveforms: Mapping[int, np.ndarray]) -> Featur
 
 
 def rates_hz(makers: Makers) -> list[int]:
-    """The rates of the waveforms that the makers want, each once."""
+    """Return the rates of the waveforms that the makers take, each once."""
     return sorted({maker.rate_hz for maker in makers.values()})
 
 
 def settings_of(makers: Makers) -> dict[str, Any]:
-    """What a bank records of how clips were heard: one maker's settings when all roles share it, else by role."""
+    """Return the settings of the makers for a bank: those of one if all roles share it, else by role."""
     if len(set(makers.values())) == 1:
         return next(iter(makers.values())).settings()
     return {role: maker.settings() for role, maker in makers.items()}

@@ -143,6 +143,7 @@ class AddToFirstToken(Injection):
     """Add the knowledge to the embedding of the span's first token (section II-B3)."""
 
     def put(self, embeddings: Tensor, at: tuple[Tensor, Tensor], vectors: Tensor) -> Tensor:
+        """Add the vectors at the given positions."""
         return embeddings.index_put(at, vectors, accumulate=True)
 
 
@@ -150,6 +151,7 @@ class ReplaceFirstToken(Injection):
     """Put the knowledge in the place of the first token's embedding, as the published code does."""
 
     def put(self, embeddings: Tensor, at: tuple[Tensor, Tensor], vectors: Tensor) -> Tensor:
+        """Write the vectors to the given positions."""
         return embeddings.index_put(at, vectors)
 
 

@@ -79,6 +79,7 @@ class KnowledgeEncoder(nn.Module):
 
     @property
     def hidden_size(self) -> int:
+        """Length of a knowledge vector."""
         return self.outer.out_features
 
     def project(self, features: Tensor, attributes: Tensor) -> Tensor:

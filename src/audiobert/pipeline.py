@@ -159,6 +159,7 @@ class AudioBert:
 
     @property
     def banks(self) -> tuple[AudioBank, ...]:
+        """The banks that spans are looked up in."""
         return self.retriever.banks
 
     @property

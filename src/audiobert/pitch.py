@@ -216,7 +216,7 @@ def _estimate_swiftf0(waveform: np.ndarray, sample_rate_hz: int) -> _Track:
 
 
 def _estimate_pyin(waveform: np.ndarray, sample_rate_hz: int) -> _Track:
-    """librosa's probabilistic YIN (Mauch and Dixon, ICASSP 2014): no network, about a hundred times slower."""
+    """Track pitch by probabilistic YIN (Mauch and Dixon, ICASSP 2014) as librosa does: no network, far slower."""
     try:
         import librosa
     except ImportError:

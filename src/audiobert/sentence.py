@@ -27,6 +27,7 @@ class Span:
     score: float = 1.0
 
     def to_json(self) -> dict[str, object]:
+        """Return a JSON object; the score is rounded."""
         return {"text": self.text, "start": self.start, "end": self.end, "score": round(self.score, 4)}
 
 
@@ -193,6 +194,7 @@ class Inputs:
     ends: Tensor
 
     def to(self, device: torch.device | str) -> Inputs:
+        """Return the inputs on a device."""
         return Inputs(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 

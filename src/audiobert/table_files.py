@@ -131,9 +131,9 @@ def read_lines(path: Path) -> list[str]:
 
 
 def text_fault(value: Any) -> str | None:
-    """Return what keeps a text, or a text inside lists and mappings, from being stored as UTF-8, or None.
+    r"""Return what keeps a text, or a text inside lists and mappings, from being stored as UTF-8, or None.
 
-    >>> text_fault(["fine", "caf\\udce9"])
+    >>> text_fault(["fine", "caf\udce9"])
     'a byte that is not UTF-8 (0xE9)'
     """
     if isinstance(value, str):

@@ -28,9 +28,12 @@ class Span(Protocol):
     """Interface of a found span: character offsets [start, end)."""
 
     @property
-    def start(self) -> int: ...
+    def start(self) -> int:
+        """First character."""
+
     @property
-    def end(self) -> int: ...
+    def end(self) -> int:
+        """Character behind the last."""
 
 
 class Detector(Protocol):

@@ -33,6 +33,7 @@ class Seen:
 
     @classmethod
     def of(cls, train: Iterable[Row]) -> Seen:
+        """Collect the sentences and answers of train rows."""
         rows = list(train)
         return cls(frozenset(row.text.casefold() for row in rows), frozenset(row.answer.casefold() for row in rows))
 

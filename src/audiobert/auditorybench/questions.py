@@ -148,7 +148,7 @@ def _recase(phrase: str, *, first: bool) -> str:
 def swap_spans(text: str, places: Sequence[tuple[int, int]]) -> str | None:
     """Return the sentence with its two spans and their determiners exchanged; None if that is not possible.
 
-    >>> swap_spans("A bell has a [MASK] pitch than the hum of a fridge.", [(2, 6), (31, 46)])
+    >>> swap_spans("A bell has a [MASK] pitch than the hum of a fridge.", [(2, 6), (35, 50)])
     'The hum of a fridge has a [MASK] pitch than a bell.'
     """
     if len(places) != 2:
@@ -186,9 +186,9 @@ def flip(question: Question, task: Task) -> Question | None:
 
 
 def normalise_reply(reply: str) -> str:
-    """Return a reply as a word to compare: first line, without quotes, final stop and article; case folded.
+    r"""Return a reply as a word to compare: first line, without quotes, final stop and article; case folded.
 
-    >>> normalise_reply(' "The Cat."\\n')
+    >>> normalise_reply(' "The Cat."\n')
     'cat'
     """
     reply = re.sub(r"<think>.*?</think>", "", reply, flags=re.DOTALL).strip()

@@ -53,6 +53,7 @@ class Kind:
 
     @property
     def withheld(self) -> bool:
+        """Whether no training contained the kind."""
         return is_withheld(self.label)
 
 

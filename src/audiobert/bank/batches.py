@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of `size` items, the last one shorter; itertools has it from Python 3.12 on.
+    """Yield lists of `size` items, the last one shorter; itertools has it from Python 3.12 on.
 
     >>> list(batched("abcde", 2))
     [['a', 'b'], ['c', 'd'], ['e']]

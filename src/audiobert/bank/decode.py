@@ -32,11 +32,11 @@ class DecodeSettings:
 
     @property
     def seconds(self) -> float:
-        """Seconds that the most patient of the models hears."""
+        """Return the length of sound that the encoders use at most, in seconds."""
         return max(maker.seconds for maker in self.makers.values())
 
     def settings(self) -> dict[str, Any]:
-        """What a bank records."""
+        """Return the settings that a bank records."""
         return {**settings_of(self.makers), "max_duration_s": self.max_duration_s, "estimator": self.estimator}
 
 

@@ -35,7 +35,8 @@ class ClipEncoder(Protocol):
     makers: Makers
 
     @property
-    def precision(self) -> str: ...
+    def precision(self) -> str:
+        """`fp32` or `bf16`."""
 
     def identity(self) -> dict[str, Any]:
         """Return ids and SHA-256 of the models by role: `clap`, `audio_encoder`, `text_encoder` if there is one."""

@@ -131,6 +131,7 @@ class Journal:
                 raise
 
     def close(self) -> None:
+        """Close the database."""
         self._database.close()
 
     def begin_walk(self) -> None:

@@ -34,6 +34,7 @@ class VerifyReport:
 
     @property
     def sound(self) -> bool:
+        """Whether no problem was found."""
         return not self.problems
 
 

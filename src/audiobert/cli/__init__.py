@@ -42,7 +42,7 @@ def _root(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
     debug: bool = typer.Option(False, "--debug", help="Show the whole traceback of an error."),
 ) -> None:
-    """A language model that knows what the world sounds like."""
+    """Run a command of AudioBERT, a language model that looks up how things sound."""
 
 
 for _family in _FAMILIES:

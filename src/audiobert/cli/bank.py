@@ -21,6 +21,7 @@ Exclude = Annotated[
 
 
 def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
     family = typer.Typer(help="Build, check and move banks: clips with their metadata and vectors.")
     for command in (build, info, verify, merge, export):
         family.command(command.__name__)(command)

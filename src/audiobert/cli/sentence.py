@@ -31,12 +31,13 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object a sentence o
 
 
 def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
     app.command("fill-mask")(fill_mask)
     app.command("spans")(spans)
 
 
 def read_texts(texts: list[str] | None) -> list[str]:
-    """The given texts, or the lines of stdin without the empty ones."""
+    """Return the given texts, or the lines of stdin without the empty ones."""
     if not texts and (sys.stdin is None or sys.stdin.isatty()):
         raise InputError("no text: give one or more sentences, or pipe lines into stdin")
     lines = []
@@ -134,7 +135,7 @@ def spans(texts: Texts = None, model: Model = "mini", as_json: Json = False) -> 
 
 
 def marked(text: str, found: list[Span] | tuple[Span, ...]) -> RichText:
-    """The text with its spans underlined."""
+    """Return the text with its spans underlined."""
     from rich.text import Text as RichText
 
     rendered = RichText(text, style="bold")

@@ -35,10 +35,14 @@ class Answer(BaseModel):
 
 
 class CategoryAnswer(Answer):
+    """Answer to `categorize`: the category of a clip."""
+
     category: str = Field(max_length=120, description='path such as "animal/dog/pomeranian", or "0" for cannot say')
 
 
 class AnimalAnswer(Answer):
+    """Answer to `animal`: a sentence about the sound of an animal."""
+
     usable: bool = Field(description="false when the text does not tell how a particular animal sounds")
     sentence: str = Field(max_length=300, description="one sentence with exactly one [MASK] in place of the animal")
     animal: str = Field(max_length=60, description="the broad animal that [MASK] stands for, singular, lower case")
@@ -46,6 +50,8 @@ class AnimalAnswer(Answer):
 
 
 class PitchAnswer(Answer):
+    """Answer to `pitch`: a sentence that compares two sounds."""
+
     sentence: str = Field(
         max_length=400, description="one sentence: the first sound has a [MASK] pitch than the second"
     )
@@ -116,9 +122,9 @@ def _frame(prompt: Prompt) -> tuple[dict[str, str], ...]:
 
 
 def clean_text(text: str, limit: int = MAXIMUM_FIELD_CHARACTERS) -> str:
-    """Return text without tags and unprintable characters, on one line, at most `limit` characters long.
+    r"""Return text without tags and unprintable characters, on one line, at most `limit` characters long.
 
-    >>> clean_text("A  dog<br>barks\\u202e\\x07")
+    >>> clean_text("A  dog<br>barks\u202e\x07")
     'A dog barks'
     """
     text = printable(re.sub(r"<[a-zA-Z/!][^<>]{0,500}>", " ", unicodedata.normalize("NFC", text)))
@@ -126,9 +132,9 @@ def clean_text(text: str, limit: int = MAXIMUM_FIELD_CHARACTERS) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text on one line, without control, format, private-use and surrogate characters.
+    r"""Return text on one line, without control, format, private-use and surrogate characters.
 
-    >>> printable("a\\x00 dog\\u2028barks\\ud800")
+    >>> printable("a\x00 dog\u2028barks\ud800")
     'a dog barks'
     """
     text = "".join(" " if character.isspace() else character for character in text)
@@ -147,10 +153,10 @@ def _clean(value: Any) -> Any:
 
 
 def data_block(fields: Mapping[str, Any]) -> str:
-    """Return the fields as JSON whose strings hold no bracket, brace, pipe or backtick, whatever the metadata says.
+    r"""Return the fields as JSON whose strings hold no bracket, brace, pipe or backtick, whatever the metadata says.
 
     >>> data_block({"title": 'x"} <|im_end|>'})
-    '{"title": "x\\\\"\\\\u007d \\\\u003c\\\\u007cim_end\\\\u007c\\\\u003e"}'
+    '{"title": "x\\"\\u007d \\u003c\\u007cim_end\\u007c\\u003e"}'
     """
 
     def written(value: Any) -> str:

@@ -92,9 +92,9 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 def is_unicode(text: str) -> bool:
-    """Return whether a text can be written as UTF-8: it holds no lone surrogate, as names of files may.
+    r"""Return whether a text can be written as UTF-8: it holds no lone surrogate, as names of files may.
 
-    >>> is_unicode("dog"), is_unicode("dog\\udcff")
+    >>> is_unicode("dog"), is_unicode("dog\udcff")
     (True, False)
     """
     return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -30,6 +30,7 @@ class AstFamily:
 
     @classmethod
     def of(cls, extractor: Any, name: str) -> AstFamily:
+        """Read the settings of the family from a model's feature extractor."""
         if (extractor.num_mel_bins, extractor.sampling_rate) != (MEL_BINS, SAMPLE_RATE_HZ):
             raise InputError(
                 f"{name} takes {extractor.num_mel_bins} mel bins at {extractor.sampling_rate} Hz; an Audio Spectrogram"
@@ -39,6 +40,7 @@ class AstFamily:
 
     @property
     def seconds(self) -> float:
+        """Length of a window in seconds."""
         return LogMel(self.frames).seconds
 
     @property
@@ -47,6 +49,7 @@ class AstFamily:
         return -self.mean / (2.0 * self.std) if self.normalise else 0.0
 
     def settings(self) -> dict[str, Any]:
+        """Return the settings that a bank records."""
         return {"kind": "ast", "frames": self.frames, "mean": self.mean, "std": self.std, "normalise": self.normalise}
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
@@ -55,6 +58,7 @@ class AstFamily:
         return (log_mel - np.float32(self.mean)) / np.float32(2.0 * self.std) if self.normalise else log_mel
 
     def encode(self, model: Any, clips: Sequence[np.ndarray]) -> list[Tensor]:
+        """Return the hidden states `(positions, hidden_size)` of each clip."""
         import torch
 
         windows = np.full((len(clips), self.frames, MEL_BINS), self.padding, dtype=np.float32)

@@ -22,16 +22,16 @@ class AudioEncoder(nn.Module):
 
     @property
     def features(self) -> FeatureMaker:
-        """The features that `encode` and `encode_batch` take."""
+        """The features that `encode_batch` takes."""
         raise NotImplementedError
 
     @property
     def hidden_size(self) -> int:
-        """Length of a clip's vector."""
+        """Length of the vectors."""
         raise NotImplementedError
 
     def encode_batch(self, features: Sequence[np.ndarray]) -> Tensor:
-        """Encode one batch of clips with gradients, `(clips, hidden_size)` float32 on the encoder's device."""
+        """Encode clips, given by their features, to vectors `(clips, hidden_size)`."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -65,13 +65,16 @@ class PublishedAudioEncoder(AudioEncoder):
 
     @property
     def features(self) -> FeatureMaker:
+        """The features that `encode_batch` takes."""
         return self._family
 
     @property
     def hidden_size(self) -> int:
+        """Length of the vectors."""
         return int(self.config.hidden_size)
 
     def encode_batch(self, features: Sequence[np.ndarray]) -> Tensor:
+        """Encode clips, given by their features, to vectors `(clips, hidden_size)`."""
         states = [clip.float() for clip in self._family.encode(self.model, features)]  # each (positions, hidden_size)
         return torch.stack([clip[0] if self.pooling == "first" else clip.mean(dim=0) for clip in states])
 

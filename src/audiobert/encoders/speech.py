@@ -27,6 +27,7 @@ class SpeechFamily(ExtractorFeatures):
 
     @staticmethod
     def max_seconds(extractor: Any) -> float:  # noqa: ARG004
+        """Return the longest clip that is used, in seconds."""
         return MAX_SECONDS
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
@@ -34,6 +35,7 @@ class SpeechFamily(ExtractorFeatures):
         return np.asarray(self.extract(waveform)[1]["input_values"][0], dtype=np.float32)
 
     def encode(self, model: Any, clips: Sequence[np.ndarray]) -> list[Tensor]:
+        """Return the hidden states `(positions, hidden_size)` of each clip; clips of one length form a batch."""
         import torch
 
         shortest = receptive_field(model.config.conv_kernel, model.config.conv_stride)

@@ -68,10 +68,12 @@ class AudioTower(AudioEncoder):
 
     @property
     def features(self) -> FeatureMaker:
+        """The features that `encode_batch` takes."""
         return self.config.features
 
     @property
     def hidden_size(self) -> int:
+        """Length of the vectors."""
         return self.config.hidden_size
 
     def forward(self, windows: Tensor) -> Tensor:
@@ -93,6 +95,7 @@ class AudioTower(AudioEncoder):
         return np.stack([used[start : start + size] for start in starts])
 
     def encode_batch(self, features: Sequence[np.ndarray]) -> Tensor:
+        """Encode clips, given by their spectrograms, to vectors `(clips, hidden_size)`: the mean over windows."""
         cut = [self.windows(spectrogram) for spectrogram in features]
         device = next(self.parameters()).device
         vectors = self(torch.from_numpy(np.concatenate(cut)).float().to(device)).float()  # (windows, hidden_size)

@@ -24,6 +24,7 @@ class WhisperFamily(ExtractorFeatures):
 
     @staticmethod
     def max_seconds(extractor: Any) -> float:
+        """Return the longest clip that the extractor uses, in seconds."""
         return float(extractor.chunk_length)
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
@@ -33,6 +34,7 @@ class WhisperFamily(ExtractorFeatures):
         return np.ascontiguousarray(extracted["input_features"][0].T[:frames], dtype=np.float32)
 
     def encode(self, model: Any, clips: Sequence[np.ndarray]) -> list[Tensor]:
+        """Return the hidden states `(positions, hidden_size)` that cover each clip."""
         import torch
 
         window = int(self.extractor.nb_max_frames)  # 3000 frames of 10 ms for the published models

@@ -114,6 +114,7 @@ class BatchMaker:
     causal: bool = False
 
     def __call__(self, examples: Sequence[Example], seed: int = 0) -> Batch:
+        """Return the batch of examples; `seed` is kept with it."""
         texts, places = [one.text for one in examples], [one.spans for one in examples]
         if self.causal:
             inputs = encode_prompts(self.tokenizer, texts, places, [one.answer for one in examples])

@@ -72,9 +72,11 @@ class ClapConfig(TrainingConfig):
     anchor_captions: int = Field(default=4000, ge=0)
 
     def alignment(self) -> SpanAlignment:
+        """Return the settings of the alignment with spans."""
         return SpanAlignment(self.span_steps, self.spans, self.span_rate, self.span_temperature, self.span_anchor)
 
     def tower(self) -> AudioTowerConfig:
+        """Return the settings of the audio tower."""
         return AudioTowerConfig(
             window_frames=self.window_frames,
             hidden_size=self.hidden_size,
@@ -154,6 +156,7 @@ class ClapObjective(nn.Module):
         self.projections, self.noise = projections, noise
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the summed loss of a batch and the number of its pairs."""
         windows, sentence_vectors = batch
         if self.training:
             windows = windows + self.noise * torch.randn_like(windows)
@@ -249,8 +252,9 @@ def other_captions(folder: Path, count: int) -> list[str]:
 def train_clap(
     data: Path, out: Path, config: ClapConfig, *, resume: bool = False, overwrite: bool = False
 ) -> dict[str, Any]:
-    """Train CLAP on `data/audio`, then its text side on the spans of `data/auditorybench`, too; write
-    `clap.safetensors` with its JSON.
+    """Train CLAP on clips, then its text side on spans; write `clap.safetensors` with its JSON.
+
+    Clips are those of `data/audio`, spans those of `data/auditorybench`.
 
     Clips of withheld kinds are never trained on.
 

@@ -42,7 +42,7 @@ class SpanAlignment:
 
 
 def spans_by_label(rows: Sequence[Row], labels: set[str]) -> dict[str, list[str]]:
-    """The spans, in lower case, of the rows whose answer is one of the labels of clips."""
+    """Return the spans, in lower case, of the rows whose answer is one of the labels of clips."""
     found: dict[str, list[str]] = {}
     for row in rows:
         if label := label_of(row.answer, labels):

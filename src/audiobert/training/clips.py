@@ -75,6 +75,7 @@ class TrainingClips:
 
     @property
     def labels(self) -> list[str]:
+        """The label of each clip."""
         return [clip.label for clip in self.clips]
 
 

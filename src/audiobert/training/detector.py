@@ -188,6 +188,7 @@ class DetectorObjective(nn.Module):
         self.encoder, self.head = encoder, head
 
     def forward(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the summed loss of a batch and the number of its tokens."""
         ids, attention, labels = batch
         logits = self.head(self.encoder(input_ids=ids, attention_mask=attention).last_hidden_state)
         loss = nn.functional.cross_entropy(

@@ -99,4 +99,5 @@ class OtherClips:
             self._found[name] = SpanClips(rows[:count], own.scores[:count], own.query)
 
     def __call__(self, texts: Sequence[str]) -> list[SpanClips]:
+        """Return the clips that stand in for those of each text."""
         return [self._found.get(text, NOTHING) for text in texts]

@@ -15,12 +15,12 @@ LONGEST_WAIT = timedelta(hours=12)
 
 
 def on_cpu() -> bool:
-    """Whether training runs on the CPU: there is no accelerator of any kind, or `ACCELERATE_USE_CPU` is set."""
+    """Return whether training runs on the CPU: no accelerator of any kind, or `ACCELERATE_USE_CPU` is set."""
     return bool(parse_flag_from_env("ACCELERATE_USE_CPU")) or not torch.accelerator.is_available()
 
 
 def processes() -> PartialState:
-    """The processes of this run: one, unless a launcher (`torchrun`, `accelerate launch`) has started more.
+    """Return the processes of this run: one, unless a launcher (`torchrun`, `accelerate launch`) started more.
 
     Several processes on CPUs talk through gloo.
     """
@@ -28,12 +28,12 @@ def processes() -> PartialState:
 
 
 def is_main_process() -> bool:
-    """Whether this process writes the results."""
+    """Return whether this process writes the results."""
     return processes().is_main_process
 
 
 @contextmanager
 def main_process_first() -> Iterator[None]:
-    """A block that fills a cache on disk: the main process makes the files, the others enter when they are there."""
+    """Let the main process fill a cache on disk before the others enter the block."""
     with processes().main_process_first():
         yield

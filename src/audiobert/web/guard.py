@@ -61,6 +61,7 @@ class Guard:
         self.app, self.uploads = app, uploads.resolve()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return

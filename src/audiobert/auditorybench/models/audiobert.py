@@ -92,6 +92,7 @@ class AudioBertModel:
         )
 
     def answer(self, questions: Sequence[Question], protocol: ProtocolName) -> Iterator[tuple[int, Prediction]]:
+        """Answer all questions; yield (position, prediction) in any order."""
         if not self.pipeline.causal:
             yield from score_masked(self, questions, protocol)
             return

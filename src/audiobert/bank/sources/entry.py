@@ -39,7 +39,7 @@ class Entry:
     problem: tuple[str, str] | None = None
 
     def open(self) -> BinaryIO:
-        """The audio as a seekable binary file."""
+        """Open the audio as a seekable binary file."""
         if self.content is not None:
             return io.BytesIO(self.content)
         if self.file is None:
@@ -76,7 +76,7 @@ class Source:
         return map(_storable, self._walk())
 
     def only(self, files: set[Path]) -> Source:
-        """The entries that lie in these files."""
+        """Return a source of the entries that lie in these files."""
         return Source(self.name, self.root, len(files), lambda: (entry for entry in self if entry.file in files))
 
 
