@@ -45,7 +45,7 @@ SOURCES = {
     "detector.json": "audiobert evaluate mini --detector --data ../shared/auditorybench --out results/detector.json",
     "everyday.json": "python -m benchmarks.everyday --out results/everyday.json",
     "teach.json": "python -m benchmarks.teach ../shared/audio/FluidR3_GM/timpani --out results/teach.json",
-    "ablations.json": "audiobert ablate --data ../shared --parts runs/mini --config configs/mini/audiobert.yaml"
+    "ablations.json": "audiobert ablate --data ../shared --parts runs/mini --config mini/audiobert"
     " --out runs/ablations --seeds 0-2 --summary results/ablations.json",
 }
 OPTIONAL = ("without-recordings.json", "ablations.json")  # they are of other weights than those that ship
