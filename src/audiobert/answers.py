@@ -120,6 +120,7 @@ class Completion:
     base_completion: str | None
 
     def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
         return {
             "text": self.text,
             "auditory": self.auditory,

@@ -45,6 +45,7 @@ class Continuations:
 
     @property
     def device(self) -> torch.device:
+        """The device of the language model."""
         return self.model.language_model.device
 
     @torch.inference_mode()
@@ -104,8 +105,9 @@ class Continuations:
     def _batches(
         self, prompts: Sequence[str], chosen: Sequence[int], spans: Spans | None, knowledge: Knowledge | None, size: int
     ) -> Any:
-        """Yield numbers of prompts, their tokens and what is known of their spans, longest first: memory runs out early
-        or never.
+        """Yield numbers of prompts, their tokens and the knowledge of their spans.
+
+        The longest come first, so that memory runs out early or never.
         """
         order = sorted(chosen, key=lambda i: -len(prompts[i]))
         for start in range(0, len(order), size):

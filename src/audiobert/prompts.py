@@ -19,10 +19,10 @@ _WORDS = "\ue000words\ue000"
 
 
 def blank_template(words: Sequence[str] = ()) -> str:
-    """Return the template of a prompt for the word in place of `[MASK]`, one of `words` where there are some.
+    r"""Return the template of a prompt for the word in place of `[MASK]`, one of `words` where there are some.
 
     >>> blank_template(["higher", "lower"])
-    "Fill in the blank with 'higher' or 'lower'.\\nSentence: {blank}\\nAnswer:"
+    "Fill in the blank with 'higher' or 'lower'.\nSentence: {blank}\nAnswer:"
     """
     choice = " or ".join(f"'{word}'" for word in words) or "one word"
     return f"Fill in the blank with {choice}.\nSentence: {{blank}}\nAnswer:"
@@ -40,7 +40,7 @@ def fill_template(
         the lettered options. Other braces stay as they are.
 
     >>> fill_template("Say it: {blank}", "a [MASK] meows", [(9, 14)])
-    ('Say it: a ____ meows', [(17, 22)])
+    ('Say it: a ____ meows', [(15, 20)])
     """
     inside = [(start, end) for start, end in spans if end <= len(text)]
     stem = text.split(MASK)[0].rstrip()

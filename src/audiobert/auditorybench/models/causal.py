@@ -53,6 +53,7 @@ class CausalLanguageModel:
         yield from score_continuations(self, questions, protocol)
 
     def log_likelihoods(self, questions: Sequence[Question], words: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Return log-likelihoods in nats."""
         return self.continuations.log_likelihoods([question.prompt for question in questions], words)
 
     def complete(self, questions: Sequence[Question]) -> list[str]:
