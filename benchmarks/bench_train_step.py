@@ -51,7 +51,6 @@ CONFIG = "paper-base"
 ROWS_ON_CPU, ROWS_ON_ACCELERATOR = 6, 32
 SPANS_A_CLIP = 1.11
 CLIP_SECONDS, CLIP_RATE_HZ = 10.0, 44_100
-TEXT_DIM = 512  # of a query's sentence vector; nothing is imagined here
 PEAK_TFLOPS = float(os.environ.get("AUDIOBERT_PEAK_TFLOPS", "989"))
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 SIZES: dict[str, dict[str, int]] = {"base": {}, "large": LARGE}
@@ -108,7 +107,7 @@ def make_setting(folder: Path, size: dict[str, int], rows: int, *, clips_per_ste
     hidden_size = int(language_model.config.hidden_size)
     knowledge = KnowledgeEncoder(tower, hidden_size, config.model.knowledge)
     nn.init.normal_(knowledge.outer.weight, std=0.02)  # not zero, so that gradients reach the audio encoder
-    model = AudioBertForMaskedLM(language_model, new_injection(config.model.injection, hidden_size, TEXT_DIM))
+    model = AudioBertForMaskedLM(language_model, new_injection(config.model.injection, hidden_size))
 
     examples = make_examples(tokenizer, rows)
     count = 1 + max(int(known.rows[0]) for example in examples for known in example.clips)
@@ -194,8 +193,7 @@ class Ours:
     def __call__(self, rows: int | None = None) -> float:
         """One step of the optimizer on all rows, or the first ones; the mean loss before it."""
         setting = self.setting
-        queries = np.zeros((0, TEXT_DIM), dtype=np.float32)
-        batch = BatchMaker(setting.tokenizer, 1, queries)(setting.examples[:rows])
+        batch = BatchMaker(setting.tokenizer, 1)(setting.examples[:rows])
         loss, terms = training_step(setting.objective, self.optimizer, [batch], self.recipe, processes())
         return loss / terms
 

@@ -184,7 +184,7 @@ def test_a_saved_model_completes_as_before(model: AudioBert, tmp_path: Path) -> 
 @pytest.fixture(params=FAMILIES)
 def language_model(request: pytest.FixtureRequest, tmp_path: Path) -> AudioBertForCausalLM:
     loaded = load_language_model(str(causal(request.param, tmp_path / request.param)))
-    injection = new_injection(InjectionSettings(gate=False), hidden_size=32, text_dim=4)
+    injection = new_injection(InjectionSettings(gate=False), hidden_size=32)
     model = with_injection(loaded.model, injection).eval()
     assert isinstance(model, AudioBertForCausalLM)
     model.tokenizer = loaded.tokenizer

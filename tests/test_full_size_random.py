@@ -49,7 +49,7 @@ class System:
         self.plain.requires_grad_(False)
         with_lora = copy_sharing_embeddings(self.plain)
         self.lora = add_lora(with_lora, LoraSettings())
-        injection = new_injection(InjectionSettings(gate=False), self.plain.config.hidden_size, text_dim=8)
+        injection = new_injection(InjectionSettings(gate=False), self.plain.config.hidden_size)
         self.model = AudioBertForMaskedLM(with_lora, injection).eval()
         ast: Any = random_model(ASTModel, ASTConfig(num_hidden_layers=1, max_length=frames))
         family = find_family(ASTFeatureExtractor(max_length=frames), "AST")

@@ -265,7 +265,8 @@ def test_the_loss_at_all_tokens_is_the_language_models_own(tmp_path: Path) -> No
         opposites=torch.tensor([-1, -1]),
         clips=torch.zeros(2, 0, 1, dtype=torch.long),
         scores=torch.zeros(2, 0, 1),
-        queries=torch.zeros(2, 0, 8),
+        names=torch.zeros(2, 0, 0, dtype=torch.long),
+        name_weights=torch.zeros(2, 0, 0),
     )
     model = AudioBertForMaskedLM(language_model)
     config = AudioBertConfig(audio="none", loss_tokens="all")

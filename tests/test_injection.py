@@ -12,17 +12,10 @@ from audiobert.modeling import masked_lm_head
 from tiny_bert import batch, model
 
 
-def knowledge(vectors, scores=None, queries=None):
+def knowledge(vectors, scores=None, relatives=None, weights=None):
     starts = torch.tensor([[1, 2], [1, -1]])
-    return SpanKnowledge(starts, vectors, torch.zeros(vectors.shape[:3]) if scores is None else scores, queries)
-
-
-def imagining(**settings):
-    """An injection that has learnt what queries sound like."""
-    injection = model(**({"gate": True, "imagine": True} | settings)).injection
-    torch.manual_seed(1)
-    torch.nn.init.normal_(injection.imagination.outer.weight)
-    return injection
+    scores = torch.zeros(vectors.shape[:3]) if scores is None else scores
+    return SpanKnowledge(starts, vectors, scores, relatives, weights)
 
 
 def test_without_knowledge_it_is_the_language_model():
@@ -70,51 +63,25 @@ def test_no_clip_at_all_injects_nothing(gate):
     assert torch.equal(injection.pool(none), torch.zeros(2, 2, 16))
 
 
-def test_what_is_imagined_counts_as_far_as_the_gate_is_shut():
-    injection, queries = imagining(), torch.nn.functional.normalize(torch.randn(2, 2, 6), dim=-1)
+def test_relatives_are_added_as_they_are_measured_from_their_centre():
     vectors, scores = torch.randn(2, 2, 3, 16), torch.rand(2, 2, 3)
-    pooled, gate = injection.gated(knowledge(vectors, scores))
-    imagined = injection.imagination(queries)
-    assert ((gate > 0) & (gate < 1)).all() and imagined.abs().max() > 0.1
-    got = injection.pool(knowledge(vectors, scores, queries))
-    torch.testing.assert_close(got, pooled * gate + imagined * (1 - gate))
-    clipless = injection.pool(knowledge(vectors, torch.full((2, 2, 3), NO_CLIP), queries))
-    torch.testing.assert_close(clipless, imagined)
+    relatives, weights = torch.randn(2, 2, 16), torch.tensor([[0.9, 0.2], [0.0, 0.0]])
+    injection = model(gate=True, relatives=True).injection
+    torch.nn.init.normal_(injection.relatives_centre)
+    own = injection.pool(knowledge(vectors, scores))
+    both = injection.pool(knowledge(vectors, scores, relatives, weights))
+    torch.testing.assert_close(both - own, relatives - weights.unsqueeze(-1) * injection.relatives_centre)
+    without = model(gate=True).injection
+    assert torch.equal(without.pool(knowledge(vectors, scores, relatives, weights)), own)
 
 
-def test_nothing_is_imagined_without_a_query_or_without_the_setting():
-    vectors, scores, queries = torch.randn(2, 2, 3, 16), torch.rand(2, 2, 3), torch.randn(2, 2, 6)
-    heard = model(gate=True).injection
-    assert heard.imagination is None
-    wanted = heard.pool(knowledge(vectors, scores))
-    assert torch.equal(heard.pool(knowledge(vectors, scores, queries)), wanted)
-    assert torch.equal(imagining().pool(knowledge(vectors, scores)), wanted)
-    assert torch.equal(imagining().pool(knowledge(vectors, scores, torch.zeros(2, 2, 6))), wanted)
-    untrained = model(gate=True, imagine=True).injection
-    assert torch.equal(untrained.pool(knowledge(vectors, scores, queries)), wanted)
-
-
-def test_a_sound_is_imagined_of_any_query_at_one_scale():
-    injection = imagining(imagine_dropout=0.5)
-    imagination, queries = injection.imagination, torch.eye(6)[None, :2].expand(2, 2, 6)
-    inner = torch.nn.functional.gelu(imagination.inner(queries * 6**0.5))
-    torch.testing.assert_close(imagination(queries), imagination.outer(inner))
-    nothing = torch.full((2, 2, 1), NO_CLIP)
-    torch.testing.assert_close(
-        injection.pool(knowledge(torch.zeros(2, 2, 1, 16), nothing, queries)), imagination(queries)
-    )
-    inputs = []
-    imagination.train().inner.register_forward_hook(lambda _, given, __: inputs.append(given[0]))
-    imagination(torch.ones(2000, 6))
-    assert (inputs[0] == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)  # half of the other layer's
-
-
-def test_gradients_reach_the_imagination_through_the_language_model():
-    ours = model(gate=True, imagine=True)
+def test_gradients_reach_relatives_and_their_centre_through_the_language_model():
+    ours = model(gate=True, relatives=True)
     ids, attention, masks = batch()
-    queries = torch.nn.functional.normalize(torch.randn(2, 2, 6), dim=-1)
-    ours(ids, attention, masks, knowledge(torch.randn(2, 2, 1, 16), queries=queries)).sum().backward()
-    assert ours.injection.imagination.outer.weight.grad.abs().sum() > 0
+    relatives = torch.randn(2, 2, 16, requires_grad=True)
+    ours(ids, attention, masks, knowledge(torch.randn(2, 2, 1, 16), None, relatives, torch.ones(2, 2))).sum().backward()
+    assert relatives.grad.abs().sum() > 0
+    assert ours.injection.relatives_centre.grad.abs().sum() > 0
 
 
 def test_log_odds_weigh_the_clips_and_set_the_gate():
@@ -141,10 +108,10 @@ def test_clips_are_dropped_in_training_alone():
 def test_settings_are_the_papers_unless_others_are_given():
     assert not any(model().injection.get_parameter(name).requires_grad for name in ("gate_slope", "gate_offset"))
     plain = InjectionSettings()
-    assert (plain.kind, plain.gate, plain.log_odds, plain.imagine) == ("add", True, False, False)
-    assert (plain.clip_dropout, plain.imagine_dropout) == (0.0, 0.0)
+    assert (plain.kind, plain.gate, plain.log_odds) == ("add", True, False)
+    assert (plain.clip_dropout, plain.relatives_dropout) == (0.0, 0.0)
     for wrong in (-0.1, 1.0):
-        for name in ("clip_dropout", "imagine_dropout"):
+        for name in ("clip_dropout", "relatives_dropout"):
             with pytest.raises(ValidationError, match=name):
                 InjectionSettings.model_validate({name: wrong})
 

@@ -19,10 +19,10 @@ from audiobert.adapters import add_lora
 from audiobert.answers import FillMask, Hit, MaskScores
 from audiobert.bank import AudioBank, build_bank
 from audiobert.errors import ArtefactError, InputError
-from audiobert.injection import SpanKnowledge, new_injection
+from audiobert.injection import SpanKnowledge
 from audiobert.model_folder import load_part, model_folder
-from audiobert.modeling import AudioBertForMaskedLM
 from audiobert.parts import load_parts
+from audiobert.relatives import Relatives
 from audiobert.sentence import encode_texts
 from bank_fakes import write_tone
 
@@ -120,6 +120,13 @@ def test_the_plain_language_model_is_that_of_the_parts(model: AudioBert) -> None
     torch.testing.assert_close(ours, logits[inputs.masks].log_softmax(dim=-1), rtol=1e-4, atol=1e-4)
 
 
+def relatives_of(spans, model):
+    """Relatives and their weights, as tensors of one row."""
+    none = Relatives(np.zeros(model.bank.knowledge_vectors.shape[1], np.float32), 0.0)
+    given = [span.relatives or none for span in spans]
+    return torch.tensor([[one.vector.tolist() for one in given]]), torch.tensor([[one.weight for one in given]])
+
+
 @pytest.mark.parametrize("text", [SOUND, "The sound of a flute has a [MASK] [MASK] pitch than the sound of a tuba."])
 def test_the_answer_is_that_of_the_straightforward_form(model: AudioBert, text: str) -> None:
     """An adapter that is not folded, transformers' own forward, logits at every token, one sentence alone."""
@@ -133,7 +140,7 @@ def test_the_answer_is_that_of_the_straightforward_form(model: AudioBert, text: 
         inputs.starts,
         torch.tensor([[[hit.knowledge.tolist() for hit in span.clips] for span in answer.spans]]),
         torch.tensor([[[hit.score for hit in span.clips] for span in answer.spans]]),
-        torch.tensor([[span.query.tolist() for span in answer.spans]]),
+        *relatives_of(answer.spans, model),
     )
     with torch.no_grad():
         embeddings = model.model.injection(language_model.get_input_embeddings()(inputs.input_ids), known)
@@ -266,21 +273,6 @@ def test_unheard_has_the_lora_and_no_knowledge(model: AudioBert, taught: AudioBe
     assert unheard.auditory and len(unheard.spans) == 2
     assert not off.auditory and off.spans == ()
     assert torch.equal(off.log_probs, taught.score_masks([MADE_UP], spans=[[]])[0].log_probs)
-
-
-@pytest.mark.parametrize("imagine", [True, False])
-def test_what_no_clip_fits_is_imagined_if_the_model_imagines(model: AudioBert, imagine: bool) -> None:
-    settings = model.settings.injection.model_copy(update={"imagine": imagine})
-    encoder = model.clip_encoder()
-    injection = new_injection(settings, encoder.hidden_size, encoder.text_dim)
-    if injection.imagination is not None:
-        torch.manual_seed(0)
-        torch.nn.init.normal_(injection.imagination.outer.weight, std=0.1)
-    imagining = AudioBert(
-        model.parts, AudioBertForMaskedLM(model.model.language_model, injection), encoder, [], model.settings
-    )
-    difference = apart(made_up(imagining), made_up(imagining, sound="unheard"))
-    assert difference > CLEAR if imagine else difference < CLEAR
 
 
 def test_given_spans_and_excluded_clips(model: AudioBert) -> None:

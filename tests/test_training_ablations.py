@@ -30,13 +30,11 @@ def test_the_training_without_recordings_reads_the_same_text():
     assert control.model == reference.model
 
 
-def test_imagine_changes_that_alone():
+def test_no_relatives_changes_that_alone():
     reference = AudioBertConfig.load("mini/audiobert")
-    ablated = changed(reference, ABLATIONS["imagine"])
-    assert not reference.model.injection.imagine
-    assert ablated.model.injection.imagine
-    again = changed(ablated, {"model": {"injection": {"imagine": False, "imagine_dropout": 0.0}}})
-    assert again == reference
+    ablated = changed(reference, ABLATIONS["no-relatives"])
+    assert reference.model.retrieval.relatives > 0 == ablated.model.retrieval.relatives
+    assert changed(ablated, {"model": {"retrieval": {"relatives": reference.model.retrieval.relatives}}}) == reference
 
 
 @pytest.fixture

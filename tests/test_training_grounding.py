@@ -9,7 +9,6 @@ import pytest
 from audiobert.auditorybench.attributes import builtin_attributes, read_attribute
 from audiobert.auditorybench.kinds import withheld_clips
 from audiobert.errors import InputError
-from audiobert.training.batches import NO_QUERY
 from audiobert.training.grounding import Grounding, GroundingSettings
 from training_toys import MEASURED, TAKES, measured_clips, measured_lookup, spelled, toy_spelling
 
@@ -67,7 +66,7 @@ def truth(example, answer, labels):
 def test_comparisons_of_clips_say_what_was_measured(world, share):
     spelling = world[2]
     shares = {"read_share": 0.0, "unheard_share": 0.0, "mixed_share": 0.0, "clip_share": 0.0} | {share: 1.0}
-    examples = made(world, comparisons=400, nothing_share=0.0, **shares)
+    examples = made(world, comparisons=400, **shares)
     assert len(examples) > 300
     words = Counter()
     for example in examples:
@@ -90,9 +89,8 @@ def test_names_that_are_read_are_those_of_the_clips_or_have_none(world):
         assert labels == [label_of_clips(example, place) for place in (0, 1)]
     unheard = {"read_share": 0.0, "unheard_share": 1.0, "mixed_share": 0.0, "clip_share": 0.0}
     attribute = [a for a in builtin_attributes() if a.name == "pitch"]
-    examples = made(world, attribute, comparisons=200, nearest_share=0.0, nothing_share=0.5, **unheard)
-    assert all(not len(known.rows) for example in examples for known in example.clips)
-    assert {known.query == NO_QUERY for example in examples for known in example.clips} == {True, False}
+    examples = made(world, attribute, comparisons=200, nearest_share=0.0, **unheard)
+    assert all(not len(known.rows) + len(known.names) for example in examples for known in example.clips)
     for example in examples:
         labels = [
             next(label for label in KNOWN if label in example.text[slice(*span)].lower()) for span in example.spans
@@ -105,6 +103,19 @@ def test_unread_comparisons_name_no_kind_and_can_be_known_only_by_their_clips(wo
     for example in made(world, comparisons=300, **shares):
         assert not re.search("|".join(MEASURED), example.text.lower())
         assert all(len(known.rows) for known in example.clips)
+
+
+def test_names_that_say_nothing_may_have_the_clips_of_what_is_near_alone(world):
+    spelling = world[2]
+    attribute = [a for a in builtin_attributes() if a.name == "pitch"]
+    examples = made(world, attribute, comparisons=200, clip_share=0.0, relatives_share=1.0)
+    of_near = 0
+    for example in examples:
+        assert not re.search("|".join(MEASURED), example.text.lower())
+        assert all(len(known.names) for known in example.clips)
+        kinds = [label_of_clips(example, place) for place in (0, 1)]
+        of_near += not truth(example, spelled(spelling, example.answer), kinds)
+    assert of_near  # what is near differs from the kinds that are compared
 
 
 def test_twins_are_the_same_comparison_the_other_way_round(world):
@@ -155,7 +166,6 @@ def test_naming_asks_for_the_kind_of_the_clip(world):
     assert len(examples) == 100
     for example in examples:
         assert spelled(spelling, example.answer) == label_of_clips(example, 0)
-        assert example.clips[0].query == NO_QUERY
         assert not re.search("|".join(MEASURED), example.text.lower())
     assert {label_of_clips(example, 0) for example in examples} == set(KNOWN)
 

@@ -2,12 +2,13 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from audiobert.auditorybench.kinds import names_withheld, withheld_clips
-from audiobert.training.batches import NO_QUERY, BatchMaker
+from audiobert.training.batches import BatchMaker
 from audiobert.training.captions import Captions, ClipCaptions
 from audiobert.training.lookup import OtherClips
 from audiobert.training.rows import RowSettings, TrainRows
@@ -56,6 +57,12 @@ def label_of_clips(known):
     return {list(MEASURED)[row // TAKES] for row in known.rows}
 
 
+def label_of_names(world, known):
+    """The kinds whose names are near, the nearest first."""
+    of = {name: world[0].labels[clip] for name, clip in world[3].names.of_clips}
+    return list(dict.fromkeys(of[name] for name in known.names))
+
+
 def test_rows_come_as_published_with_the_clips_of_their_spans(world):
     examples = made(world)
     assert said(world, examples) == list(ROWS)
@@ -66,8 +73,6 @@ def test_rows_come_as_published_with_the_clips_of_their_spans(world):
         ]
         assert label_of_clips(example.clips[0]) == {first}
         assert spelled(world[2], [example.opposite]) in {"higher", "lower"} - {spelled(world[2], example.answer)}
-        for known, name in zip(example.clips, (first, second), strict=True):
-            np.testing.assert_array_equal(world[3].queries[known.query], world[3]._retriever.embed([name]).sentence[0])
 
 
 def test_rows_turned_round_have_the_other_answer_and_the_clips_change_places(world):
@@ -81,14 +86,13 @@ def test_rows_turned_round_have_the_other_answer_and_the_clips_change_places(wor
 
 
 def test_a_twin_has_no_clips_where_the_first_one_has_none(world):
-    twins = made(world, twins=True, unheard_share=1.0, nothing_share=0.5, passes={"pitch": 5})
-    queries = Counter()
+    twins = made(world, twins=True, unheard_share=0.5, passes={"pitch": 5})
+    heard = []
     for first, second in zip(twins[::2], twins[1::2], strict=True):
-        assert not any(len(known.rows) for one in (first, second) for known in one.clips)
-        silent = {known.query == NO_QUERY for one in (first, second) for known in one.clips}
-        assert len(silent) == 1
-        queries.update(silent)
-    assert queries.keys() == {True, False}
+        known = {bool(len(known.rows) + len(known.names)) for one in (first, second) for known in one.clips}
+        assert len(known) == 1
+        heard += known
+    assert set(heard) == {True, False}
 
 
 def test_unread_names_take_the_place_of_the_spans_whose_clips_fit(world):
@@ -99,8 +103,6 @@ def test_unread_names_take_the_place_of_the_spans_whose_clips_fit(world):
             fits = known.scores[0] >= 0.7
             assert fits == (not re.search("|".join(MEASURED), piece)), piece
             assert piece.strip() == piece != ""
-            if fits:  # nothing is to be imagined of the name that is gone
-                assert known.query == NO_QUERY or world[3].made_up[known.query] == piece
         assert spelled(world[2], example.answer) in ("higher", "lower")
         assert example.text.count("[MASK]") == 1
         assert example.text.endswith(".")
@@ -129,27 +131,26 @@ def test_lookup_finds_the_kind_and_never_what_is_not_allowed(world):
     assert label_of_clips(flute) == {"flute"}
     assert flute.scores[0] > 0.9 > 0.5 > tuba.scores[0]
     assert allowed[tuba.rows].all()
-    before = len(lookup.queries)
     assert lookup(["a flute"])[0] is flute
-    assert len(lookup.queries) == before
-    name = lookup.made_up[7]
-    assert lookup.number_of_made_up(name) == 7
     others = lookup.prepare(["a flute"], allowed & (np.array(clips.labels) != "flute"))[0]
     assert "flute" not in label_of_clips(others)
+    assert label_of_names(world, flute)[0] == "flute"
+    assert set(label_of_names(world, others)) == {"drum", "cat", "cow"}  # the owl and the tuba are withheld
     assert lookup(["a flute"])[0] is flute  # the other search is not remembered
 
 
 @pytest.mark.parametrize("kind", ["random", "shuffled"])
-def test_controls_keep_scores_and_queries_and_change_the_clips(world, kind):
+def test_controls_keep_the_scores_and_change_clips_and_names(world, kind):
     _, allowed, _, lookup, _ = world
     texts = [f"sound of a {label}" for label in MEASURED if label not in ("owl", "tuba")]
     others = OtherClips(lookup, texts, allowed, kind, seed=0)(texts)
     own = lookup(texts)
     for one, other in zip(own, others, strict=True):
-        assert one.query == other.query
         np.testing.assert_array_equal(one.scores, other.scores)
+        np.testing.assert_array_equal(one.cosines, other.cosines)
         assert allowed[other.rows].all()
     assert [list(one.rows) for one in own] != [list(other.rows) for other in others]
+    assert [list(one.names) for one in own] != [list(other.names) for other in others]
     assert not len(OtherClips(lookup, texts, allowed, kind, seed=0)(["never looked up"])[0].rows)
 
 
@@ -180,8 +181,7 @@ def test_the_answer_of_a_caption_is_the_word_that_is_missing(world, monkeypatch)
         assert len(example.spans) == 2
         for span, known in zip(example.spans, example.clips, strict=True):
             if "[MASK]" in example.text[slice(*span)]:
-                assert not len(known.rows)
-                assert known.query == NO_QUERY
+                assert not len(known.rows) and not len(known.names)
     assert {"rain", "cow", "barks"} <= answers
     heard = [len(known.rows) for example in examples for known in example.clips]
     assert max(heard) == 2
@@ -205,11 +205,11 @@ def test_captions_of_clips_ask_for_the_thing_or_for_what_it_does(world):
             assert label_of_clips(known) == {answer}
 
 
-def test_a_batch_has_the_clips_answers_and_queries_of_its_examples(world):
+def test_a_batch_has_the_clips_answers_and_names_of_its_examples(world):
     lookup = world[3]
     examples = made(world)[:2]
-    examples = [*examples, made(world, unheard_share=1.0, nothing_share=1.0)[0]]
-    batch = BatchMaker(world[2]._tokenizer, 4, lookup.queries)(examples, seed=3)
+    examples = [*examples, made(world, unheard_share=1.0)[0]]
+    batch = BatchMaker(world[2]._tokenizer, 4, lookup.names)(examples, seed=3)
     assert batch.seed == 3
     assert batch.answers.tolist() == [token for example in examples for token in example.answer]
     assert batch.opposites.tolist() == [example.opposite for example in examples]
@@ -217,6 +217,21 @@ def test_a_batch_has_the_clips_answers_and_queries_of_its_examples(world):
     assert batch.clips[0, 0, :2].tolist() == examples[0].clips[0].rows.tolist()
     assert (batch.scores[:, :, 2:] < -1000).all()
     assert (batch.scores[2] < -1000).all()
-    np.testing.assert_array_equal(batch.queries[0, 1], lookup.queries[examples[0].clips[1].query])
-    assert not batch.queries[2].any()
+    assert batch.names[0, 1].tolist() == examples[0].clips[1].names.tolist()
+    drum = batch.name_weights[0, 1]
+    assert drum[0] > 0.4 and drum.argmax() == 0  # the row is about a drum
+    assert not batch.name_weights[2].any()
     assert int(batch.inputs.masks.sum()) == 3
+
+
+def test_kinds_are_left_out_of_the_relatives_of_a_batch(world):
+    names = replace(world[3].names, dropout=0.5)
+    kept = np.stack([names.kept(np.random.default_rng(seed)) for seed in range(400)])
+    assert kept.mean() == pytest.approx(0.5, abs=0.05)
+    of = {name: world[0].labels[clip] for name, clip in names.of_clips}
+    drums = [name for name, label in of.items() if label == "drum"]
+    assert len(drums) == 2  # the caption and the label are left out together
+    assert (kept[:, drums[0]] == kept[:, drums[1]]).all()
+    examples = made(world)
+    weights = BatchMaker(world[2]._tokenizer, 4, names)(examples, seed=3).name_weights
+    assert ((weights == 0).sum() > 0) and (weights != 0).any()

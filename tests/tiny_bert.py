@@ -16,8 +16,9 @@ def bert():
     return BertForMaskedLM(config).eval()
 
 
-def model(**settings):
-    injection = new_injection(InjectionSettings(**({"gate": False} | settings)), hidden_size=16, text_dim=6)
+def model(*, relatives=False, **settings):
+    given = InjectionSettings(**({"gate": False} | settings))
+    injection = new_injection(given, hidden_size=16, relatives=relatives)
     return AudioBertForMaskedLM(bert(), injection).eval()
 
 

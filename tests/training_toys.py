@@ -136,7 +136,7 @@ def measured_lookup(folder: Path, clips: TrainingClips, allowed: np.ndarray, cou
         manifest={"identity": {}, "settings": {}, "audio_root": None},
     )
     bank = AudioBank.open(folder)
-    return Lookup(Retriever(clap, [bank], RetrievalSettings(by="both", clips=count)), bank, allowed)  # type: ignore[arg-type]
+    return Lookup(Retriever(clap, [bank], RetrievalSettings(by="both", clips=count, relatives=8)), bank, allowed)  # type: ignore[arg-type]
 
 
 def toy_spelling(folder: Path, *words: str) -> Spelling:

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from audiobert.bank import Clip
+from audiobert.relatives import Relatives
 from audiobert.sentence import Span
 
 
@@ -50,13 +51,10 @@ class Hit:
 
 @dataclass(frozen=True)
 class AuditorySpan(Span):
-    """A span with the clips that were retrieved for it, best first.
-
-    `query` is the sentence vector `(text_dim,)` that it was looked up with; None for a recording that was given.
-    """
+    """A span with the clips that were retrieved for it, the best first, and what the nearest names sound like."""
 
     clips: tuple[Hit, ...] = ()
-    query: np.ndarray | None = field(default=None, compare=False, repr=False)
+    relatives: Relatives | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, object]:
         """Return the span with its clips as JSON."""

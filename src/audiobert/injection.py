@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from audiobert.settings import Settings
 
@@ -31,19 +30,15 @@ class InjectionSettings(Settings):
         little.
     log_odds
         Weigh clips and set the gate by the log-odds of the score, where the score is a probability.
-    imagine
-        Where the clips do not fit, inject what the query sounds like: a vector made of the query's sentence vector by a
-        small network that is trained with the rest, on the bank's kinds among others.
-    clip_dropout, imagine_dropout
-        In training, the share of a span's clips that are left out, and the dropout of that network.
+    clip_dropout, relatives_dropout
+        In training, the share of a span's clips, and of all kinds among its relatives, that are left out.
     """
 
     kind: Literal["add", "replace"] = "add"
     gate: bool = True
     log_odds: bool = False
-    imagine: bool = False
     clip_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    imagine_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    relatives_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
 
 
 @dataclass
@@ -58,47 +53,32 @@ class SpanKnowledge:
         `(rows, spans, clips, hidden_size)` knowledge vectors.
     scores
         `(rows, spans, clips)` retrieval scores; `NO_CLIP` where there is no clip.
-    queries
-        `(rows, spans, text_dim)` sentence vectors of the queries, zero where nothing is to be imagined; or None.
+    relatives
+        `(rows, spans, hidden_size)` weighted sum of the knowledge of the names that are nearest to the query, zero
+        where there is none; or None.
+    relatives_weight
+        `(rows, spans)` sum of those weights; or None.
     """
 
     starts: Tensor
     vectors: Tensor
     scores: Tensor
-    queries: Tensor | None = None
-
-
-class Imagination(nn.Module):
-    """From a query's sentence vector to what it sounds like, a vector that takes a knowledge vector's place.
-
-    Its last layer starts at zero: an untrained one imagines nothing.
-    """
-
-    def __init__(self, text_dim: int, hidden_size: int, dropout: float, inner: int = 256) -> None:
-        super().__init__()
-        self.inner, self.outer = nn.Linear(text_dim, inner), nn.Linear(inner, hidden_size)
-        self.dropout = dropout
-        nn.init.zeros_(self.outer.weight)
-        nn.init.zeros_(self.outer.bias)
-
-    def forward(self, queries: Tensor) -> Tensor:
-        """Compute `(..., hidden_size)` of sentence vectors `(..., text_dim)` of unit norm."""
-        scaled = queries * queries.shape[-1] ** 0.5  # values of about one
-        hidden = functional.gelu(self.inner(functional.dropout(scaled, self.dropout / 2, self.training)))
-        return self.outer(functional.dropout(hidden, self.dropout, self.training))
+    relatives: Tensor | None = None
+    relatives_weight: Tensor | None = None
 
 
 class Injection(nn.Module):
     """Base of the ways to inject: pools the clips of a span; a subclass puts the result among the embeddings."""
 
-    def __init__(self, settings: InjectionSettings, hidden_size: int, text_dim: int) -> None:
+    def __init__(self, settings: InjectionSettings, hidden_size: int, relatives: bool) -> None:
         super().__init__()
         self.settings = settings
         sharpness, slope, offset = (1.0, 1.0, -1.0) if settings.log_odds else (10.0, 4.0, 0.3)
         self.score_sharpness = nn.Parameter(torch.tensor(sharpness))
         self.gate_slope = nn.Parameter(torch.tensor(slope), requires_grad=settings.gate)
         self.gate_offset = nn.Parameter(torch.tensor(offset), requires_grad=settings.gate)
-        self.imagination = Imagination(text_dim, hidden_size, settings.imagine_dropout) if settings.imagine else None
+        # What relatives are measured from: the weights of names that are all far away sum to little.
+        self.relatives_centre = nn.Parameter(torch.zeros(hidden_size)) if relatives else None
 
     def gated(self, knowledge: SpanKnowledge) -> tuple[Tensor, Tensor]:
         """Return the clips' weighted mean `(rows, spans, hidden_size)` and the gate `(rows, spans, 1)`."""
@@ -120,13 +100,12 @@ class Injection(nn.Module):
         return pooled, gate
 
     def pool(self, knowledge: SpanKnowledge) -> Tensor:
-        """Return one vector per span, `(rows, spans, hidden_size)`: clips as far as they fit, else what is imagined."""
+        """Return one vector per span, `(rows, spans, hidden_size)`: its clips as far as they fit, and its relatives."""
         pooled, gate = self.gated(knowledge)
         vectors = pooled * gate
-        if self.imagination is None or knowledge.queries is None:
+        if self.relatives_centre is None or knowledge.relatives is None or knowledge.relatives_weight is None:
             return vectors
-        asked = (knowledge.queries.abs().sum(dim=-1, keepdim=True) > 0).to(vectors.dtype)
-        return vectors + self.imagination(knowledge.queries) * (1.0 - gate) * asked
+        return vectors + knowledge.relatives - knowledge.relatives_weight.unsqueeze(-1) * self.relatives_centre
 
     def forward(self, embeddings: Tensor, knowledge: SpanKnowledge) -> Tensor:
         """Return word embeddings `(rows, tokens, hidden_size)` with knowledge at the first token of each span."""
@@ -158,12 +137,14 @@ class ReplaceFirstToken(Injection):
 INJECTIONS: dict[str, type[Injection]] = {"add": AddToFirstToken, "replace": ReplaceFirstToken}
 
 
-def new_injection(settings: InjectionSettings, hidden_size: int, text_dim: int) -> Injection:
+def new_injection(settings: InjectionSettings, hidden_size: int, *, relatives: bool = False) -> Injection:
     """Return the injection that the settings name, untrained.
 
     Parameters
     ----------
-    hidden_size, text_dim
-        Widths of the language model and of a query's sentence vector.
+    hidden_size
+        Width of the language model.
+    relatives
+        Whether it takes what the names nearest to a query sound like.
     """
-    return INJECTIONS[settings.kind](settings, hidden_size, text_dim)
+    return INJECTIONS[settings.kind](settings, hidden_size, relatives)

@@ -493,7 +493,7 @@ class AudioBert:
                 span
                 if isinstance(span, AuditorySpan)
                 else AuditorySpan(
-                    span.text, span.start, span.end, span.score, found[span.text].hits, found[span.text].query
+                    span.text, span.start, span.end, span.score, found[span.text].hits, found[span.text].relatives
                 )
                 for span in row
             )
@@ -552,20 +552,23 @@ class AudioBert:
         return logits.float().log_softmax(dim=-1).cpu().split([sentence.masks for sentence in sentences])
 
     def _knowledge(self, starts: Tensor, spans: Sequence[tuple[AuditorySpan, ...]]) -> SpanKnowledge:
-        """Gather the knowledge vectors and scores of the clips of a batch's spans."""
+        """Gather what is known of a batch's spans: knowledge vectors and scores of their clips, and their relatives."""
         clips = max(len(span.clips) for row in spans for span in row)
         vectors = np.zeros((*starts.shape, clips, self._clip_encoder.hidden_size), np.float32)
         scores = np.full((*starts.shape, clips), NO_CLIP, np.float32)
-        queries = np.zeros((*starts.shape, self._clip_encoder.text_dim), np.float32)
+        relatives = np.zeros((*starts.shape, self._clip_encoder.hidden_size), np.float32)
+        weights = np.zeros(starts.shape, np.float32)
         for row, row_spans in enumerate(spans):
             for column, span in enumerate(row_spans):
-                if span.query is not None:
-                    queries[row, column] = span.query
+                if span.relatives is not None:
+                    relatives[row, column] = span.relatives.vector
+                    weights[row, column] = span.relatives.weight
                 for place, hit in enumerate(span.clips):
                     if hit.knowledge is not None:
                         vectors[row, column, place] = hit.knowledge
                         scores[row, column, place] = hit.score
-        return SpanKnowledge(starts, *(torch.from_numpy(one).to(starts.device) for one in (vectors, scores, queries)))
+        tensors = (torch.from_numpy(one).to(starts.device) for one in (vectors, scores, relatives, weights))
+        return SpanKnowledge(starts, *tensors)
 
     def _best(self, log_probs: Tensor, top_k: int) -> list[tuple[Prediction, ...]]:
         scores, ids = log_probs.topk(top_k, dim=-1)
@@ -599,7 +602,7 @@ def _in_original(sentence: Sentence, spans: Sequence[AuditorySpan]) -> tuple[Aud
     moved = []
     for span in spans:
         start, end = sentence.to_original(span.start, span.end)
-        moved.append(AuditorySpan(sentence.original[start:end], start, end, span.score, span.clips, span.query))
+        moved.append(AuditorySpan(sentence.original[start:end], start, end, span.score, span.clips, span.relatives))
     return tuple(moved)
 
 
@@ -660,8 +663,9 @@ def load_model(
     language_model = copy_sharing_embeddings(parts.language_model)
     fold_lora(language_model, part_of(weights, "lora."), settings.lora, where)
     hidden_size = int(language_model.config.hidden_size)
-    model = with_injection(language_model, new_injection(settings.injection, hidden_size, parts.clap.text_dim))
-    copy_tensors(dict(model.injection.named_parameters()), part_of(weights, "injection."), where)  # type: ignore[union-attr]
+    injection = new_injection(settings.injection, hidden_size, relatives=settings.retrieval.relatives > 0)
+    copy_tensors(dict(injection.named_parameters()), part_of(weights, "injection."), where)
+    model = with_injection(language_model, injection)
     tower = new_audio_encoder(parts, settings.knowledge)
     encoder = KnowledgeEncoder(tower, hidden_size, settings.knowledge)
     copy_tensors(encoder.saved_state(), part_of(weights, "knowledge."), where)

@@ -16,6 +16,7 @@ from audiobert.bank.search import exact_search
 from audiobert.clap import QueryVectors
 from audiobert.clap_hub import Clap
 from audiobert.errors import InputError
+from audiobert.relatives import Relatives, find_relatives
 from audiobert.settings import Settings
 
 # Up to so many clips of a bank are scored by name and by sound for every query; of a larger bank only candidates are.
@@ -62,6 +63,8 @@ class RetrievalSettings(Settings):
         a clip is known by (caption, label, title or file name). `both`: the two joined.
     clips
         Clips per span.
+    relatives
+        Nearest names whose clips, joined by regression, tell what a span may sound like that no clip fits; 0 for none.
     query
         What is looked up, with `{span}` for the words of the span.
     calibration
@@ -70,16 +73,17 @@ class RetrievalSettings(Settings):
 
     by: Literal["sound", "caption", "both"] = "sound"
     clips: int = 1
+    relatives: int = 0
     query: str = "{span}"
     calibration: Calibration = Calibration()
 
 
 @dataclass(frozen=True)
 class Found:
-    """The clips of one text, the best first, and the sentence vector `(text_dim,)` of its query."""
+    """The clips of one text, the best first, and what the names nearest to it sound like."""
 
     hits: tuple[Hit, ...]
-    query: np.ndarray
+    relatives: Relatives | None = None
 
 
 class Retriever:
@@ -134,7 +138,11 @@ class Retriever:
     def _find(self, queries: Sequence[str], top_k: int, **filters: Any) -> list[Found]:
         vectors = self.embed(queries)
         hits = self._hits(vectors, top_k, **filters)
-        return [Found(own, sentence) for own, sentence in zip(hits, vectors.sentence, strict=True)]
+        if not self.settings.relatives:
+            return [Found(own) for own in hits]
+        banks = [(bank, bank.select(**filters)) for bank in self.banks]
+        relatives = find_relatives(banks, vectors.sentence, self.settings.relatives)
+        return [Found(*both) for both in zip(hits, relatives, strict=True)]
 
     def embed(self, queries: Sequence[str]) -> QueryVectors:
         """Return the vectors of queries, made in blocks."""

@@ -34,7 +34,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no-recordings": {"audio": "none", "grounding": NO_GROUNDING, "rows": {"unread_share": 0.0}},
     "no-grounding": {"grounding": NO_GROUNDING},
     "no-unread": {"rows": {"unread_share": 0.0}, "grounding": ALL_READ},
-    "imagine": {"model": {"injection": {"imagine": True, "imagine_dropout": 0.4}}},
+    "no-relatives": {"model": {"retrieval": {"relatives": 0}}},
     "random-clips": {"audio": "random"},
     "shuffled-clips": {"audio": "shuffled"},
     "by-caption": {"model": {"retrieval": {"by": "caption"}}},

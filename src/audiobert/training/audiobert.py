@@ -62,10 +62,9 @@ class Trained:
         self.lora = add_lora(language_model, settings.lora)
         set_hidden_dropout(language_model, config.dropout)
         hidden_size = int(language_model.config.hidden_size)
-        injection = new_injection(settings.injection, hidden_size, parts.clap.text_dim)
+        injection = new_injection(settings.injection, hidden_size, relatives=settings.retrieval.relatives > 0)
         if config.audio == "none":
-            # Shut the gate for good. No clip trains it, and where it opens for a retrieved clip, it would push aside
-            # what the training imagines at full strength.
+            # Shut the gate for good: no clip trains it.
             nn.init.constant_(injection.gate_offset, SHUT)
             injection.gate_offset.requires_grad_(False)
         self.model = with_injection(language_model, injection)
@@ -136,7 +135,7 @@ def train_audiobert(
     in_bank = np.array([config.evaluated_clips == "keep" or clip.split in ("", "train") for clip in clips.clips])
     kept_apart = withheld_clips(clips.labels) if config.withhold else np.zeros(len(clips), dtype=bool)
     allowed = in_bank & ~kept_apart & ~clips.held_out
-    lookup = Lookup(retriever, training_bank, allowed, config.seed)
+    lookup = Lookup(retriever, training_bank, allowed, config.seed, config.model.injection.relatives_dropout)
 
     causal = is_causal(parts.language_model)
     spelling = (PromptSpelling if causal else Spelling)(parts.tokenizer)
@@ -157,9 +156,9 @@ def train_audiobert(
     if config.audio in ("random", "shuffled"):
         find = OtherClips(lookup, row_texts, allowed, config.audio, config.seed)  # type: ignore[assignment,arg-type]
 
-    make_batch = BatchMaker(parts.tokenizer, config.model.retrieval.clips, lookup.queries, causal)
+    make_batch = BatchMaker(parts.tokenizer, config.model.retrieval.clips, lookup.names, causal)
     objective_clips = None if config.audio == "none" else clips
-    objective = AudioBertObjective(trained.model, trained.encoder, objective_clips, vectors, config)
+    objective = AudioBertObjective(trained.model, trained.encoder, objective_clips, vectors, config, lookup.names)
     live = Live(parts, trained.model, trained.encoder, training_bank, clips, vectors, config, data / "auditorybench")
     log = fit(
         objective,

@@ -81,7 +81,7 @@ class Captions:
         word = text[start:end]
         found = find([text[a:b] for a, b in spans])
         clips = [
-            NOTHING if (a < end and b > start) else own.unheard() if random.random() < UNHEARD else own
+            NOTHING if (a < end and b > start) else NOTHING if random.random() < UNHEARD else own
             for (a, b), own in zip(spans, found, strict=True)
         ]
         masked, moved = replace_text(text, (start, end), MASK, spans)
@@ -128,5 +128,5 @@ class ClipCaptions:
         text = text[:1].upper() + text[1:]
         at = text.lower().index(heard.lower())
         looked_up = find([doing if missing_thing and random.random() < 0.5 else article + thing])[0]
-        clips = looked_up.unheard() if random.random() < UNHEARD else looked_up
+        clips = NOTHING if random.random() < UNHEARD else looked_up
         return self.spelling.example(text, missing, [(at, at + len(heard))], [clips])

@@ -18,7 +18,7 @@ from audiobert.auditorybench.attributes import Attribute, builtin_attributes
 from audiobert.auditorybench.kinds import noun_phrase, words_of
 from audiobert.sentence import Offsets
 from audiobert.settings import Settings
-from audiobert.training.batches import NO_QUERY, NOTHING, Example, SpanClips
+from audiobert.training.batches import NOTHING, Example, SpanClips, given_clip
 from audiobert.training.clips import TrainingClips
 from audiobert.training.config import Fraction
 from audiobert.training.lookup import Lookup
@@ -66,8 +66,9 @@ class GroundingSettings(Settings):
         one name and one unread name. The rest has no names to read.
     nearest_share
         Share of the names without clips of their own that get the clips of what is nearest instead of none.
-    nothing_share
-        Share of the comparisons without any clip in which nothing is to be imagined, either.
+    relatives_share
+        Share of the comparisons of kinds under names that say nothing, of which one at least has only the clips of what
+        is nearest to it.
     """
 
     comparisons: int = Field(default=0, ge=0)
@@ -81,7 +82,7 @@ class GroundingSettings(Settings):
     unheard_share: Fraction = 0.5
     mixed_share: Fraction = 0.15
     nearest_share: Fraction = 0.5
-    nothing_share: Fraction = 0.4
+    relatives_share: Fraction = 0.0
 
     @property
     def of_clips(self) -> int:
@@ -181,7 +182,7 @@ class Grounding:
             return []
         (first, one), (second, other) = pair
         if of_clips:
-            phrases = self._unread_phrases(random, [given_clip(first), given_clip(second)])
+            phrases = self._unread_phrases(random, [given_clip(first, GIVEN), given_clip(second, GIVEN)])
         else:
             phrases = self._phrases(random, attribute, self.kinds[first], self.kinds[second])
         template = attribute.templates[random.integers(len(attribute.templates))]
@@ -212,12 +213,19 @@ class Grounding:
         """Return phrases for two kinds: which are read, and which have clips, is drawn."""
         chance, settings = random.random(), self.settings
         found = self.lookup([kind.phrase for kind in kinds])
+        named = attribute.weight == max(a.weight for a in self.attributes)  # the attribute that names say something of
+        if named and random.random() < settings.relatives_share:
+            near = [self.nearest[kind.label] for kind in kinds]
+            if random.random() < 0.3:
+                place = int(random.integers(len(kinds)))
+                near[place] = found[place]
+            return [self._made_up(random, known) for known in near]
         read, heard = [False, False], [True, True]
         if chance < settings.read_share:
             read = [True, True]
         elif chance < settings.read_share + settings.unheard_share:
             # Names say how high a thing sounds, but hardly how long one recording of it lasts.
-            if attribute.extremes is not None and attribute.weight == max(a.weight for a in self.attributes):
+            if attribute.extremes is not None and named:
                 read, heard = [True, True], [False, False]
         elif chance < settings.read_share + settings.unheard_share + settings.mixed_share:
             read = [True, False] if random.random() < 0.5 else [False, True]
@@ -226,10 +234,7 @@ class Grounding:
         clips = list(found)
         for place, kind in enumerate(kinds):
             if not heard[place]:
-                near = random.random() < settings.nearest_share
-                clips[place] = self.nearest[kind.label] if near else found[place].unheard()
-        if not any(heard) and random.random() < settings.nothing_share:
-            clips = [NOTHING if not len(known.rows) else known for known in clips]
+                clips[place] = self.nearest[kind.label] if random.random() < settings.nearest_share else NOTHING
         if not any(read):
             return self._unread_phrases(random, clips)
         return [
@@ -241,17 +246,14 @@ class Grounding:
         """Return two phrases that say nothing about their sounds."""
         if random.random() < 0.25:
             pair = WITHOUT_CONTENT[random.integers(len(WITHOUT_CONTENT))]
-            return [
-                Phrase(text, _word_start(text, random), known.with_query(NO_QUERY))
-                for text, known in zip(pair, clips, strict=True)
-            ]
+            return [Phrase(text, _word_start(text, random), known) for text, known in zip(pair, clips, strict=True)]
         return [self._made_up(random, known) for known in clips]
 
     def _made_up(self, random: np.random.Generator, clips: SpanClips) -> Phrase:
         """Return a phrase with a made-up name, or with a hidden one."""
-        name, query = unread_name(random, self.spelling, self.lookup)
+        name = unread_name(random, self.spelling, self.lookup)
         article = ("an " if name[0] in "aeiou" else "a ") if random.random() < 0.8 else ""
-        return self._named(random, article + name, clips.with_query(query))
+        return self._named(random, article + name, clips)
 
     def _named(self, random: np.random.Generator, phrase: str, clips: SpanClips) -> Phrase:
         """Return a name in the form of a sentence's span: "the sound of a flute", "a flute", or "flute"."""
@@ -288,7 +290,7 @@ class Grounding:
             if not (value < low or value > high):
                 continue
             if of_clip:
-                phrase = self._unread_phrases(random, [given_clip(index)] * 2)[0]
+                phrase = self._unread_phrases(random, [given_clip(index, GIVEN)] * 2)[0]
             elif attribute.weight == max(a.weight for a in self.attributes):
                 phrase = self._phrases(random, attribute, kind, kind)[0]
             else:
@@ -304,19 +306,14 @@ class Grounding:
         """Return a sentence that asks what a clip is, or what the clips of a kind are."""
         weights = np.array([len(kind.clips) ** 0.5 for kind in self.kinds])
         kind = self.kinds[random.choice(len(weights), p=weights / weights.sum())]
-        clips = given_clip(kind.clips[random.integers(len(kind.clips))])
+        clips = given_clip(kind.clips[random.integers(len(kind.clips))], GIVEN)
         if random.random() < 0.2:
-            clips = self.lookup([kind.phrase])[0].with_query(NO_QUERY)
+            clips = self.lookup([kind.phrase])[0]
         template, words = NAMING[random.integers(len(NAMING))]
         text = template.format(a=kind.article)
         word = words[random.integers(len(words))]
         at = text.index(word)
         return self.spelling.example(text, words_of(kind.label), [(at, at + len(word))], [clips])
-
-
-def given_clip(index: int) -> SpanClips:
-    """Return one clip as it is given for a span, not looked up."""
-    return SpanClips(np.array([index]), np.array([GIVEN], dtype=np.float32))
 
 
 def compose(template: str, phrases: dict[str, Phrase]) -> tuple[str, dict[str, Offsets]]:

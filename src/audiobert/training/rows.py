@@ -14,7 +14,7 @@ from audiobert.auditorybench.tasks import Task, find_task
 from audiobert.detector import SpanDetector
 from audiobert.sentence import MASK, Offsets, replace_text
 from audiobert.settings import Settings
-from audiobert.training.batches import NO_QUERY, NOTHING, Example, SpanClips
+from audiobert.training.batches import NOTHING, Example, SpanClips
 from audiobert.training.config import Fraction
 from audiobert.training.lookup import Lookup
 from audiobert.training.spelling import AnySpelling
@@ -40,7 +40,7 @@ class RowSettings(Settings):
         Share of the sentences in which spans get a made-up or a hidden name, where their clips fit with at least
         `unread_score`.
     unheard_share
-        Share of the sentences without clips; of these `nothing_share` have no query either, so that words alone count.
+        Share of the sentences without clips, so that words alone count.
     """
 
     passes: dict[str, float] = {}  # noqa: RUF012  pydantic copies it
@@ -50,7 +50,6 @@ class RowSettings(Settings):
     unread_share: Fraction = 0.0
     unread_score: Fraction = 0.7
     unheard_share: Fraction = 0.0
-    nothing_share: Fraction = 0.4
 
 
 @dataclass(frozen=True)
@@ -141,8 +140,7 @@ class TrainRows:
         """Return the comparison the other way round, with the clips that the first one has, or none as it has none."""
         clips = find(turned.texts)
         if all(not len(known.rows) for known in first.clips):
-            silent = all(known.query == NO_QUERY for known in first.clips)
-            clips = [NOTHING if silent else known.unheard() for known in clips]
+            clips = [NOTHING] * len(clips)
         return self._spelled(turned.text, turned.answer, turned.spans, clips)
 
     def _spelled(self, text: str, answer: str, spans: Sequence[Offsets], clips: Sequence[SpanClips]) -> Example:
@@ -153,24 +151,20 @@ class TrainRows:
     ) -> Example:
         clips, text, spans = find(row.texts), row.text, list(row.spans)
         if random.random() < settings.unheard_share:
-            nothing = random.random() < settings.nothing_share
-            clips = [NOTHING if nothing else known.unheard() for known in clips]
+            clips = [NOTHING] * len(clips)
         elif random.random() < settings.unread_share:
             for place, known in enumerate(clips):
                 fits = len(known.scores) > 0 and float(known.scores[0]) >= settings.unread_score
                 if fits and MASK not in text[slice(*spans[place])]:
-                    name, query = unread_name(random, self.spelling, lookup)
-                    text, spans = _renamed(text, spans, place, name)
-                    clips[place] = known.with_query(query)
+                    text, spans = _renamed(text, spans, place, unread_name(random, self.spelling, lookup))
         return self._spelled(text, row.answer, spans, clips)
 
 
-def unread_name(random: np.random.Generator, spelling: AnySpelling, lookup: Lookup) -> tuple[str, int]:
-    """Return a made-up name with the number of its sentence vector, or a hidden name, which has none."""
+def unread_name(random: np.random.Generator, spelling: AnySpelling, lookup: Lookup) -> str:
+    """Return a made-up name, or a hidden one."""
     if random.random() < 0.6:
-        name = lookup.made_up[random.integers(len(lookup.made_up))]
-        return name, lookup.number_of_made_up(name)
-    return " ".join([spelling.hidden] * int(random.integers(1, 3))), NO_QUERY
+        return lookup.made_up[random.integers(len(lookup.made_up))]
+    return " ".join([spelling.hidden] * int(random.integers(1, 3)))
 
 
 def _renamed(text: str, spans: list[Offsets], place: int, name: str) -> tuple[str, list[Offsets]]:
