@@ -1,15 +1,17 @@
 """Which clips a text gets: by sound, by name, or both; from one bank or several."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
+from audiobert import retrieve
 from audiobert.bank import AudioBank
 from audiobert.bank.store import write_bank
 from audiobert.clap import QueryVectors
 from audiobert.errors import InputError
-from audiobert.retrieve import RetrievalSettings, Retriever
+from audiobert.retrieve import Calibration, RetrievalSettings, Retriever
 
 WIDTH = 64
 
@@ -97,7 +99,7 @@ def test_sound_finds_what_has_no_name(tmp_path):
 def test_a_bank_without_names_is_searched_by_sound(tmp_path):
     found = Retriever(Clap(), [bank(tmp_path / "a", named=False)], RetrievalSettings(by="both")).find(["a dog"])[0]
     assert ids(found) == ["d1"]
-    assert 0.5 < found.hits[0].score <= 1.0
+    assert found.hits[0].score == pytest.approx(1 / (1 + np.exp(-Calibration().by_sound(np.array(1.0)))), abs=1e-3)
 
 
 def test_two_banks_are_searched_together(tmp_path):
@@ -108,12 +110,20 @@ def test_two_banks_are_searched_together(tmp_path):
     assert len(retriever) == 5
 
 
-def test_exclusion_and_filters(tmp_path):
-    retriever = Retriever(Clap(), [bank(tmp_path / "a")], RetrievalSettings(by="both", clips=2))
+@pytest.mark.parametrize("by", ["sound", "both", "both, large"])
+def test_exclusion_and_filters(tmp_path, monkeypatch, by):
+    if "large" in by:
+        monkeypatch.setattr("audiobert.retrieve._DENSE_CLIPS", 0)
+    opened = bank(tmp_path / "a")
+    retriever = Retriever(Clap(), [opened], RetrievalSettings(by=by.split(",")[0], clips=2))
     assert "p1" not in ids(retriever.find(["a piccolo"], exclude=["p1"])[0])
     assert retriever.find(["a piccolo"], exclude=[clip[0] for clip in CLIPS])[0].hits == ()
     assert ids(retriever.find(["a piccolo"], labels=["cow"])[0]) == ["c1"]
-    assert ids(retriever.find(["a piccolo"])[0])[0] in ("p1", "p2")  # what was excluded once is not remembered
+    everything = Retriever(Clap(), [opened], retriever.settings).find(["a piccolo"])[0]
+    assert ids(retriever.find(["a piccolo"])[0]) == ids(everything)  # what was excluded once is not remembered
+    scores, rows = retriever.rows(opened, retriever.embed(["piccolo"]), 4, mask=np.array([1, 0, 1, 1, 0], dtype=bool))
+    assert sorted(rows[0, :3]) == [0, 2, 3]
+    assert (rows[0, 3], scores[0, 3]) == (-1, -1.0)  # there are fewer
 
 
 def test_a_large_bank_gives_what_a_small_one_gives(tmp_path, monkeypatch):
@@ -126,9 +136,54 @@ def test_a_large_bank_gives_what_a_small_one_gives(tmp_path, monkeypatch):
         np.testing.assert_allclose([hit.score for hit in one.hits], [hit.score for hit in other.hits], rtol=1e-4)
 
 
-def test_bad_counts_are_refused(tmp_path):
+def test_of_a_large_bank_only_what_is_near_is_scored(tmp_path, monkeypatch):
+    for limit in ("_DENSE_CLIPS", "_CANDIDATE_CLIPS", "_CANDIDATE_NAMES", "_CLIPS_PER_NAME"):
+        monkeypatch.setattr(f"audiobert.retrieve.{limit}", 1)
+    first = [("d0", None, None, unit(20)), ("c1", "cow mooing", None, unit(24)), ("c2", "cow mooing", None, unit(25))]
+    opened = bank(tmp_path / "a", [*first, ("b1", "bassoon playing", None, unit(23)), ("x", None, None, unit(22))])
+    retriever = Retriever(Clap(), [opened], RetrievalSettings(by="both"))
+    scored = []
+    best = retrieve._NamedClips._best
+    monkeypatch.setattr(retrieve._NamedClips, "_best", lambda *given: scored.append(given[3].tolist()) or best(*given))
+    assert [ids(found) for found in retriever.find(["woof cow", "bassoon"])] == [["d0"], ["b1"]]
+    assert scored[0] == [0, 1]  # one by sound, and the first of one name
+    assert 3 in scored[1] and len(scored[1]) == 2
+    assert set(ids(retriever.find(["woof cow"], 3)[0])) == {"d0", "c1", "c2"}
+    monkeypatch.setattr("audiobert.retrieve._DENSE_CLIPS", 5)
+    assert ids(Retriever(Clap(), [opened], RetrievalSettings(by="both")).find(["cow mooing"])[0]) == ["c1"]
+    assert scored[-1] == [0, 1, 2, 3, 4]
+
+
+def test_a_search_is_for_words_of_ones_own_and_takes_filters(tmp_path):
+    retriever = Retriever(Clap(), [bank(tmp_path / "a")], RetrievalSettings(by="both", query="sound of {span}"))
+    found = retriever.search(["A Piccolo!", "a cow"], 2)
+    assert [ids(own)[0] for own in found] == ["p1", "c1"]
+    assert [len(own) for own in found] == [2, 2]
+    assert ids(retriever.search(["a piccolo"], 5, labels=["cow"])[0]) == ["c1"]
     with pytest.raises(InputError, match="top_k is 0"):
-        Retriever(Clap(), [bank(tmp_path / "a")], RetrievalSettings()).search(["dog"], 0)
+        retriever.search(["dog"], 0)
+
+
+@pytest.mark.parametrize(("by", "looked_up"), [("sound", "The sound of a Cow!"), ("both", "cow"), ("caption", "cow")])
+def test_clap_gets_the_words_as_they_are_and_names_get_them_plain(tmp_path, by, looked_up):
+    class Recording(Clap):
+        asked: ClassVar[list[str]] = []
+
+        def embed_query(self, texts):
+            self.asked.extend(texts)
+            return super().embed_query(texts)
+
+    clap = Recording()
+    retriever = Retriever(clap, [bank(tmp_path / "a")], RetrievalSettings(by=by, query="The sound of {span}!"))
+    Recording.asked.clear()
+    retriever.find(["a Cow"])
+    retriever.search(["The sound of a Cow!"], 1)
+    assert clap.asked == [looked_up] * 2
+
+
+def test_settings_are_the_papers_unless_others_are_given():
+    plain = RetrievalSettings()
+    assert (plain.by, plain.clips, plain.query) == ("sound", 1, "{span}")
 
 
 def test_no_bank_finds_nothing():
@@ -144,3 +199,14 @@ def test_what_was_found_once_is_not_looked_up_again(tmp_path, monkeypatch):
     assert [ids(found) for found in again] == [ids(first[1]), ids(first[0]), ids(first[1])]
     with pytest.raises(TypeError):
         retriever.find(["a cow"], 1)  # another number of clips is another question
+
+
+def test_only_so_many_queries_are_remembered(tmp_path, monkeypatch):
+    monkeypatch.setattr("audiobert.retrieve._REMEMBERED_QUERIES", 2)
+    retriever = Retriever(Clap(), [bank(tmp_path / "a")], RetrievalSettings(by="both"))
+    assert [ids(found) for found in retriever.find(["a cow", "a bassoon", "a dog"])] == [["c1"], ["b1"], ["d1"]]
+    assert list(retriever._remembered) == [("cow", 1), ("bassoon", 1)]
+    retriever.find(["a dog"])
+    assert list(retriever._remembered) == [("dog", 1)]
+    retriever.find(["a cow"])
+    assert list(retriever._remembered) == [("dog", 1), ("cow", 1)]

@@ -42,80 +42,24 @@ class PublishedFile:
 
 
 def _file(
-    task: str, split: str, name: str, captions: int, words: int, *, sha256: str | None, rows_sha256: str | None = None
+    task: str, split: str, captions: int, words: int, *, sha256: str | None = None, rows: str | None = None
 ) -> PublishedFile:
+    name = f"{'animal_sound_recognition' if task == 'animal' else 'sound_pitch_comparsion'}_{split}.csv"
     commit, path = COMMIT, f"dataset/{name}"
     if (task, split) == ("animal", "train"):
         commit, path = COMMIT_OF_ANIMAL_TRAIN, "dataset/animal_sound_recognition/train.csv"
-    return PublishedFile(task, split, name, commit, path, sha256, rows_sha256, captions, words)
+    return PublishedFile(task, split, name, commit, path, sha256, rows, captions, words)
 
 
 FILES: tuple[PublishedFile, ...] = (
-    _file(
-        "animal",
-        "train",
-        "animal_sound_recognition_train.csv",
-        4211,
-        39024,
-        sha256=None,
-        rows_sha256="0b641fc350e92df61efd4e5e334bce604358dbddce9ac6f0c47bcd6e60ca3df0",
-    ),
-    _file(
-        "animal",
-        "dev",
-        "animal_sound_recognition_dev.csv",
-        593,
-        5567,
-        sha256="aa0dafc049362001036cfd7deae393d2dc1598c4729465783562606532408865",
-    ),
-    _file(
-        "animal",
-        "test",
-        "animal_sound_recognition_test.csv",
-        1211,
-        11268,
-        sha256="97ac96eb193210a8f784499c0730fc9cc3a9b226a699d2e16c5f1ad7d3568721",
-    ),
-    _file(
-        "animal",
-        "wiki",
-        "animal_sound_recognition_wiki.csv",
-        197,
-        1381,
-        sha256="df9ae08661b758b538d3a82945a4a1c2892cf9cd47e7f9e8f8a11ba3ff981924",
-    ),
-    _file(
-        "pitch",
-        "train",
-        "sound_pitch_comparsion_train.csv",
-        8312,
-        151081,
-        sha256="8bac045736ba081f09dbbdd37ea2821bd00126baec26f458393a7db24ec02eeb",
-    ),
-    _file(
-        "pitch",
-        "dev",
-        "sound_pitch_comparsion_dev.csv",
-        1178,
-        21343,
-        sha256="2fd28e5f1ea70e678238f35d0dbee9dea1e113f43e28519a62349c94743e8d75",
-    ),
-    _file(
-        "pitch",
-        "test",
-        "sound_pitch_comparsion_test.csv",
-        2387,
-        43431,
-        sha256="4c6d34142861b57380bf1fb591adc7a7cb2d852a8f1faf2d81b92be3f55ccf86",
-    ),
-    _file(
-        "pitch",
-        "wiki",
-        "sound_pitch_comparsion_wiki.csv",
-        3625,
-        44987,
-        sha256="a1fb94da5bf50b6f5168e0f38ca731fa6239a1484cbc95f70d600ccc4947185b",
-    ),
+    _file("animal", "train", 4211, 39024, rows="0b641fc350e92df61efd4e5e334bce604358dbddce9ac6f0c47bcd6e60ca3df0"),
+    _file("animal", "dev", 593, 5567, sha256="aa0dafc049362001036cfd7deae393d2dc1598c4729465783562606532408865"),
+    _file("animal", "test", 1211, 11268, sha256="97ac96eb193210a8f784499c0730fc9cc3a9b226a699d2e16c5f1ad7d3568721"),
+    _file("animal", "wiki", 197, 1381, sha256="df9ae08661b758b538d3a82945a4a1c2892cf9cd47e7f9e8f8a11ba3ff981924"),
+    _file("pitch", "train", 8312, 151081, sha256="8bac045736ba081f09dbbdd37ea2821bd00126baec26f458393a7db24ec02eeb"),
+    _file("pitch", "dev", 1178, 21343, sha256="2fd28e5f1ea70e678238f35d0dbee9dea1e113f43e28519a62349c94743e8d75"),
+    _file("pitch", "test", 2387, 43431, sha256="4c6d34142861b57380bf1fb591adc7a7cb2d852a8f1faf2d81b92be3f55ccf86"),
+    _file("pitch", "wiki", 3625, 44987, sha256="a1fb94da5bf50b6f5168e0f38ca731fa6239a1484cbc95f70d600ccc4947185b"),
 )
 
 
