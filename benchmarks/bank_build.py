@@ -15,7 +15,7 @@ from audiobert.bank.build import BATCH_SIZE
 from audiobert.bank.workers import available_cores
 from audiobert.clip_encoder import ModelClipEncoder
 from audiobert.features import AUDIO_ENCODER, CLAP, make_features
-from audiobert.pipeline import load_clip_encoder
+from audiobert.loading import load_clip_encoder
 from audiobert.pitch import Estimator
 from benchmarks.bench_audio import row, some_clips
 

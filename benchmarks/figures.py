@@ -30,10 +30,10 @@ from audiobert.web.findings import sound_adds
 from benchmarks.everyday import right_of
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "MODEL_CARD.md", "docs/figures.md", "docs/ablations.md")
+SHIPPED = "src/audiobert/pretrained/mini"
+DOCUMENTS = ("README.md", f"{SHIPPED}/README.md", "docs/figures.md", "docs/ablations.md")
 MODEL = "mini"
 WITHOUT = "the same training without recordings"
-SHIPPED = "src/audiobert/pretrained/mini"
 CONTROLS = "control:majority control:bag-of-words control:bag-of-words-told control:text-scorers"
 # File in `results/`, and the command that makes it.
 SOURCES = {

@@ -14,6 +14,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = "<!-- commands -->"
+CARD = "src/audiobert/pretrained/mini/README.md"
 
 
 def undocumented(identifier: str) -> list[str]:
@@ -38,8 +39,8 @@ def _undocumented(one: Any) -> list[str]:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the model card, whose links are those of the repository's root, as a page."""
-    card = (ROOT / "MODEL_CARD.md").read_text(encoding="utf-8").replace("](docs/", "](")
+    """Add the model card, which lies beside the weights, as a page."""
+    card = (ROOT / CARD).read_text(encoding="utf-8")
     files.append(File.generated(config, "model-card.md", content=card))
     return files
 
@@ -49,7 +50,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     for identifier in re.findall(r"^::: (\S+)", markdown, re.MULTILINE):
         if missing := undocumented(identifier):
             raise PluginError(f"{page.file.src_uri}: no docstring: {', '.join(missing)}")
-    markdown = markdown.replace("](../MODEL_CARD.md)", "](model-card.md)")
+    markdown = markdown.replace(f"](../{CARD})", "](model-card.md)")
     return markdown.replace(COMMANDS, command_help()) if COMMANDS in markdown else markdown
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from audiobert import pipeline
+from audiobert import loading
 from audiobert.answers import Hit
 from audiobert.bank import AudioBank
 from audiobert.cli import run
@@ -43,7 +43,7 @@ def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
         return encoder
 
     monkeypatch.setattr(AudioBert, "from_pretrained", from_pretrained)
-    monkeypatch.setattr(pipeline, "load_clip_encoder", load_clip_encoder)
+    monkeypatch.setattr(loading, "load_clip_encoder", load_clip_encoder)
 
 
 def test_build_info_verify_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,10 @@ from audiobert.artefacts import read_json
 from audiobert.auditorybench.kinds import is_withheld
 from audiobert.backbone import PRESETS
 from audiobert.cli import run
-from audiobert.model_folder import PRETRAINED
+from audiobert.errors import InputError
+from audiobert.hub import HubAccess
+from audiobert.loading import load_model
+from audiobert.model_folder import PRETRAINED, model_folder
 from audiobert.modeling import AudioBertForMaskedLM
 from audiobert.sentence import encode_texts
 from audiobert.training.audiobert_config import AudioBertConfig
@@ -28,6 +31,7 @@ from audiobert.training.batches import Batch
 from audiobert.training.objective import AudioBertObjective
 from auditorybench_toys import bert, deberta, modernbert, roberta
 from bank_fakes import write_tone
+from fake_hub import COMMIT, fake_hub
 from tiny_models import AUDIO_ENCODERS, ast, clap, distilbert
 from training_toys import write_data
 
@@ -143,6 +147,32 @@ def test_save_and_load_give_the_same_answers(trained: Path, tmp_path: Path) -> N
     model.save_pretrained(tmp_path / "copy")
     copy = AudioBert.from_pretrained(str(tmp_path / "copy"), device="cpu")
     assert copy.fill_mask(SOUND).to_json() == model.fill_mask(SOUND).to_json()
+
+
+def test_the_models_below_it_come_from_the_hub_as_it_does(
+    trained: Path, tmp_path: Path, use_hub: Callable[[str], None]
+) -> None:
+    config = read_json(trained / "config.json")
+    folders = {"someone/audiobert": trained}
+    for role, published in config["models"].items():
+        folders[f"someone/{role}"] = Path(published["name"])
+        published |= {"name": f"someone/{role}", "revision": COMMIT}
+    (trained / "config.json").write_text(json.dumps(config))
+    with fake_hub(folders) as address:
+        use_hub(address)
+        online = HubAccess(tmp_path / "own cache")
+        parts, *_ = load_model(model_folder("someone/audiobert", hub=online), "cpu", online)
+    assert parts.models["clap"].name == "someone/clap"
+    assert len(list((tmp_path / "own cache").glob("models--*"))) == 4
+    assert not (tmp_path / "cache").exists()
+    offline = HubAccess(tmp_path / "own cache", local_files_only=True)
+    load_model(model_folder("someone/audiobert", hub=offline), "cpu", offline)
+
+
+def test_a_model_that_needs_models_of_this_machine_is_not_pushed(trained: Path) -> None:
+    model = AudioBert.from_pretrained(trained, device="cpu")
+    with pytest.raises(InputError, match="of this machine, so nobody else could load it"):
+        model.push_to_hub("someone/model", token="unused")
 
 
 def test_unread_sounds_are_asked_of_a_models_bank(

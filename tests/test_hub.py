@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import snapshot_download
 
-from audiobert import backbone
 from audiobert.backbone import load_backbone
 from audiobert.clap_hub import load_clap
 from audiobert.encoders import load_audio_encoder
 from audiobert.errors import ArtefactError, RemoteError
 from auditorybench_toys import bert
+from conftest import UseHub
 from fake_hub import COMMIT, fake_hub
 from tiny_models import ast, clap
 
-Use = Callable[[str], None]
 
-
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Use:
-    """Take an address for that of the hub, with an empty cache."""
-
-    def point_to(address: str) -> None:
-        from huggingface_hub import constants
-
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        fetch = partial(snapshot_download, endpoint=address, cache_dir=tmp_path / "cache", token=False)
-        monkeypatch.setattr(backbone, "snapshot_download", fetch)
-
-    return point_to
-
-
-def test_each_model_is_loaded_by_hub_id_and_remembers_the_commit(tmp_path: Path, use: Use) -> None:
+def test_each_model_is_loaded_by_hub_id_and_remembers_the_commit(tmp_path: Path, use_hub: UseHub) -> None:
     folders = {
         "someone/bert": bert(tmp_path / "bert"),
         "someone/clap": clap(tmp_path / "clap", shard_size="20KB"),
         "someone/ast": ast(tmp_path / "ast"),
     }
     with fake_hub(folders) as address:
-        use(address)
+        use_hub(address)
         language_model = load_backbone("someone/bert", whole=True)
         identities = [
             language_model.identity, load_clap("someone/clap").identity, load_audio_encoder("someone/ast").identity
@@ -55,9 +36,9 @@ def test_each_model_is_loaded_by_hub_id_and_remembers_the_commit(tmp_path: Path,
     assert pinned.identity == language_model.identity
 
 
-def test_what_was_fetched_once_is_there_when_the_hub_is_not(tmp_path: Path, use: Use) -> None:
+def test_what_was_fetched_once_is_there_when_the_hub_is_not(tmp_path: Path, use_hub: UseHub) -> None:
     with fake_hub({"someone/bert": bert(tmp_path / "bert")}) as address:
-        use(address)
+        use_hub(address)
         first = load_backbone("someone/bert").identity
     assert load_backbone("someone/bert").identity == first
 
@@ -73,30 +54,30 @@ def test_what_was_fetched_once_is_there_when_the_hub_is_not(tmp_path: Path, use:
     ],
 )
 def test_what_the_hub_refuses_is_one_line(
-    load: Any, name: str, revision: str | None, kind: type[Exception], message: str, use: Use
+    load: Any, name: str, revision: str | None, kind: type[Exception], message: str, use_hub: UseHub
 ) -> None:
     with fake_hub({"someone/bert": Path("unused")}) as address:
-        use(address)
+        use_hub(address)
         with pytest.raises(kind, match=message) as caught:
             load(name, revision=revision)
     assert "\n" not in str(caught.value)
 
 
-def test_no_hub_is_one_line(use: Use) -> None:
-    use("http://127.0.0.1:9")
+def test_no_hub_is_one_line(use_hub: UseHub) -> None:
+    use_hub("http://127.0.0.1:9")
     with pytest.raises(RemoteError, match="hub cannot be reached") as caught:
         load_backbone("someone/bert")
     assert "\n" not in str(caught.value)
 
 
-def test_a_download_that_breaks_off_is_one_line_and_leaves_no_half_model(tmp_path: Path, use: Use) -> None:
+def test_a_download_that_breaks_off_is_one_line_and_leaves_no_half_model(tmp_path: Path, use_hub: UseHub) -> None:
     folder = clap(tmp_path / "clap", shard_size="20KB")
     shard = sorted(path.name for path in folder.glob("*.safetensors"))[1]
     with fake_hub({"someone/clap": folder}, cut=shard) as address:
-        use(address)
+        use_hub(address)
         with pytest.raises(RemoteError, match="could not fetch someone/clap") as caught:
             load_clap("someone/clap")
     assert "\n" not in str(caught.value)
     with fake_hub({"someone/clap": folder}) as address:
-        use(address)
+        use_hub(address)
         assert load_clap("someone/clap").identity.revision == COMMIT

@@ -12,15 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.utils import logging as hub_logging
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -33,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from audiobert.artefacts import sha256_of
 from audiobert.errors import ArtefactError, InputError, RemoteError
+from audiobert.hub import HubAccess, fetch, first_line
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -185,7 +177,12 @@ class Backbone:
 
 
 def load_backbone(
-    name: str = "mini", *, revision: str | None = None, attention: str | None = None, whole: bool = False
+    name: str = "mini",
+    *,
+    revision: str | None = None,
+    attention: str | None = None,
+    whole: bool = False,
+    hub: HubAccess | None = None,
 ) -> Backbone:
     """Load a masked language model by name.
 
@@ -200,6 +197,8 @@ def load_backbone(
         as fast in bfloat16 on a CPU.
     whole : bool
         Require every weight, the masked-LM head included. `mini` gets its head from a trained part.
+    hub : HubAccess, optional
+        How the hub is read.
 
     Raises
     ------
@@ -210,7 +209,7 @@ def load_backbone(
     InputError
         If the model has no mask token.
     """
-    return load_language_model(name, "masked", revision=revision, attention=attention, whole=whole)
+    return load_language_model(name, "masked", revision=revision, attention=attention, whole=whole, hub=hub)
 
 
 def load_language_model(
@@ -221,6 +220,7 @@ def load_language_model(
     attention: str | None = None,
     whole: bool = True,
     device: torch.device | None = None,
+    hub: HubAccess | None = None,
 ) -> Backbone:
     """Load a masked or causal language model by name; see `load_backbone`.
 
@@ -231,7 +231,7 @@ def load_language_model(
     device : torch.device, optional
         Device to compute on. The weights are float32, but bfloat16 on a CUDA device that supports it.
     """
-    folder, origin, commit = find_model(name, revision)
+    folder, origin, commit = find_model(name, revision, hub=hub)
     checksums = weights_checksums(folder)
     if name in PACKAGED:
         _check_packaged(PACKAGED[name], folder, origin, checksums)
@@ -260,13 +260,13 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = _first_line(error)
+        reason = first_line(error)
         raise InputError(f"no device '{device}' here ({reason}): give cpu, or leave the device out") from None
     return chosen
 
 
 def find_model(
-    name: str, revision: str | None = None, *, files: Sequence[str] = MODEL_FILES
+    name: str, revision: str | None = None, *, files: Sequence[str] = MODEL_FILES, hub: HubAccess | None = None
 ) -> tuple[Path, str, str | None]:
     """Return folder, origin and commit of a model.
 
@@ -278,6 +278,8 @@ def find_model(
         Commit, tag or branch of a hub id.
     files : sequence of str
         Patterns of the files to fetch.
+    hub : HubAccess, optional
+        How the hub is read.
 
     Raises
     ------
@@ -287,36 +289,19 @@ def find_model(
         If the hub cannot be reached or refuses.
     """
     if name in PACKAGED:
-        return _find_packaged(name, PACKAGED[name], revision)
+        return _find_packaged(name, PACKAGED[name], revision, hub)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder, f"folder:{folder.name}", None
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ArtefactError(f"{name} is not a folder; give a folder with a saved model, a hub id, or 'mini'")
-    verbosity = hub_logging.get_verbosity()
-    hub_logging.set_verbosity_error()  # its retries are no news to a user; the error below says it all
-    try:
-        snapshot = Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
-    except RevisionNotFoundError:
-        raise ArtefactError(f"{name} has no revision {revision!r} on the hub; give a commit, tag or branch") from None
-    except GatedRepoError:
-        raise RemoteError(f"{name} is gated: accept its terms on the hub and log in (hf auth login)") from None
-    except (RepositoryNotFoundError, HFValidationError):
-        raise ArtefactError(
-            f"{name!r} is no folder here and no model on the hub that can be read without logging in; check the name"
-        ) from None
-    except LocalEntryNotFoundError:
-        raise RemoteError(
-            f"{name} is not in the local cache and the hub cannot be reached; go online once, or give a folder"
-        ) from None
-    except Exception as error:  # of the hub, or of the HTTP library below its client
-        raise RemoteError(f"could not fetch {name} from the hub: {_first_line(error)}; try again") from None
-    finally:
-        hub_logging.set_verbosity(verbosity)
+    snapshot = fetch(name, files, revision, hub)
     return snapshot, f"hub:{name}", snapshot.name
 
 
-def _find_packaged(name: str, wanted: Packaged, revision: str | None) -> tuple[Path, str, str | None]:
+def _find_packaged(
+    name: str, wanted: Packaged, revision: str | None, hub: HubAccess | None
+) -> tuple[Path, str, str | None]:
     if chosen := os.environ.get(wanted.variable):
         if not Path(chosen).is_dir():
             raise ArtefactError(f"{wanted.variable} is {chosen!r}, which is not a folder")
@@ -325,7 +310,7 @@ def _find_packaged(name: str, wanted: Packaged, revision: str | None) -> tuple[P
     if spec and spec.origin and (folder := Path(spec.origin).parent / wanted.folder).is_dir():
         return folder, f"package:{wanted.package}", None
     try:
-        return find_model(wanted.hub_id, revision)
+        return find_model(wanted.hub_id, revision, hub=hub)
     except (ArtefactError, RemoteError) as error:
         raise type(error)(
             f"the {name} backbone is not installed: {wanted.install}, or set {wanted.variable} to a folder with"
@@ -379,7 +364,7 @@ def read_config(folder: Path, name: str) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, **_gguf_option(folder))
     except Exception as error:
-        raise ArtefactError(f"cannot read the config.json of {name} in {folder}: {_first_line(error)}") from error
+        raise ArtefactError(f"cannot read the config.json of {name} in {folder}: {first_line(error)}") from error
 
 
 def model_type(folder: Path, name: str) -> str:
@@ -403,7 +388,7 @@ def load_extractor(auto_class: Any, folder: Path, name: str) -> Any:
             return auto_class.from_pretrained(folder, trust_remote_code=False, **options)
     except Exception as error:
         what = "feature extractor" if "Feature" in auto_class.__name__ else "tokenizer"
-        raise ArtefactError(f"{name} has no {what} that can be loaded: {_first_line(error)}") from error
+        raise ArtefactError(f"{name} has no {what} that can be loaded: {first_line(error)}") from error
 
 
 def load_weights(
@@ -442,7 +427,7 @@ def load_weights(
                 **gguf,
             )
     except Exception as error:  # transformers and safetensors raise many kinds: each is a damaged or unfit folder
-        raise ArtefactError(f"cannot load {name} from {folder}: {_first_line(error)}") from error
+        raise ArtefactError(f"cannot load {name} from {folder}: {first_line(error)}") from error
     absent = sorted(key for key in report["missing_keys"] if not key.endswith(UNUSED_WEIGHTS))
     if whole and absent:
         raise ArtefactError(
@@ -481,7 +466,3 @@ def _quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

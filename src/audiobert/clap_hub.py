@@ -19,6 +19,7 @@ from audiobert.clap import ClapModel, QueryVectors, check_queries
 from audiobert.encoders.family import ExtractorFeatures
 from audiobert.errors import InputError
 from audiobert.features import FeatureMaker
+from audiobert.hub import HubAccess
 from audiobert.sentence import query_tokens
 
 FUSED_SECONDS = 60.0  # a fused CLAP uses a clip as a whole; what lies behind this is not decoded
@@ -139,9 +140,9 @@ class HubClap:
 Clap = ClapModel | HubClap
 
 
-def load_clap(name: str, *, revision: str | None = None) -> HubClap:
+def load_clap(name: str, *, revision: str | None = None, hub: HubAccess | None = None) -> HubClap:
     """Load a published CLAP by hub id or folder."""
-    folder, origin, commit = find_model(name, revision)
+    folder, origin, commit = find_model(name, revision, hub=hub)
     if (found := model_type(folder, name)) != "clap":
         raise InputError(f"{name} is a model of type '{found}'; a CLAP (such as laion/clap-htsat-fused) is wanted")
     features = ClapFeatures.of(load_extractor(AutoFeatureExtractor, folder, name), name)

@@ -19,7 +19,8 @@ from audiobert.adapters import LoraSettings
 from audiobert.artefacts import read_json, sha256_of, whole_file, write_json
 from audiobert.backbone import PRESETS, Identity, Published
 from audiobert.bank.store import bank_files
-from audiobert.errors import ArtefactError
+from audiobert.errors import ArtefactError, InputError
+from audiobert.hub import HubAccess, fetch, is_hub_id
 from audiobert.injection import InjectionSettings
 from audiobert.knowledge import KnowledgeSettings
 from audiobert.retrieve import RetrievalSettings
@@ -28,6 +29,8 @@ from audiobert.settings import Settings
 PRETRAINED = Path(str(files("audiobert"))) / "pretrained"
 CONFIG = "config.json"
 BANK_FOLDER = "bank"
+# What is fetched of an AudioBERT on the hub.
+HUB_FILES = ("*.json", "*.safetensors", "README.md", f"{BANK_FOLDER}/*")
 # The parts of a model, and the folder that the part is in when each was trained into a folder of its own.
 PART_FOLDERS = {"language_model": "masked-lm", "detector": "detector", "clap": "clap", "audiobert": "audiobert"}
 
@@ -150,42 +153,89 @@ def model_files(folder: Path) -> set[str]:
     return {name for name in {CONFIG, *parts, *bank} if (folder / name).is_file()}
 
 
-def published_models(folder: Path) -> dict[str, Published]:
-    """Return the published models that a model's folder names, by role."""
-    if not (folder / CONFIG).is_file():
-        return {}
+def read_config(folder: Path) -> ModelConfig:
+    """Read the `config.json` of a model's folder; ArtefactError if it is missing or of another form."""
     try:
-        return dict(ModelConfig.model_validate(read_json(folder / CONFIG)).models)
+        return ModelConfig.model_validate(read_json(folder / CONFIG))
     except ValidationError as error:
         raise ArtefactError(f"{folder / CONFIG} is no config of an AudioBERT: {first_problem(error)}") from None
 
 
-def model_folder(name: str | Path) -> Path:
-    """Return the folder of a model: a preset that ships with the package, or the folder that `name` is."""
+def published_models(folder: Path) -> dict[str, Published]:
+    """Return the published models that a model's folder names, by role."""
+    return dict(read_config(folder).models) if (folder / CONFIG).is_file() else {}
+
+
+def model_folder(name: str | Path, *, revision: str | None = None, hub: HubAccess | None = None) -> Path:
+    """Return the folder of a model: a preset that ships with the package, a folder, or what the hub has.
+
+    Parameters
+    ----------
+    name : str or Path
+        `mini`, a folder, or the hub id of an AudioBERT.
+    revision : str, optional
+        Commit, tag or branch of a hub id.
+    hub : HubAccess, optional
+        How the hub is read.
+
+    Raises
+    ------
+    InputError
+        The name is neither a string nor a path, or a revision is given with a model that is on this machine.
+    ArtefactError
+        There is no such model, or it is no AudioBERT.
+    RemoteError
+        The hub cannot be reached or refuses.
+    """
+    if not isinstance(name, str | Path):
+        raise InputError(f"the model's name is of type {type(name).__name__}; give 'mini', a folder or a hub id")
     given = str(name)
-    shipped = PRETRAINED / given
-    if given and "/" not in given and (shipped / CONFIG).is_file():
-        return shipped
-    if given and Path(given).is_dir():
-        if not is_model_folder(Path(given)):
+    here = PRETRAINED / given if given and "/" not in given else Path(given)
+    if not (here / CONFIG).is_file():
+        here = Path(given)
+    if given and here.is_dir():
+        if revision is not None:
+            raise InputError(f"revision is {revision!r}, but {given} is on this machine; a hub id has revisions")
+        if not is_model_folder(here):
             raise ArtefactError(
                 f"{given} has no {CONFIG} of an AudioBERT: give a folder written by save_pretrained or by 'audiobert"
                 " train'"
             )
-        return Path(given)
+        return here
     if given in PRESETS:
         raise ArtefactError(
             f"the preset {given} comes without trained parts: audiobert train audiobert --config {given}"
             " --data DATA --out OUT makes a model in OUT/model; give that folder"
         )
+    if is_hub_id(given):
+        return _fetched(given, revision, hub)
     known = ", ".join(sorted(p.name for p in PRETRAINED.iterdir() if p.is_dir())) if PRETRAINED.is_dir() else ""
-    raise ArtefactError(f"no model {given!r}: give {known}, or a folder written by save_pretrained")
+    raise ArtefactError(f"no model {given!r}: give {known}, a folder written by save_pretrained, or a hub id")
+
+
+def _fetched(name: str, revision: str | None, hub: HubAccess | None) -> Path:
+    """Return the folder with the files of an AudioBERT on the hub; of another model its config alone is fetched."""
+    folder = fetch(name, [CONFIG], revision, hub)
+    if not is_model_folder(folder):
+        raise ArtefactError(f"{name} on the hub is no AudioBERT by its {CONFIG}; give the hub id of one")
+    return fetch(name, HUB_FILES, folder.name, hub)  # of the same commit
 
 
 def part_folder(folder: Path, part: str) -> Path:
     """Return where a part lies: in the folder itself, or in the folder of its own that training wrote."""
     below = folder / PART_FOLDERS[part]
     return folder if (folder / f"{part}.safetensors").is_file() or not below.is_dir() else below
+
+
+def read_record(folder: Path, part: str) -> PartRecord:
+    """Read the record of one part; ArtefactError if it is missing or of another version."""
+    path = part_folder(folder, part) / f"{part}.json"
+    try:
+        return PartRecord.model_validate(read_json(path))
+    except ValidationError as error:
+        raise ArtefactError(
+            f"{path} is no record of this version: {first_problem(error)}; train the part again"
+        ) from None
 
 
 def load_part(folder: Path, part: str) -> tuple[dict[str, Tensor], PartRecord]:
@@ -196,14 +246,8 @@ def load_part(folder: Path, part: str) -> tuple[dict[str, Tensor], PartRecord]:
     ArtefactError
         A file is missing or of another version, or the weights are not those that the record was written for.
     """
+    record = read_record(folder, part)
     path = part_folder(folder, part) / f"{part}.safetensors"
-    record_path = path.with_suffix(".json")
-    try:
-        record = PartRecord.model_validate(read_json(record_path))
-    except ValidationError as error:
-        raise ArtefactError(
-            f"{record_path} is no record of this version: {first_problem(error)}; train the part again"
-        ) from None
     if not path.is_file():
         raise ArtefactError(f"{path} is missing; copy it there again, or train it ('audiobert train --help')")
     if record.sha256 != sha256_of(path):

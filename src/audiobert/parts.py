@@ -18,6 +18,7 @@ from audiobert.clap_hub import Clap, HubClap, load_clap
 from audiobert.detector import SpanDetector
 from audiobert.encoders import AudioEncoder, AudioTower, AudioTowerConfig, load_audio_encoder
 from audiobert.errors import ArtefactError, InputError
+from audiobert.hub import HubAccess
 from audiobert.knowledge import KnowledgeSettings
 from audiobert.model_folder import (
     PRETRAINED,
@@ -64,8 +65,8 @@ class Parts:
 class Backbones:
     """Backbones by checksum, each read from disk once; every part gets a copy that shares the embeddings."""
 
-    def __init__(self, attention: str | None = None) -> None:
-        self._attention = attention
+    def __init__(self, attention: str | None = None, hub: HubAccess | None = None) -> None:
+        self._attention, self._hub = attention, hub
         self._loaded: list[Backbone] = []
 
     def add(self, backbone: Backbone) -> Backbone:
@@ -85,9 +86,8 @@ class Backbones:
             if backbone.identity.sha256 == identity.sha256:
                 return backbone
         from_hub = identity.origin.startswith("hub:")
-        backbone = load_backbone(
-            identity.name, revision=identity.revision if from_hub else None, attention=self._attention
-        )
+        revision = identity.revision if from_hub else None
+        backbone = load_backbone(identity.name, revision=revision, attention=self._attention, hub=self._hub)
         if backbone.identity.sha256 != identity.sha256:
             raise ArtefactError(
                 f"{where} was trained on the backbone {identity.sha256}, but {identity.name} has"
@@ -103,6 +103,7 @@ def load_parts(
     detector: str | None = None,
     attention: str | None = None,
     device: str | torch.device = "cpu",
+    hub: HubAccess | None = None,
 ) -> Parts:
     """Load the plain language model, the detector and CLAP.
 
@@ -114,6 +115,8 @@ def load_parts(
         Published models by role in place of trained parts; by default those that the folder's `config.json` names.
     detector : str, optional
         A detector from elsewhere: a preset that ships (`mini`), or the folder that `train detector` wrote.
+    hub : HubAccess, optional
+        How the hub is read.
 
     Raises
     ------
@@ -121,11 +124,13 @@ def load_parts(
         A part is missing, damaged, or was trained on another backbone.
     """
     models = dict(published_models(folder) if models is None else models)
-    backbones = Backbones(attention)
+    backbones = Backbones(attention, hub)
     records: dict[str, PartRecord] = {}
     folders: dict[str, Path] = {}
     if wanted := models.get("language_model"):
-        backbone = backbones.add(load_language_model(wanted.name, revision=wanted.revision, attention=attention))
+        backbone = backbones.add(
+            load_language_model(wanted.name, revision=wanted.revision, attention=attention, hub=hub)
+        )
         wanted.check(backbone.identity)
         if not is_causal(backbone.model):
             masked_lm_head(backbone.model)  # refused here, not in the middle of a training
@@ -141,7 +146,7 @@ def load_parts(
 
     clap: Clap
     if wanted := models.get("clap"):
-        clap = load_clap(wanted.name, revision=wanted.revision)
+        clap = load_clap(wanted.name, revision=wanted.revision, hub=hub)
         wanted.check(clap.identity)
         models["clap"] = Published.of(clap.identity)
         records["clap"] = published_record(clap.identity)
@@ -214,7 +219,9 @@ def load_trained_clap(folder: Path, backbones: Backbones) -> tuple[ClapModel, Pa
     return ClapModel(projections, backbone.model.base_model, backbone.tokenizer), record
 
 
-def new_audio_encoder(parts: Parts, settings: KnowledgeSettings, *, attention: str | None = None) -> AudioEncoder:
+def new_audio_encoder(
+    parts: Parts, settings: KnowledgeSettings, *, attention: str | None = None, hub: HubAccess | None = None
+) -> AudioEncoder:
     """Return the audio encoder before AudioBERT's training: the published one, or a copy of the trained CLAP's tower.
 
     Raises
@@ -224,7 +231,7 @@ def new_audio_encoder(parts: Parts, settings: KnowledgeSettings, *, attention: s
     """
     if wanted := parts.models.get("audio_encoder"):
         encoder = load_audio_encoder(
-            wanted.name, revision=wanted.revision, pooling=settings.pooling, attention=attention
+            wanted.name, revision=wanted.revision, pooling=settings.pooling, attention=attention, hub=hub
         )
         wanted.check(encoder.identity)
         parts.models["audio_encoder"] = Published.of(encoder.identity)

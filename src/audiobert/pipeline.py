@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,31 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiobert.adapters import copy_sharing_embeddings, copy_tensors, fold_lora, order_by_column
 from audiobert.answers import AuditorySpan, Completion, FillMask, Hit, MaskPredictions, MaskScores, Prediction
-from audiobert.artefacts import whole_folder
-from audiobert.backbone import pick_device
 from audiobert.bank import AudioBank, check_identity
-from audiobert.clap import ClapModel
-from audiobert.clip_encoder import ModelClipEncoder, Precision
+from audiobert.clip_encoder import ModelClipEncoder
 from audiobert.continuations import Continuations, Prompts
 from audiobert.errors import InputError
-from audiobert.injection import NO_CLIP, SpanKnowledge, new_injection
-from audiobert.knowledge import KnowledgeEncoder
-from audiobert.model_folder import (
-    BANK_FOLDER,
-    ModelSettings,
-    encoder_identity,
-    load_part,
-    model_files,
-    model_folder,
-    part_of,
-)
-from audiobert.modeling import AudioBertForCausalLM, AudioBertForMaskedLM, is_causal, with_injection
-from audiobert.parts import Parts, load_parts, new_audio_encoder
+from audiobert.hub import HubAccess
+from audiobert.injection import NO_CLIP, SpanKnowledge
+from audiobert.loading import load_model
+from audiobert.model_folder import BANK_FOLDER, ModelSettings, model_folder
+from audiobert.modeling import AudioBertForCausalLM, AudioBertForMaskedLM, with_injection
+from audiobert.parts import Parts
 from audiobert.prompts import read_blank, read_prompt
 from audiobert.recordings import recorded_hit
 from audiobert.retrieve import Retriever
+from audiobert.saving import push_model, save_model
 from audiobert.sentence import MASK, Offsets, Sentence, Span, encode_prompts, encode_texts, read_sentence
 
 Sound = Literal["on", "unheard", "off"]
@@ -91,6 +80,10 @@ class AudioBert:
         cls,
         name: str | Path = "mini",
         *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
         bank: str | Path | Sequence[str | Path] | None = None,
         only_bank: bool = False,
         device: str | None = None,
@@ -100,7 +93,15 @@ class AudioBert:
         Parameters
         ----------
         name : str or Path
-            `mini`, or a folder written by `save_pretrained` or by `audiobert train audiobert`.
+            `mini`, a folder written by `save_pretrained` or by `audiobert train audiobert`, or a hub id.
+        revision : str, optional
+            Commit, tag or branch of a hub id.
+        cache_dir : str or Path, optional
+            Folder for what is fetched from the hub; by default the one of `HF_HOME`.
+        local_files_only : bool
+            Use what was fetched before and no network.
+        token : str or bool, optional
+            The hub's access token; by default the one of `hf auth login`. False sends none.
         bank : str, Path or sequence of them, optional
             Banks to search beside the one that comes with the model; they must have been built with this model.
         only_bank : bool
@@ -111,15 +112,18 @@ class AudioBert:
         Raises
         ------
         ArtefactError
-            A part or a bank is missing, damaged, or belongs to another model.
+            There is no such model, or a part or a bank is missing, damaged, or belongs to another model.
+        RemoteError
+            The hub cannot be reached or refuses.
         InputError
             The device is not there, or `only_bank` is given without a bank.
         """
-        folder = model_folder(name)
+        hub = HubAccess(cache_dir, local_files_only, token)
+        folder = model_folder(name, revision=revision, hub=hub)
         given = [bank] if isinstance(bank, str | Path) else list(bank or ())
         if only_bank and not given:
             raise InputError("only_bank leaves the model's own bank out; give a bank to search instead")
-        parts, model, clip_encoder, settings = load_model(folder, device)
+        parts, model, clip_encoder, settings = load_model(folder, device, hub)
         opened = [AudioBank.open(path) for path in ([] if only_bank else [folder / BANK_FOLDER]) + given]
         return cls(parts, model, clip_encoder, opened, settings, folder, str(name))
 
@@ -135,23 +139,83 @@ class AudioBert:
         searched = [*([] if only else self.banks), *opened]
         return AudioBert(self.parts, self.model, self._clip_encoder, searched, self.settings, self._folder, self.name)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model with its (first) bank's vectors and metadata into a folder that `from_pretrained` takes.
+    def save_pretrained(
+        self, folder: str | Path, *, push_to_hub: bool = False, repo_id: str | None = None, **options: Any
+    ) -> None:
+        """Write the model, its (first) bank's vectors and metadata, and a model card into a folder.
 
-        Files of the folder that are not this model's stay as they are.
+        `from_pretrained` takes the folder. Files of it that are not this model's stay as they are, a card (`README.md`)
+        that a person wrote or changed among them.
+
+        Parameters
+        ----------
+        push_to_hub : bool
+            Upload the model, too.
+        repo_id : str, optional
+            Repository to upload to; by default one with the folder's name, of the token's owner.
+        **options
+            Those of `push_to_hub`.
 
         Raises
         ------
         InputError
             The model was not loaded from a folder, or `folder` holds files of these names that are no AudioBERT's.
         """
+        if not isinstance(folder, str | Path):
+            raise InputError(f"the folder is of type {type(folder).__name__}; give a string or a path")
+        if options and not push_to_hub:
+            raise InputError(f"{', '.join(options)}: for push_to_hub=True alone")
+        save_model(*self._saved(), folder, Path(folder).resolve().name)
+        if push_to_hub:
+            self.push_to_hub(repo_id or Path(folder).resolve().name, **options)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload AudioBERT",
+        create_pr: bool = False,
+    ) -> str:
+        """Upload what `save_pretrained` writes in one commit, for `from_pretrained(repo_id)`.
+
+        Parameters
+        ----------
+        repo_id : str
+            `owner/name`, or a name of the token's owner; the repository is made where it does not exist.
+        private : bool, optional
+            Whether a new repository is private.
+        token : str, optional
+            Access token; by default the one of `hf auth login`.
+        revision : str, optional
+            Branch; it is made where it does not exist.
+        create_pr : bool
+            Open a pull request instead.
+
+        Returns
+        -------
+        str
+            Address of the commit or of the pull request.
+
+        Raises
+        ------
+        InputError
+            `repo_id` has another form, or the model stands on a model in a folder of this machine.
+        ArtefactError
+            There is no such repository.
+        RemoteError
+            The hub cannot be reached or refuses.
+        """
+        options: dict[str, Any] = {"private": private, "token": token, "revision": revision, "create_pr": create_pr}
+        return push_model(*self._saved(), repo_id, commit_message, **options)
+
+    def _saved(self) -> tuple[Path, Path]:
+        """Return the folders of the model and of the bank that goes with it."""
         if self._folder is None or not self.banks:
             raise InputError("this model was put together in memory; save one that from_pretrained loaded")
-        with whole_folder(folder, ours=model_files) as part:
-            for file in sorted(self._folder.iterdir()):
-                if file.is_file() and file.suffix in (".json", ".safetensors"):
-                    shutil.copyfile(file, part / file.name)
-            shutil.copytree(self.banks[0].folder, part / BANK_FOLDER)
+        return self._folder, self.banks[0].folder
 
     def __repr__(self) -> str:
         backbone = self.parts.identity.name
@@ -643,48 +707,3 @@ def _span_of_piece(read: str, mask_token: str, piece: str, hit: Hit) -> Auditory
     if at < 0:
         raise InputError(f"{piece!r} is not in the text {read[:60]!r}; give a recording for words that stand there")
     return AuditorySpan(piece, at, at + len(piece), 1.0, (hit,))
-
-
-def load_model(
-    folder: Path, device: str | None = None
-) -> tuple[Parts, AudioBertForMaskedLM, ModelClipEncoder, ModelSettings]:
-    """Load what a folder holds beside its bank: the parts, AudioBERT's own weights, the clip encoder, the settings.
-
-    Raises
-    ------
-    ArtefactError
-        A part is missing or damaged.
-    """
-    chosen = torch.device(pick_device(device))
-    parts = load_parts(folder, device=chosen)
-    weights, record = load_part(folder, "audiobert")
-    settings = record.model or ModelSettings.model_validate(record.extra("model"))
-    where = str(folder / "audiobert.safetensors")
-    language_model = copy_sharing_embeddings(parts.language_model)
-    fold_lora(language_model, part_of(weights, "lora."), settings.lora, where)
-    hidden_size = int(language_model.config.hidden_size)
-    injection = new_injection(settings.injection, hidden_size, relatives=settings.retrieval.relatives > 0)
-    copy_tensors(dict(injection.named_parameters()), part_of(weights, "injection."), where)
-    model = with_injection(language_model, injection)
-    tower = new_audio_encoder(parts, settings.knowledge)
-    encoder = KnowledgeEncoder(tower, hidden_size, settings.knowledge)
-    copy_tensors(encoder.saved_state(), part_of(weights, "knowledge."), where)
-    for module in (model, encoder):
-        module.requires_grad_(False).eval().to(chosen)
-    if chosen.type == "cpu":
-        text_encoder = [parts.clap.encoder] if isinstance(parts.clap, ClapModel) else []
-        # A causal language model stays as it is, so that it generates the very tokens that transformers alone does.
-        language_models = [] if is_causal(parts.language_model) else [parts.language_model, model]
-        for module in (parts.detector.encoder, *language_models, *text_encoder):
-            order_by_column(module)
-    parts.records["audiobert"] = record
-    return parts, model, ModelClipEncoder(parts.clap, encoder, encoder_identity(parts.records)), settings
-
-
-def load_clip_encoder(
-    name: str | Path = "mini", device: str | None = None, precision: Precision = "fp32"
-) -> ModelClipEncoder:
-    """Load what turns clips into vectors for a bank of a model, which need not have a bank yet."""
-    encoder = load_model(model_folder(name), device)[2]
-    encoder.precision = precision
-    return encoder

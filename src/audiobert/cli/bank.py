@@ -63,7 +63,7 @@ def build(
     from audiobert.bank import build_bank
     from audiobert.bank.sources import open_source
     from audiobert.errors import InputError
-    from audiobert.pipeline import load_clip_encoder
+    from audiobert.loading import load_clip_encoder
     from audiobert.pitch import ESTIMATOR_NAMES
 
     if pitch not in ESTIMATOR_NAMES:

@@ -13,6 +13,7 @@ from transformers import AutoFeatureExtractor, AutoModel, PreTrainedModel
 from audiobert.backbone import Identity, find_model, load_extractor, load_weights, weights_checksums
 from audiobert.encoders.family import EncoderFamily, find_family
 from audiobert.features import FeatureMaker
+from audiobert.hub import HubAccess
 
 Pooling = Literal["mean", "first"]
 
@@ -80,7 +81,12 @@ class PublishedAudioEncoder(AudioEncoder):
 
 
 def load_audio_encoder(
-    name: str, *, revision: str | None = None, pooling: Pooling = "mean", attention: str | None = None
+    name: str,
+    *,
+    revision: str | None = None,
+    pooling: Pooling = "mean",
+    attention: str | None = None,
+    hub: HubAccess | None = None,
 ) -> PublishedAudioEncoder:
     """Load a published audio encoder by hub id or folder, with its own feature extractor.
 
@@ -89,7 +95,7 @@ def load_audio_encoder(
     attention : str, optional
         transformers' attention implementation; by default the fastest that the model has.
     """
-    folder, origin, commit = find_model(name, revision)
+    folder, origin, commit = find_model(name, revision, hub=hub)
     family = find_family(load_extractor(AutoFeatureExtractor, folder, name), name)
     model = load_weights(AutoModel, folder, name, whole=True, attn_implementation=attention)
     if getattr(model.config, "is_encoder_decoder", False):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audiobert.errors import InputError
-from audiobert.pipeline import load_model
+from audiobert.loading import load_model
 from audiobert.training.detector import false_alarms
 from audiobert.training.masked_lm import SHORTEST, Lines, MaskedLmConfig, MaskedLmObjective, perplexity
 from audiobert.training.text_files import read_lines

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-from audiobert.artefacts import read_json
 from audiobert.auditorybench.data import Row
 from audiobert.auditorybench.interfaces import Prediction, ProtocolName
 from audiobert.auditorybench.questions import Question
@@ -117,12 +115,13 @@ def load_adapter(name: str, train: Mapping[str, Sequence[Row]], options: ModelOp
 def kind_of_model(name: str) -> str:
     """Return `audiobert`, `masked` or `causal`, by the model's config."""
     from audiobert.backbone import PRESETS, find_model, language_model_kind
+    from audiobert.model_folder import is_model_folder
 
     if name == "mini" or name in PRESETS:
         return "audiobert"
     try:
         folder, _, _ = find_model(name, files=("config.json",))
-        if _is_audiobert(folder):
+        if is_model_folder(folder):
             return "audiobert"
         kind = language_model_kind(folder, name)
     except (ArtefactError, RemoteError) as error:
@@ -132,10 +131,3 @@ def kind_of_model(name: str) -> str:
             f"'{name}' is neither a masked nor a causal language model by its config: say which with --kind"
         )
     return kind
-
-
-def _is_audiobert(folder: Path) -> bool:
-    """Return whether a folder holds an AudioBERT, which its config.json says, and not a plain language model."""
-    config = folder / "config.json"
-    content = read_json(config) if config.is_file() else None
-    return isinstance(content, dict) and content.get("format") == "audiobert"
