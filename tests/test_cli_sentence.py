@@ -1,10 +1,14 @@
 import io
 import json
+import os
+import subprocess
 import sys
 
 import pytest
+import torch
 
 from audiobert.cli import run, use_utf8
+from audiobert.cli.sentence import BLOCK
 from bank_fakes import write_tone
 
 SOUND = "Meow is the sound a [MASK] makes."
@@ -42,6 +46,69 @@ def test_fill_mask_reads_stdin_and_prints_for_people(capsys, monkeypatch):
     assert run(["fill-mask", SOUND, "--unheard"]) == 0
     out, _ = lines(capsys)
     assert any("unheard" in line for line in out) and not any("with sound" in line for line in out)
+
+
+def test_a_line_is_answered_before_the_last_one_is_read(capsys, monkeypatch):
+    printed_by_then = []
+
+    def unending():
+        for number in range(BLOCK + 1):
+            if number == BLOCK:
+                printed_by_then.extend(lines(capsys)[0])
+            yield f"{SOUND} Number {number}.\n"
+
+    class Stdin:
+        __iter__ = staticmethod(unending)
+        isatty = staticmethod(lambda: False)
+
+    monkeypatch.setattr("sys.stdin", Stdin())
+    assert run(["spans", "--json"]) == 0
+    assert len(printed_by_then) == BLOCK
+    assert len(lines(capsys)[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "variables", "wanted"),
+    [
+        ([], {}, "1"),
+        ([], {"AUDIOBERT_THREADS": "3"}, "3"),
+        ([], {"OMP_NUM_THREADS": "4"}, "4"),
+        (["--threads", "2"], {"AUDIOBERT_THREADS": "3", "OMP_NUM_THREADS": "4"}, "2"),
+        (["--threads=2"], {}, "2"),
+    ],
+)
+def test_a_sentence_is_answered_on_one_thread_unless_told_otherwise(capsys, monkeypatch, given, variables, wanted):
+    chosen = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    for name in ("OMP_NUM_THREADS", "AUDIOBERT_THREADS"):
+        monkeypatch.setenv(name, "")  # restored after the test
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert run(["spans", *given, SOUND, "--model", "maxi"]) == 2
+    assert "no model 'maxi'" in lines(capsys)[1][0]
+    assert os.environ["OMP_NUM_THREADS"] == wanted
+    assert chosen == ([int(wanted)] if given or "AUDIOBERT_THREADS" in variables else [])
+
+
+def test_threads_are_chosen_before_torch_is_imported():
+    script = """
+import os, sys
+from audiobert.cli import run
+from audiobert.cli.sentence import text_blocks
+assert run(["--threads", "2", "bank", "--help"]) == 0
+next(text_blocks(["Meow"]))
+print("torch" in sys.modules, os.environ["OMP_NUM_THREADS"])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False 2"
+
+
+def test_a_wrong_number_of_threads_is_bad_usage(capsys, monkeypatch):
+    assert run(["--threads", "0", "spans", SOUND]) == 2
+    monkeypatch.setenv("AUDIOBERT_THREADS", "many")
+    assert run(["spans", SOUND]) == 2
+    assert all("threads" in line.lower() for line in lines(capsys)[1])
 
 
 def test_a_recording_and_banks_of_ones_own(capsys, tmp_path):

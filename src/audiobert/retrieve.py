@@ -171,11 +171,12 @@ class Retriever:
         hits: list[list[Hit]] = [[] for _ in vectors.clap]
         for bank in self.banks:
             scores, rows = self.rows(bank, vectors, top_k, **filters)
+            knowledge = np.asarray(bank.knowledge_vectors)  # its rows are views: what is remembered takes no memory
             for own, own_scores, own_rows in zip(hits, scores, rows, strict=True):
-                kept = own_rows[own_rows >= 0]
                 own += [
-                    Hit(bank.clip(row), float(score), int(row), vector)
-                    for row, score, vector in zip(kept, own_scores, bank.knowledge_vectors[kept], strict=False)
+                    Hit(bank.clip(row), score, row, knowledge[row])
+                    for row, score in zip(own_rows.tolist(), own_scores.tolist(), strict=True)
+                    if row >= 0
                 ]
         if len(self.banks) > 1:
             hits = [sorted(own, key=lambda hit: -hit.score)[:top_k] for own in hits]

@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from audiobert.cli.threads import VARIABLE, let_waiting_threads_sleep, set_threads
 from audiobert.errors import AudioBertError, out_of_memory
 
 app = typer.Typer(
@@ -41,6 +42,14 @@ def _version(show: bool) -> None:
 def _root(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
     debug: bool = typer.Option(False, "--debug", help="Show the whole traceback of an error."),
+    threads: int | None = typer.Option(
+        None,
+        "--threads",
+        min=1,
+        envvar=VARIABLE,
+        callback=set_threads,
+        help="Threads to compute on; by default 1 for a single sentence, else one per core.",
+    ),
 ) -> None:
     """Run a command of AudioBERT, a language model that looks up how things sound."""
 
@@ -65,6 +74,16 @@ def _find_command(arguments: list[str]) -> tuple[Any, list[str]]:
     return command, []
 
 
+def _split_threads(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return `--threads` with its value, which may stand anywhere before `--`, and the other arguments."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    for index, argument in enumerate(arguments[:end]):
+        if argument == "--threads" or argument.startswith("--threads="):
+            after = index + (2 if argument == "--threads" else 1)
+            return arguments[index:after], arguments[:index] + arguments[after:]
+    return [], arguments
+
+
 def _interrupted(arguments: list[str]) -> int:
     """Say how the interrupted command resumes."""
     command, _ = _find_command(arguments)
@@ -81,14 +100,14 @@ def _interrupted(arguments: list[str]) -> int:
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit status: 0 success, 2 bad usage or input, 1 anything else."""
     debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    threads, arguments = _split_threads([argument for argument in arguments if argument != "--debug"])
     try:
         command, rest = _find_command(arguments)
         if hasattr(command, "commands") and not rest:  # a group alone: its help, as of a wrong usage
             with redirect_stdout(sys.stderr):
                 app(args=[*arguments, "--help"], standalone_mode=False, prog_name="audiobert")
             return 2
-        status = app(args=arguments, standalone_mode=False, prog_name="audiobert") or 0
+        status = app(args=[*threads, *arguments], standalone_mode=False, prog_name="audiobert") or 0
         return _interrupted(arguments) if status == _INTERRUPTED else status
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted(arguments)
@@ -141,4 +160,5 @@ def _json_escape(error: UnicodeError) -> tuple[str, int]:
 def main() -> None:
     """Run the command line of this process."""
     use_utf8()
+    let_waiting_threads_sleep()
     sys.exit(run(sys.argv[1:]))

@@ -183,12 +183,15 @@ def search(
 
     Example: audiobert search "a small dog barking" --top-k 5
     """
-    from audiobert.bank.sources import read_ids
     from audiobert.cli.sentence import read_texts
+    from audiobert.cli.threads import prefer_one_thread
+
+    prefer_one_thread()
+    from audiobert.bank.sources import read_ids
     from audiobert.errors import InputError
     from audiobert.pipeline import AudioBert
 
-    if not read_texts([query])[0].strip():
+    if not next(read_texts([query])).strip():
         raise InputError("the query is empty; give words for a sound")
     excluded = [identifier for path in exclude or [] for identifier in read_ids(path)]
     hits = AudioBert.from_pretrained(model, bank=bank, only_bank=bank is not None).search(

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from audiobert.cli.threads import prefer_one_thread
 from audiobert.errors import InputError
 from audiobert.table_files import text_fault
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text as RichText
 
     from audiobert.answers import AuditorySpan, FillMask, Prediction
@@ -36,20 +40,42 @@ def register(app: typer.Typer) -> None:
     app.command("spans")(spans)
 
 
-def read_texts(texts: list[str] | None) -> list[str]:
-    """Return the given texts, or the lines of stdin without the empty ones."""
+def read_texts(texts: list[str] | None) -> Iterator[str]:
+    """Yield the given texts, or the lines of stdin without the empty ones, each when it is wanted.
+
+    Raises
+    ------
+    InputError
+        There is neither, or one of them is not UTF-8.
+    """
     if not texts and (sys.stdin is None or sys.stdin.isatty()):
         raise InputError("no text: give one or more sentences, or pipe lines into stdin")
-    lines = []
     for number, line in enumerate(texts or sys.stdin, start=1):
         if fault := text_fault(line):
             where = f"text {number}" if texts else f"line {number} of stdin"
             raise InputError(f"{where} has {fault}; convert it to UTF-8 first, for example with iconv")
-        lines.append(line)
-    lines = texts or [line.strip() for line in lines if line.strip()]
-    if not lines:
+        if texts:
+            yield line
+        elif line.strip():
+            yield line.strip()
+
+
+def text_blocks(texts: list[str] | None) -> Iterator[list[str]]:
+    """Return the texts in blocks, the first one read: what is wrong with it is said before a model is loaded.
+
+    Raises
+    ------
+    InputError
+        There is no text; see also `read_texts`.
+    """
+    sentences = read_texts(texts)
+    blocks = iter(lambda: list(islice(sentences, BLOCK)), [])
+    first = next(blocks, None)
+    if first is None:
         raise InputError("stdin had no text; pipe one sentence a line")
-    return lines
+    if len(first) == 1:
+        prefer_one_thread()
+    return chain([first], blocks)
 
 
 def fill_mask(
@@ -72,13 +98,13 @@ def fill_mask(
     Example: audiobert fill-mask "Meow is the sound a [MASK] makes."
     """
     recordings = parse_sounds(sound or [])
-    sentences = read_texts(texts)
+    blocks = text_blocks(texts)
     from audiobert.pipeline import AudioBert
 
     audiobert = AudioBert.from_pretrained(model, bank=bank, only_bank=only_bank)
-    for start in range(0, len(sentences), BLOCK):
+    for sentences in blocks:
         answers = audiobert.fill_mask(
-            sentences[start : start + BLOCK],
+            sentences,
             top_k=top_k,
             audio=not no_audio,
             base=not no_base,
@@ -117,21 +143,26 @@ def spans(texts: Texts = None, model: Model = "mini", as_json: Json = False) -> 
     """
     from rich.console import Console
 
-    sentences = read_texts(texts)
+    blocks = text_blocks(texts)
     from audiobert.model_folder import model_folder
     from audiobert.parts import load_detector
 
-    found = load_detector(model_folder(model))[0].detect(sentences)
+    detector, _ = load_detector(model_folder(model))
     console = Console(highlight=False, soft_wrap=True)
-    for text, row in zip(sentences, found, strict=True):
-        if as_json:
-            print(json.dumps({"text": text, "spans": [span.to_json() for span in row]}, ensure_ascii=False))
-            continue
-        console.print(marked(text, row))
-        for span in row:
-            console.print(f"  {span.start:>4}-{span.end:<4} {span.score:.2f}  {span.text}", markup=False)
-        if not row:
-            console.print("  nothing about sound", style="dim")
+    for block in blocks:
+        for text, row in zip(block, detector.detect(block), strict=True):
+            if as_json:
+                print(json.dumps({"text": text, "spans": [span.to_json() for span in row]}, ensure_ascii=False))
+            else:
+                _print_spans(console, text, row)
+
+
+def _print_spans(console: Console, text: str, found: list[Span]) -> None:
+    console.print(marked(text, found))
+    for span in found:
+        console.print(f"  {span.start:>4}-{span.end:<4} {span.score:.2f}  {span.text}", markup=False)
+    if not found:
+        console.print("  nothing about sound", style="dim")
 
 
 def marked(text: str, found: list[Span] | tuple[Span, ...]) -> RichText:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from audiobert.cli.threads import prefer_one_thread
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
@@ -34,6 +36,7 @@ def demo(
 
     Example: audiobert demo --bank my-bank --port 7860
     """
+    prefer_one_thread()  # the page answers two visitors at once
     from rich.console import Console
 
     from audiobert.web.demo import is_loopback, serve
