@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -230,11 +231,49 @@ def test_bad_questions_are_refused(model: AudioBert) -> None:
         model.fill_mask(SOUND, top_k=0)
     with pytest.raises(InputError, match="clips_per_span is 0"):
         model.fill_mask(SOUND, clips_per_span=0)
-    for texts in (3, {"a": "[MASK]"}, [SOUND, None]):
-        with pytest.raises(InputError, match="of type"):
-            model.fill_mask(texts)  # type: ignore[call-overload]
-    with pytest.raises(InputError, match="the query is of type int"):
-        model.search(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "message"),
+    [
+        *(
+            (method, {"texts": texts}, "of type")
+            for method in ("fill_mask", "detect", "score_masks")
+            for texts in (None, 3, SOUND.encode(), {"a": "[MASK]"}, [SOUND, None], [[SOUND]], Path("a"))
+        ),
+        ("score_masks", {"texts": SOUND}, "the texts are of type str; give a list of strings"),
+        ("score_masks", {"texts": [SOUND], "sound": "loud"}, "sound is 'loud'; give on, unheard, off"),
+        ("fill_mask", {"texts": SOUND, "top_k": True}, "top_k is True; give a number from 1 to 30,522"),
+        ("fill_mask", {"texts": SOUND, "top_k": "5"}, "top_k is '5'"),
+        ("fill_mask", {"texts": SOUND, "sounds": "Meow=a.wav"}, "sounds is no mapping of words to files"),
+        ("fill_mask", {"texts": SOUND, "sounds": {"Meow": 5}}, "the recording for 'Meow' is of type int"),
+        ("search", {"query": 3}, "the query is of type int"),
+        ("search", {"query": "dog", "top_k": 2.5}, "top_k is 2.5; give a whole number of at least 1"),
+        ("search", {"query": "dog", "top_k": None}, "top_k is None"),
+        ("save_pretrained", {"folder": None}, "the folder is of type NoneType"),
+    ],
+)
+def test_arguments_of_wrong_types_are_one_line(
+    model: AudioBert, method: str, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        getattr(model, method)(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bank", [5, b"bank", [None]])
+def test_a_bank_of_a_wrong_type_is_one_line(bank: Any) -> None:
+    with pytest.raises(InputError, match=r"^bank is of type \w+; give a string or a path$"):
+        AudioBert.from_pretrained(bank=bank)
+    with pytest.raises(InputError, match="^the bank's folder is of type"):
+        AudioBank.open(bank)
+
+
+def test_texts_of_any_collection_are_taken(model: AudioBert) -> None:
+    pandas = pytest.importorskip("pandas")
+    wanted = model.fill_mask([SOUND], base=False)
+    for texts in ((SOUND,), {SOUND}, iter([SOUND]), np.array([SOUND]), pandas.Series([SOUND], index=[7])):
+        assert model.fill_mask(texts, base=False, top_k=np.int64(5)) == wanted  # type: ignore[call-overload]
 
 
 # --- hearing ----------------------------------------------------------------------------------------------------------

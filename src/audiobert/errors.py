@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, requires
+
+from packaging.requirements import Requirement
+
 
 class AudioBertError(Exception):
     """Base of all errors that are the input's fault; the command line prints the message and exits with `exit_code`."""
@@ -18,14 +22,29 @@ class ArtefactError(AudioBertError):
 
 
 class MissingExtraError(AudioBertError):
-    """An optional library is not installed.
+    """An optional library is not installed; the message says how to install its extra, wherever the package came from.
 
     >>> str(MissingExtraError("faiss", "scale"))
-    "this needs the library 'faiss': pip install 'audiobert[scale]'"
+    "this needs the library 'faiss' (extra 'scale'): pip install 'faiss-cpu>=1.9' 'ray[data]>=2.40' 'datasets>=4'"
     """
 
-    def __init__(self, library: str, extra: str) -> None:
-        super().__init__(f"this needs the library '{library}': pip install 'audiobert[{extra}]'")
+    def __init__(self, library: str, extra: str | None = None) -> None:
+        wanted = " ".join(f"'{one}'" for one in _requirements(extra) or [library])
+        of = f" (extra '{extra}')" if extra else ""
+        super().__init__(f"this needs the library '{library}'{of}: pip install {wanted}")
+
+
+def _requirements(extra: str | None) -> list[str]:
+    """Return what an extra installs. An index may lack this package, so its own name is no advice."""
+    try:
+        given = [Requirement(text) for text in requires("audiobert") or ()]
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return []
+    return [
+        f"{one.name}{'[' + ','.join(sorted(one.extras)) + ']' if one.extras else ''}{one.specifier}"
+        for one in given
+        if extra and one.marker and one.marker.evaluate({"extra": extra})
+    ]
 
 
 class RemoteError(AudioBertError):

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from audiobert.adapters import LoraSettings
+from audiobert.arguments import checked_path
 from audiobert.artefacts import read_json, sha256_of, whole_file, write_json
 from audiobert.backbone import PRESETS, Identity, Published
 from audiobert.bank.store import bank_files
@@ -187,8 +188,7 @@ def model_folder(name: str | Path, *, revision: str | None = None, hub: HubAcces
     RemoteError
         The hub cannot be reached or refuses.
     """
-    if not isinstance(name, str | Path):
-        raise InputError(f"the model's name is of type {type(name).__name__}; give 'mini', a folder or a hub id")
+    checked_path("the model's name", name)
     given = str(name)
     here = PRETRAINED / given if given and "/" not in given else Path(given)
     if not (here / CONFIG).is_file():

@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from audiobert.answers import AuditorySpan, Completion, FillMask, Hit, MaskPredictions, MaskScores, Prediction
+from audiobert.arguments import checked_count, checked_path, checked_paths, checked_sounds, checked_texts
 from audiobert.bank import AudioBank, check_identity
 from audiobert.clip_encoder import ModelClipEncoder
 from audiobert.continuations import Continuations, Prompts
@@ -120,7 +121,7 @@ class AudioBert:
         """
         hub = HubAccess(cache_dir, local_files_only, token)
         folder = model_folder(name, revision=revision, hub=hub)
-        given = [bank] if isinstance(bank, str | Path) else list(bank or ())
+        given = checked_paths("bank", bank)
         if only_bank and not given:
             raise InputError("only_bank leaves the model's own bank out; give a bank to search instead")
         parts, model, clip_encoder, settings = load_model(folder, device, hub)
@@ -161,13 +162,12 @@ class AudioBert:
         InputError
             The model was not loaded from a folder, or `folder` holds files of these names that are no AudioBERT's.
         """
-        if not isinstance(folder, str | Path):
-            raise InputError(f"the folder is of type {type(folder).__name__}; give a string or a path")
+        folder = checked_path("the folder", folder)
         if options and not push_to_hub:
             raise InputError(f"{', '.join(options)}: for push_to_hub=True alone")
-        save_model(*self._saved(), folder, Path(folder).resolve().name)
+        save_model(*self._saved(), folder, folder.resolve().name)
         if push_to_hub:
-            self.push_to_hub(repo_id or Path(folder).resolve().name, **options)
+            self.push_to_hub(repo_id or folder.resolve().name, **options)
 
     def push_to_hub(
         self,
@@ -268,7 +268,7 @@ class AudioBert:
         """
         if isinstance(texts, str):
             return self.parts.detector.detect([texts])[0]
-        return self.parts.detector.detect(listed(texts))
+        return self.parts.detector.detect(checked_texts(texts))
 
     def search(self, query: str, top_k: int = 10, **filters: Any) -> list[Hit]:
         """Return the clips that fit the words best.
@@ -342,11 +342,12 @@ class AudioBert:
             A text is empty or has no mask, `top_k` is not between 1 and the size of the vocabulary, or a recording
             cannot be decoded or its piece is not in the text.
         """
-        self._check_counts(top_k, clips_per_span)
+        top_k = checked_count("top_k", top_k, int(self.parts.language_model.config.vocab_size))
+        _check_clips(clips_per_span)
         single = isinstance(texts, str)
-        given = [texts] if isinstance(texts, str) else listed(texts)
+        given = [texts] if isinstance(texts, str) else checked_texts(texts)
         sentences = self._read(given)
-        recordings = {piece: recorded_hit(self._clip_encoder, file) for piece, file in (sounds or {}).items()}
+        recordings = {piece: recorded_hit(self._clip_encoder, file) for piece, file in checked_sounds(sounds).items()}
         spans: Sequence[tuple[AuditorySpan, ...]] = [()] * len(given)
         if audio:
             spans = self._with_clips(self._spans(sentences, recordings), clips_per_span)
@@ -414,13 +415,12 @@ class AudioBert:
         """
         if not self.causal:
             raise InputError(f"{self.parts.identity.name} is a masked language model; ask it with fill_mask")
-        if not isinstance(max_new_tokens, int) or not 1 <= max_new_tokens < self.max_tokens:
-            raise InputError(f"max_new_tokens is {max_new_tokens!r}; give a number from 1 to {self.max_tokens - 1:,}")
-        self._check_counts(1, clips_per_span)
-        given = [texts] if isinstance(texts, str) else listed(texts)
+        max_new_tokens = checked_count("max_new_tokens", max_new_tokens, self.max_tokens - 1)
+        _check_clips(clips_per_span)
+        given = [texts] if isinstance(texts, str) else checked_texts(texts)
         room, name = self.max_tokens - max_new_tokens, self.parts.identity.name
         sentences = [read_prompt(self.tokenizer, text, room, chat=chat, name=name) for text in given]
-        recordings = {piece: recorded_hit(self._clip_encoder, file) for piece, file in (sounds or {}).items()}
+        recordings = {piece: recorded_hit(self._clip_encoder, file) for piece, file in checked_sounds(sounds).items()}
         spans: Sequence[tuple[AuditorySpan, ...]] = [()] * len(given)
         if audio:
             spans = self._with_clips(self._spans(sentences, recordings), clips_per_span)
@@ -499,7 +499,9 @@ class AudioBert:
         exclude : iterable of str, optional
             Ids of clips that retrieval must not use.
         """
-        sentences = self._read(listed(texts))
+        if sound not in get_args(Sound):
+            raise InputError(f"sound is {sound!r}; give {', '.join(get_args(Sound))}")
+        sentences = self._read(checked_texts(texts))
         found: Sequence[tuple[AuditorySpan, ...]] = [()] * len(sentences)
         if sound != "off":
             chosen = self._spans(sentences) if spans is None else _given_spans(sentences, spans, hits)
@@ -515,13 +517,6 @@ class AudioBert:
             )
             for row, sentence in enumerate(sentences)
         ]
-
-    def _check_counts(self, top_k: int, clips_per_span: int | None) -> None:
-        vocabulary = int(self.parts.language_model.config.vocab_size)
-        if not isinstance(top_k, int) or not 1 <= top_k <= vocabulary:
-            raise InputError(f"top_k is {top_k!r}; give a number from 1 to {vocabulary:,}")
-        if clips_per_span is not None and (not isinstance(clips_per_span, int) or clips_per_span < 1):
-            raise InputError(f"clips_per_span is {clips_per_span!r}; give 1 or more, or switch audio off")
 
     def _read(self, texts: Sequence[str]) -> list[Sentence]:
         """Find the masks of texts; the one mask of each makes it a prompt for a causal language model."""
@@ -645,21 +640,9 @@ class AudioBert:
         ]
 
 
-def listed(texts: Iterable[str]) -> list[str]:
-    """Return texts as a list.
-
-    Raises
-    ------
-    InputError
-        They are no texts, or a mapping, or one of them is no string; the message names which.
-    """
-    if isinstance(texts, Mapping | bytes) or not isinstance(texts, Iterable):
-        raise InputError(f"the texts are of type {type(texts).__name__}; give a string or a list of strings")
-    found = list(texts)
-    for number, text in enumerate(found):
-        if not isinstance(text, str):
-            raise InputError(f"text {number} is of type {type(text).__name__}; give strings")
-    return found
+def _check_clips(clips_per_span: int | None) -> None:
+    if clips_per_span is not None:
+        checked_count("clips_per_span", clips_per_span)
 
 
 def _in_original(sentence: Sentence, spans: Sequence[AuditorySpan]) -> tuple[AuditorySpan, ...]:

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 
 from audiobert.answers import Hit
+from audiobert.arguments import checked_count
 from audiobert.bank import AudioBank
 from audiobert.bank.names import plain_name
 from audiobert.bank.search import exact_search
 from audiobert.clap import QueryVectors
 from audiobert.clap_hub import Clap
-from audiobert.errors import InputError
 from audiobert.relatives import Relatives, find_relatives
 from audiobert.settings import Settings
 
@@ -162,8 +162,7 @@ class Retriever:
         InputError
             A query is empty, or `top_k` is less than 1.
         """
-        if top_k < 1:
-            raise InputError(f"top_k is {top_k}; it must be at least 1")
+        top_k = checked_count("top_k", top_k)
         given = list(queries) if self.settings.by == "sound" else [plain_name(query) for query in queries]
         return self._hits(self.embed(given), top_k, **filters)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from audiobert.arguments import checked_count, checked_path
 from audiobert.bank.clips import Clip
 from audiobert.bank.licences import terms_of
 from audiobert.bank.names import ClipNames, clip_names
@@ -93,7 +94,7 @@ class AudioBank:
         ArtefactError
             When the folder holds no bank, or one that is damaged.
         """
-        folder = Path(folder)
+        folder = checked_path("the bank's folder", folder)
         manifest = read_manifest(folder)
         clips = ClipTable(folder / CLIPS)
         vectors = open_vectors(folder / VECTORS)
@@ -314,8 +315,7 @@ class AudioBank:
         clap_dim = self.clap_vectors.shape[1]
         if queries.ndim != 2 or queries.shape[1] != clap_dim:
             raise InputError(f"the queries have shape {queries.shape}; this bank needs (queries, {clap_dim})")
-        if top_k < 1:
-            raise InputError(f"top_k is {top_k}; it must be at least 1")
+        top_k = checked_count("top_k", top_k)
         if not np.isfinite(queries).all():
             raise InputError("a query vector holds values that are no numbers; check the model that made it")
         selected = self.select(exclude=exclude, **filters)

@@ -43,7 +43,7 @@ class RayEngine:
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
         if find_spec("vllm") is None:
-            raise MissingExtraError("vllm", "scale") from None
+            raise MissingExtraError("vllm") from None
         config = vLLMEngineProcessorConfig(
             model_source=self.settings.model,
             engine_kwargs=self.engine_kwargs(),
