@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,17 +77,6 @@ def test_another_server_or_model_is_asked_anew(server: ScriptedServer, data: Pat
         assert second.requests == 1
 
 
-def test_passing_faults_are_tried_again(server: ScriptedServer, data: Path, tmp_path: Path) -> None:
-    faults = [Fault(503, "busy"), Fault(200, "<html>"), Fault(429, "slow down")]
-    server.script = lambda number, _: faults[number] if number < 3 else None
-    server.answer = lambda *_: "bird"
-    (part,) = make_plan(data, ["animal"], ["dev"], limit=1).parts
-    with pytest.raises(RemoteError, match="failed 3 times, at last with: HTTP 429 slow down"):
-        ask(model(server, tmp_path, concurrency=1), part)
-    (answered,) = ask(model(server, tmp_path, concurrency=1), part)
-    assert answered.prediction.text == "bird"
-
-
 def test_what_was_answered_before_a_fault_is_kept(server: ScriptedServer, data: Path, tmp_path: Path) -> None:
     server.script = lambda number, _: Fault(401, "no such key") if number >= 3 else None
     (part,) = make_plan(data, ["animal"], ["dev"]).parts
@@ -105,8 +92,6 @@ def test_what_was_answered_before_a_fault_is_kept(server: ScriptedServer, data: 
 
 
 NOTHING = [
-    (Fault(200, ""), "the body is no chat completion"),
-    (Fault(200, "[]"), "the body is no chat completion"),
     (Fault(200, '{"choices": []}'), "the body is no chat completion"),
     (Fault(200, '{"choices": [{"message": {"content": null}}]}'), "animal_sound_recognition_dev.csv, row 0.*empty"),
     (
@@ -133,32 +118,6 @@ def test_a_server_that_is_down_is_named(data: Path, tmp_path: Path) -> None:
     (part,) = make_plan(data, ["animal"], ["dev"], limit=1).parts
     with pytest.raises(RemoteError, match=r"http://127\.0\.0\.1:9/v1 failed 2 times, at last with: ConnectError"):
         ask(ChatModel("toy", options), part)
-
-
-def test_no_more_requests_at_once_than_allowed(server: ScriptedServer, data: Path, tmp_path: Path) -> None:
-    lock, at_once, most = threading.Lock(), 0, 0
-
-    def script(*_: Any) -> None:
-        nonlocal at_once, most
-        with lock:
-            at_once += 1
-            most = max(most, at_once)
-        time.sleep(0.03)
-        with lock:
-            at_once -= 1
-
-    server.script = script
-    (part,) = make_plan(data, ["pitch"], ["dev"]).parts
-    ask(model(server, tmp_path, concurrency=3), part)
-    assert 1 < most <= 3
-
-
-def test_a_damaged_cache_is_named_and_kept(server: ScriptedServer, data: Path, tmp_path: Path) -> None:
-    (tmp_path / "answers.sqlite").write_bytes(b"not a database, not at all" * 50)
-    (part,) = make_plan(data, ["animal"], ["dev"], limit=1).parts
-    with pytest.raises(Exception, match=r"answers\.sqlite is no cache of answers"):
-        ask(model(server, tmp_path), part)
-    assert (tmp_path / "answers.sqlite").read_bytes() == b"not a database, not at all" * 50
 
 
 @pytest.mark.parametrize(

@@ -44,15 +44,6 @@ def test_both_layouts_and_spellings_give_the_same_rows(tmp_path: Path) -> None:
     assert data.rows_sha256([flat]) == data.rows_sha256([nested])
 
 
-def test_byte_order_mark_line_ends_and_quotes_change_nothing(tmp_path: Path) -> None:
-    write(tmp_path, "sound_pitch_comparsion_dev.csv", PITCH_DEV)
-    write(tmp_path, "sound_pitch_comparsion_wiki.csv", b"\xef\xbb\xbf" + PITCH_DEV.replace("\n", "\r\n").encode())
-    plain, marked = (data.load_split(tmp_path, "pitch", split) for split in ("dev", "wiki"))
-    assert data.rows_sha256(plain) == data.rows_sha256(marked)
-    start, end = plain[0].span_offsets[0] or (0, 0)
-    assert plain[0].text[start:end] == "sound of a street in Brela, Croatia"
-
-
 @pytest.mark.parametrize(
     ("text", "spans", "found", "methods"),
     [

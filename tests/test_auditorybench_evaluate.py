@@ -281,6 +281,7 @@ def test_controls_learn_from_train_alone(data: Path) -> None:
     assert found["Woof is the sound a [MASK] makes."].text == "dog"
     assert found["A [MASK] makes a bark."].rank == 0  # "zebra" is no answer of train
     assert all(a.prediction.correct for a in ask(words, pitch))  # it has seen these very rows
+    assert summarise(ask(words, pitch), None)["both_ways"]["consistency"] > 0.5
     with pytest.raises(InputError, match="which the folder lacks"):
         ask(load_adapter("control:majority", {}), animal)
 
@@ -312,13 +313,6 @@ def test_text_scorers_learn_words_and_comparisons(data: Path) -> None:
     assert again == found
     with pytest.raises(InputError, match="needs two different answers"):
         ask(load_adapter("control:text-scorers", {"animal": plan.train["animal"][:1]}), animal)
-
-
-def test_a_pitch_control_turns_with_its_spans(data: Path) -> None:
-    plan = make_plan(data, ["pitch"], ["dev"])
-    words = load_adapter("control:bag-of-words", plan.train)
-    both = summarise(ask(words, plan.parts[0]), None)["both_ways"]
-    assert both["consistency"] > 0.5
 
 
 def test_merging_columns_does_not_change_the_regression() -> None:

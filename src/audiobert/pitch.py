@@ -50,10 +50,13 @@ _PARTIAL_WIDTH, _PARTIAL_MAX_WIDTH = 0.04, 0.1
 # Above this share of the highest pitch of one speed, the next speed is tried, too.
 _NEAR_CEILING = 0.9
 _AT_CEILING = 0.98
-# Noise from 5 to 8 kHz is narrow at quarter speed, and taken for a tone. In a tone, the highest bin within 10% of the
-# pitch has more than so many times the median power there (in noise about 7 times).
-_MIN_PEAK_TO_MEDIAN = 12.0
-_TONAL_BAND = 0.1
+# A band of noise is narrow at half or quarter speed, and its lower edge is taken for an overtone. In a tone, the
+# highest bin around the strongest partial has more than so many times the median power there: at most 20% of the pitch
+# away, and at most 320 Hz, so that a narrow band of noise fills most of it.
+_MIN_PEAK_TO_MEDIAN = 13.0
+_TONAL_SHARE, _TONAL_HZ = 0.2, 320.0
+# A sound that is not tonal has at its pitch at least this share of the energy at its strongest partial.
+_MIN_FUNDAMENTAL = 1e-3
 
 
 @dataclass(frozen=True)
@@ -154,15 +157,33 @@ def _peak_energy(track: _Track, power: np.ndarray, rows: np.ndarray, multiple: f
     return float(np.where(inside, power[rows[:, None], np.clip(bins, 0, power.shape[1] - 1)], 0.0).max(axis=1).sum())
 
 
-def _is_tonal(track: _Track, power: np.ndarray) -> bool:
-    """Return True if the spectra have a peak near the median pitch in most of the voiced frames."""
+def _is_tonal(track: _Track, power: np.ndarray, *, fundamental: bool = False) -> bool:
+    """Return True if the strongest partial is a peak in most of the voiced frames, not a part of a band of noise.
+
+    With `fundamental`, also if there is energy at the pitch itself: below a band of noise there is none.
+    """
     if not track.pitched:
         return False
-    rows = np.unique(_rows(track, power))
-    low, high = (round(share * track.median_hz / _BIN_HZ) for share in (1 - _TONAL_BAND, 1 + _TONAL_BAND))
-    band = power[rows, low : high + 1]  # (frames, bins)
+    pitch_hz = track.median_hz
+    if pitch_hz < _RESOLVED_HZ:
+        return True
+    voiced = power[np.unique(_rows(track, power))]  # (frames, bins)
+
+    def around(multiple: int, width_hz: float) -> np.ndarray:
+        low, high = (round((multiple * pitch_hz + side) / _BIN_HZ) for side in (-width_hz, width_hz))
+        return voiced[:, low : high + 1]
+
+    partials = range(1, int(_MODEL_RATE_HZ / 2 / pitch_hz) + 1)
+    energies = [float(around(multiple, _PARTIAL_MAX_WIDTH * pitch_hz).sum()) for multiple in partials]
+    if fundamental and energies[0] >= _MIN_FUNDAMENTAL * max(energies):
+        return True
+    band = around(1 + int(np.argmax(energies)), min(_TONAL_SHARE * pitch_hz, _TONAL_HZ))
     ratios = band.max(axis=1) / np.maximum(np.median(band, axis=1), np.finfo(np.float32).tiny)
     return bool(np.median(ratios) > _MIN_PEAK_TO_MEDIAN)
+
+
+def _without_pitch(track: _Track) -> _Track:
+    return replace(track, voiced_hz=np.zeros(0), voiced_s=np.zeros(0))
 
 
 def _rows(track: _Track, power: np.ndarray) -> np.ndarray:
@@ -179,7 +200,7 @@ def _lowest_supported(tracks: list[_Track], power: np.ndarray) -> _Track:
     if not supported:
         best = max(pitched, key=lambda track: track.voiced_ratio)
         higher = replace(best, voiced_hz=2 * best.voiced_hz)
-        return higher if _is_tonal(higher, power) else replace(best, voiced_hz=np.zeros(0), voiced_s=np.zeros(0))
+        return higher if _is_tonal(higher, power) else _without_pitch(best)
     least = _MIN_RELATIVE_VOICED * max(track.voiced_ratio for track in supported)
     return min((track for track in supported if track.voiced_ratio >= least), key=lambda track: track.median_hz)
 
@@ -207,12 +228,13 @@ def _estimate_swiftf0(waveform: np.ndarray, sample_rate_hz: int) -> _Track:
         if not near and not (doubtful and last.pitched and _is_octave_low(last, power)):
             break
         higher = _swiftf0_track(waveform, speed)
-        if speed == 0.25 and not _is_tonal(higher, power):
-            break
-        if higher.pitched and last.median_hz > _AT_CEILING * ceiling_hz:
+        if not _is_tonal(higher, power):
+            continue
+        if last.median_hz > _AT_CEILING * ceiling_hz:
             tracks.pop()  # a pitch above the range of a speed may appear at its upper end
         tracks.append(higher)
-    return tracks[0] if len(tracks) == 1 else _lowest_supported(tracks, power)
+    found = tracks[0] if len(tracks) == 1 else _lowest_supported(tracks, power)
+    return found if _is_tonal(found, power, fundamental=True) else _without_pitch(found)
 
 
 def _estimate_pyin(waveform: np.ndarray, sample_rate_hz: int) -> _Track:

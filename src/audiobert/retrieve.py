@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from scipy.special import expit
 
 from audiobert.answers import Hit
 from audiobert.arguments import checked_count
@@ -206,7 +207,7 @@ class Retriever:
             else:
                 found = bank.search(clap, top_k, mask=mask, **filters)
                 if self.settings.by != "sound":
-                    found = (_probability(self.settings.calibration.by_sound(found[0])), found[1])
+                    found = (expit(self.settings.calibration.by_sound(found[0])), found[1])
             scores.append(_padded(found[0], top_k, -1.0))
             rows.append(_padded(found[1], top_k, -1))
         return np.concatenate(scores), np.concatenate(rows)
@@ -259,13 +260,9 @@ class _NamedClips:
             log_odds = np.where((name_rows >= 0).any(axis=1), by_name, log_odds)
         else:
             log_odds = np.logaddexp(by_name, log_odds)
-        scores = _probability(log_odds)
+        scores = expit(log_odds)
         order = np.argsort(-scores, axis=1, kind="stable")[:, : self.top_k]
         return np.take_along_axis(scores, order, axis=1), rows[order]
-
-
-def _probability(log_odds: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-log_odds))
 
 
 def _line(slope_and_offset: tuple[float, float], values: np.ndarray) -> np.ndarray:
