@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -18,6 +19,7 @@ from audiobert.sentence import (
     replace_text,
     spans_of_words,
     token_labels,
+    token_range,
     windows,
 )
 
@@ -36,6 +38,9 @@ def test_spans_become_token_ranges(tokenizer):
     assert second == ["sound"]
     assert inputs.starts[1].tolist() == [-1, -1]
     assert inputs.masks.sum(dim=1).tolist() == [1, 2]
+    assert torch.equal(inputs.to("cpu").starts, inputs.starts)
+    assert encode_texts(tokenizer, [text]).starts.shape == (1, 0)
+    assert encode_texts(tokenizer, []).input_ids.shape == (0, 0)
 
 
 @pytest.mark.parametrize("mask", ["[MASK]", "[mask]", "[Mask]"])
@@ -67,6 +72,12 @@ def test_a_long_text_keeps_its_mask_and_loses_what_is_furthest(tokenizer):
     at = sentence.text.index("sound")
     start, end = sentence.to_original(at, at + 5)
     assert text[start:end] == "sound"
+
+
+def test_a_text_that_just_fits_is_not_cut(tokenizer):
+    fits = "[MASK]" + " word" * 125
+    assert read_sentence(tokenizer, fits, 128).text == fits  # 126 tokens and the two special ones
+    assert read_sentence(tokenizer, fits + " word", 128).text == fits
 
 
 @pytest.mark.parametrize(
@@ -152,7 +163,10 @@ def test_windows_cover_everything(length, size, overlap):
 def test_tokens_inside_a_span_are_labelled():
     offsets = [(0, 0), (0, 3), (4, 6), (6, 9), (0, 0)]
     assert token_labels(offsets, [(4, 9)]).tolist() == [0, 0, 1, 1, 0]
+    assert token_labels(offsets, [(6, 9)]).tolist() == [0, 0, 0, 1, 0]  # the one before ends where it begins
     assert token_labels(offsets, []).tolist() == [0] * 5
+    for span, tokens in (((4, 9), (2, 4)), ((6, 9), (3, 4)), ((3, 4), (-1, -1)), ((10, 12), (-1, -1))):
+        assert token_range(np.array(offsets), span) == tokens
 
 
 def test_neighbouring_words_join_and_distant_ones_do_not():
@@ -162,3 +176,4 @@ def test_neighbouring_words_join_and_distant_ones_do_not():
     assert [span.text for span in spans] == ["moo moo", "baa"]
     assert spans[0].score == pytest.approx(0.85)
     assert spans_of_words("!", [(0, 0, 1, 0.99)]) == []  # punctuation alone is no span
+    assert spans[1].to_json() == {"text": "baa", "start": 12, "end": 15, "score": 0.7}
