@@ -65,10 +65,10 @@ def test_names_are_distinct_and_in_order_of_first_occurrence_across_batches() ->
     rows = [{"id": str(number), "caption": caption} for number, caption in enumerate(captions)]
     batches = [pa.RecordBatch.from_pylist(rows[start : start + 3], schema=SCHEMA) for start in (0, 3, 6)]
     names = clip_names(batches)
-    assert names.texts.to_pylist() == ["b", "a", "c", "d"]
+    assert names.texts == ["b", "a", "c", "d"]
     assert names.rows.dtype == np.int32 and names.rows[:, 0].tolist() == [0, 1, -1, 0, 2, 1, -1, 3]
     assert (names.rows[:, 1] == -1).all()
-    assert clip_names([]).texts.to_pylist() == [] and clip_names([]).rows.shape == (0, 2)
+    assert clip_names([]).texts == [] and clip_names([]).rows.shape == (0, 2)
 
 
 CAPTIONS = ["a dog", None, "a cat", "a dog", "a bell", "a cat", None, "a drum"]

@@ -23,7 +23,7 @@ from audiobert.settings import Settings
 # Up to so many clips of a bank are scored by name and by sound for every query; of a larger bank only candidates are.
 _DENSE_CLIPS = 65_536
 _CANDIDATE_CLIPS, _CANDIDATE_NAMES, _CLIPS_PER_NAME = 512, 64, 64
-_REMEMBERED_QUERIES = 4_096
+_REMEMBERED_QUERIES = 1_024
 _BLOCK_QUERIES = 512
 
 
@@ -126,9 +126,9 @@ class Retriever:
         if new:
             known |= dict(zip(new, self._find(new, count), strict=True))
             with self._lock:
-                if len(self._remembered) + len(new) > _REMEMBERED_QUERIES:
-                    self._remembered.clear()
-                self._remembered |= {(query, count): known[query] for query in new[:_REMEMBERED_QUERIES]}
+                self._remembered |= {(query, count): known[query] for query in new}
+                for oldest in list(self._remembered)[:-_REMEMBERED_QUERIES]:
+                    del self._remembered[oldest]
         return [known[query] for query in queries]
 
     def query(self, text: str) -> str:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from audiobert.answers import Hit
 from audiobert.auditorybench.attributes import Attribute, builtin_attributes
@@ -153,7 +152,7 @@ def rename(model: AudioBert, names: dict[str, str]) -> AudioBank:
     for row, known in enumerate(texts):
         name_rows[row, : len(known)] = [index[text] for text in known]
     vectors = model.clip_encoder().embed_names(distinct)
-    return bank.with_names(ClipNames(pa.array(distinct, pa.large_string()), name_rows), vectors)
+    return bank.with_names(ClipNames(distinct, name_rows), vectors)
 
 
 def different_pairs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -116,10 +117,10 @@ class AudioBank:
         """Ids and checksums, by role, of the models that made the vectors."""
         return self.manifest["identity"]
 
-    @cached_property
+    @property
     def names(self) -> list[str]:
         """The distinct texts that clips are known by (see `known_as`), in order of first occurrence."""
-        return self._names.texts.to_pylist()
+        return self._names.texts
 
     @property
     def name_rows(self) -> np.ndarray:
@@ -153,7 +154,7 @@ class AudioBank:
         return self._clips.rows()
 
     def _with_path(self, clip: Clip) -> Clip:
-        if clip.path is None or Path(clip.path).is_absolute():
+        if clip.path is None or os.path.isabs(clip.path):  # noqa: PTH117  a Path is slow for each of many clips
             return clip
         return replace(clip, path=str(self._audio_root / clip.path) if self._audio_root else None)
 

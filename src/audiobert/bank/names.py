@@ -66,20 +66,19 @@ class ClipNames:
         `(clips, 2)` int32, index of each clip's texts in `texts`; -1 where a clip has fewer.
     """
 
-    texts: pa.LargeStringArray
+    texts: list[str]
     rows: np.ndarray
 
 
 def clip_names(table: Iterable[pa.RecordBatch]) -> ClipNames:
-    """Collect the texts that the clips of a table are known by; see `known_as`.
-
-    The texts stay in Arrow's compact memory, because a bank may have several hundred thousand.
-    """
-    chunks = []
+    """Collect the texts that the clips of a table are known by; see `known_as`."""
+    places: dict[str, int] = {}
+    rows = []
     for batch in table:
         columns = batch.select([name for name in NAME_COLUMNS if name in batch.schema.names])
-        found = [(*known_as(row), *[None] * NAMES_PER_CLIP)[:NAMES_PER_CLIP] for row in columns.to_pylist()]
-        chunks.append(pa.array([text for texts in found for text in texts], pa.large_string()))
-    encoded = pa.chunked_array(chunks, pa.large_string()).dictionary_encode().combine_chunks()
-    rows = encoded.indices.fill_null(-1).to_numpy().astype(np.int32).reshape(-1, NAMES_PER_CLIP)
-    return ClipNames(encoded.dictionary, rows)
+        found = np.full((batch.num_rows, NAMES_PER_CLIP), -1, np.int32)
+        for row, values in enumerate(columns.to_pylist()):
+            for column, text in enumerate(known_as(values)):
+                found[row, column] = places.setdefault(text, len(places))
+        rows.append(found)
+    return ClipNames(list(places), np.concatenate([np.zeros((0, NAMES_PER_CLIP), np.int32), *rows]))

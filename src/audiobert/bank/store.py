@@ -262,7 +262,7 @@ def _write_names(part: Path, vectors: _VectorsWriter, name_vectors: NameVectors)
     """Write the vectors of the names that occur in the clip table; return their number."""
     texts = clip_names(ClipTable(part / CLIPS).batches()).texts
     for start in range(0, len(texts), _ROWS_PER_BATCH):
-        vectors.append(NAME_VECTORS, name_vectors(texts.slice(start, _ROWS_PER_BATCH).to_pylist()))
+        vectors.append(NAME_VECTORS, name_vectors(texts[start : start + _ROWS_PER_BATCH]))
     return len(texts)
 
 
