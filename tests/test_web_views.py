@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import torch
 
+from audiobert import AudioBert
 from audiobert.answers import AuditorySpan, FillMask, Hit, MaskPredictions, MaskScores, Prediction
+from audiobert.auditorybench.kinds import is_withheld
 from audiobert.bank import AudioBank, Clip, build_bank
 from audiobert.cli import run
 from audiobert.errors import InputError
@@ -26,6 +28,7 @@ from web_server import MODEL, ForeignEncoder, tone
 
 pytest.importorskip("jinja2")
 from audiobert.web.compare import Said, compare_sounds, known_score
+from audiobert.web.page import EXAMPLES
 from audiobert.web.shelf import OpenedBank
 from audiobert.web.views import answer_view, compare_view, error_view, few, percent, search_view, web_address
 
@@ -106,7 +109,17 @@ def test_a_span_of_many_clips_shows_a_few_of_different_kinds(opened: OpenedBank)
     assert [hit.clip.id for hit in few(hits)] == ["flute0", "flute1", "piccolo", "fife"]
     answer = FillMask("Toot", True, (AuditorySpan("Toot", 0, 4, 0.9, tuple(hits)),), ())
     html = answer_view(answer, opened, audio=True, floor=0.5, seconds=0.1)
-    assert html.count("<article") == 4 and "4 of the 32 clips" in html
+    assert html.count("<article") == 4 and "sounds like <small>4 of the 32 clips" in html
+
+
+@pytest.mark.slow
+def test_examples_show_hearing() -> None:
+    """Two examples compare kinds that no training contained, in both orders, and the shipped model answers them."""
+    pair = [text for text in EXAMPLES if "piccolo" in text]
+    assert len(pair) == 2 and is_withheld("piccolo") and is_withheld("timpani")
+    words = [answer.masks[0].predictions[0].token for answer in AudioBert.from_pretrained("mini").fill_mask(pair)]
+    assert words == ["higher", "lower"]
+    assert all("timpani" in text for text in pair)
 
 
 @pytest.mark.parametrize(("score", "known"), [(0.5, True), (0.49, False)])
@@ -205,6 +218,7 @@ def test_what_the_bank_lacks_is_not_known_and_its_nearest_clips_are_named(opened
     measured = html.split('data-testid="measured">')[1].split("</dd>")[0]
     assert "not known" in measured and "is higher" not in measured
     assert f"the nearest are a ({floor - 0.01:.2f})" in measured
+    assert html.count("none of them of it") == 2
     assert compare_sounds(Biased(opened.bank, score=floor), "a low tone", "a high tone").first.known  # type: ignore[arg-type]
 
 

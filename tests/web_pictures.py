@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from audiobert.web.demo import build_app, warm_up
@@ -29,11 +30,23 @@ def photograph(tab: Any, name: str, recording: Path, broken: Path) -> None:
 
     def picture(state: str) -> None:
         tab.wait_for_timeout(1_500)  # scrolling and pictures
-        tab.screenshot(path=DOCS / f"demo-{name}{state}.png")
+        file = DOCS / f"demo-{name}{state}.png"
+        tab.screenshot(path=file)
+        Image.open(file).convert("RGB").quantize(128).save(file, optimize=True)
 
     picture("-start")
-    box(tab, "sentence-text").fill("Meow is the sound a [MASK] makes.")
     tab.locator("#sentence-go").click()
+    tab.locator("#sentence-answer .ab-error").wait_for()
+    picture("-empty")
+    box(tab, "sentence-text").fill("Meow is the sound a [MASK] makes.")
+    held: list[Any] = []
+    tab.route("**/queue/join*", lambda request: held.append(request))
+    tab.locator("#sentence-go").click()
+    tab.locator("#sentence-answer[aria-busy=true]").wait_for()
+    picture("-busy")
+    for request in held:
+        request.continue_()
+    tab.unroute("**/queue/join*")
     tab.locator("#sentence-answer .ab-clip").first.wait_for()
     picture("")
     tab.get_by_role("button", name="A recording of your own").click()

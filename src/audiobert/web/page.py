@@ -31,10 +31,10 @@ HEADER = (
 )
 EXAMPLES = (
     "Meow is the sound a [MASK] makes.",
-    "Woof woof is the sound a [MASK] makes.",
     "The farmer heard a loud moo from the [MASK].",
-    "A piccolo has a [MASK] pitch than a double bass.",
-    "A church bell has a [MASK] pitch than a bicycle bell.",
+    # No training contained these two kinds: their clips in the bank decide. (Gradio cuts a label after 60 characters.)
+    "The sound of a piccolo is [MASK] than that of a timpani.",
+    "The sound of a timpani is [MASK] than that of a piccolo.",
 )
 SEARCHES = ("a dog barking", "rain on a roof", "a low note on a cello", "church bells")
 COMPARISONS = (("a flute", "a tuba"), ("a mouse squeaking", "a cow mooing"), ("a violin", "a double bass"))
