@@ -265,7 +265,7 @@ def test_arguments_of_wrong_types_are_one_line(
 def test_a_bank_of_a_wrong_type_is_one_line(bank: Any) -> None:
     with pytest.raises(InputError, match=r"^bank is of type \w+; give a string or a path$"):
         AudioBert.from_pretrained(bank=bank)
-    with pytest.raises(InputError, match="^the bank's folder is of type"):
+    with pytest.raises(InputError, match=r"^the bank's folder is of type"):
         AudioBank.open(bank)
 
 
