@@ -120,7 +120,8 @@ def test_first_rows_are_never_taken_for_the_whole_split() -> None:
     some = report("mini", {("animal", "dev"): "1" * 60 + "0" * 40}, limit=100)
     control = report("control:majority", {("animal", "dev"): "1" * 40 + "0" * 60}, limit=100)
     table = accuracy_table([some, control])
-    assert table.title == "Accuracy (%), first 100 rows of each split"
+    assert table.title == "Accuracy (%), first 100 rows of each split; the paper's rows are of whole splits"
+    assert accuracy_table([some], published=False).title == "Accuracy (%), first 100 rows of each split"
     for written in (to_markdown(table), to_latex(table)):
         assert "first 100 rows of each split" in written
         assert "mini (first 100 rows)" in written

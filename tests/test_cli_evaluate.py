@@ -60,6 +60,8 @@ def test_first_rows_are_shown_in_every_heading(
     [
         (["train", "detector", "--data", "d", "--out", "o"], "the same command with --resume continues"),
         (["bank", "build", "source", "--out", "o"], "the same command with --resume continues"),
+        (["ablate", "--data", "d", "--out", "o", "--parts", "p"], "kept; the same command continues"),
+        (["construct", "run", "construct-example"], "kept; the same command continues"),
         (["evaluate", "mini", "--data", "d"], "what was finished is kept in --out"),
         (["fill-mask", "A [MASK]."], "the same command starts again"),
     ],
@@ -140,9 +142,3 @@ def test_bad_input_is_one_line(
     assert says in captured.err
     assert len(captured.err.strip().splitlines()) == 1
     assert "Traceback" not in captured.err
-
-
-@pytest.mark.parametrize("command", [["evaluate"], ["compare"], ["audit"], ["data", "download"], ["data", "verify"]])
-def test_help_has_an_example(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([*command, "--help"]) == 0
-    assert "Example: audiobert" in capsys.readouterr().out

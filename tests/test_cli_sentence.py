@@ -160,13 +160,6 @@ def test_bad_usage_is_one_line_and_exit_2(capsys, arguments, message):
     assert message in err[0]
 
 
-@pytest.mark.parametrize("command", [[], ["fill-mask"], ["spans"], ["train"], ["train", "audiobert"]])
-def test_help_says_what_and_shows_an_example(capsys, command):
-    assert run([*command, "--help"]) == 0
-    out, _ = lines(capsys)
-    assert any("audiobert" in line for line in out)
-
-
 def test_stdin_that_is_not_utf8_is_refused_by_its_line(capsys, monkeypatch):
     for encoding in ("utf-8", "latin-1", "ascii"):  # whatever the locale says
         stdin = io.TextIOWrapper(io.BytesIO(SOUND.encode() + b"\n\ncaf\xe9 [MASK]\n"), encoding=encoding)

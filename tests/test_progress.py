@@ -23,4 +23,4 @@ def test_an_interrupted_training_says_how_to_resume(monkeypatch, capsys, tmp_pat
     monkeypatch.setattr(masked_lm, "train_masked_lm", interrupted)
     assert run(["train", "masked-lm", "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err
-    assert "give the same command with --resume" in error and error.count("\n") == 1
+    assert "the same command with --resume continues" in error and error.count("\n") == 1

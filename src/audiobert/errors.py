@@ -53,15 +53,6 @@ class RemoteError(AudioBertError):
     exit_code = 1
 
 
-class InterruptedRunError(AudioBertError):
-    """A person stopped the command, which can be resumed.
-
-    A `KeyboardInterrupt` would leave typer without a message.
-    """
-
-    exit_code = 1
-
-
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error is a device's way, or the host's, to say that memory ran out.
 

@@ -231,11 +231,14 @@ def accuracy_table(reports: Sequence[Mapping[str, Any]], *, published: bool = Tr
             )
         section: Section = "control" if is_control(report) else "model"
         own[section].append(TableRow(str(report["model"]), section, cells, limit_of(report)))
-    rows = _published(paper.TABLE_3, columns) if published and any(c in paper.COLUMNS for c in columns) else []
-    rows = _mark_published(rows, [row for row in own["control"] if row.limit is None])
+    paper_rows = _published(paper.TABLE_3, columns) if published and any(c in paper.COLUMNS for c in columns) else []
+    rows = _mark_published(paper_rows, [row for row in own["control"] if row.limit is None])
     legend = LEGEND if own["control"] else ""
     rows += own["control"] + own["model"]
-    return ResultTable(_title("Accuracy (%)", reports), columns, rows, task_titles(reports), legend)
+    title = _title("Accuracy (%)", reports)
+    if paper_rows and any(limit_of(report) for report in reports):
+        title += "; the paper's rows are of whole splits"
+    return ResultTable(title, columns, rows, task_titles(reports), legend)
 
 
 def _mark_published(rows: Sequence[TableRow], controls: Sequence[TableRow]) -> list[TableRow]:

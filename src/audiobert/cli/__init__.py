@@ -18,7 +18,6 @@ from audiobert.errors import AudioBertError, out_of_memory
 
 app = typer.Typer(
     name="audiobert",
-    help="A language model that knows what the world sounds like.",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -51,7 +50,10 @@ def _root(
         help="Threads to compute on; by default 1 for a single sentence, else one per core.",
     ),
 ) -> None:
-    """Run a command of AudioBERT, a language model that looks up how things sound."""
+    """Run a command of AudioBERT, a language model that looks up how things sound.
+
+    Example: audiobert fill-mask "Meow is the sound a [MASK] makes."
+    """
 
 
 for _family in _FAMILIES:
@@ -87,9 +89,12 @@ def _split_threads(arguments: list[str]) -> tuple[list[str], list[str]]:
 def _interrupted(arguments: list[str]) -> int:
     """Say how the interrupted command resumes."""
     command, _ = _find_command(arguments)
+    kept = "what was done so far is kept; the same command"
     options = {name for parameter in command.params for name in parameter.opts}
     if "--resume" in options:
-        how = "what was done so far is kept; the same command with --resume continues from there"
+        how = f"{kept} with --resume continues from there"
+    elif arguments[:1] in (["ablate"], ["construct"]):  # each looks itself for what is done
+        how = f"{kept} continues from there"
     elif "--out" in options:
         how = "what was finished is kept in --out; the same command starts again"
     else:
@@ -117,13 +122,16 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return _explain(error, debug=debug)
+        return _explain(error, arguments, debug=debug)
 
 
-def _explain(error: Exception, *, debug: bool) -> int:
+def _explain(error: Exception, arguments: list[str], *, debug: bool) -> int:
     """Print one line about an error and return the exit status; with `debug`, its traceback was printed."""
     if isinstance(error, typer.TyperException):
-        return _fail(f"{error.format_message().rstrip('.')}. See 'audiobert --help'.", 2)
+        message = error.format_message()
+        stop = "" if message.endswith((".", "?")) else "."
+        named = arguments[: len(arguments) - len(_find_command(arguments)[1])]
+        return _fail(f"{message}{stop} See '{' '.join(['audiobert', *named, '--help'])}'.", 2)
     if isinstance(error, AudioBertError):
         return _fail(str(error), error.exit_code)
     if out_of_memory(error):

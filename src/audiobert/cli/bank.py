@@ -37,7 +37,7 @@ def build(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The bank's folder.")],
-    model: Annotated[str, typer.Option("--model", help="'mini' or a model's folder.")] = "mini",
+    model: Annotated[str, typer.Option("--model", help="'mini', a model's folder, or a hub id.")] = "mini",
     resume: Annotated[bool, typer.Option("--resume", help="Resume a build, or add what is new or changed.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bank that is there.")] = False,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode; one per core by default.")] = None,
@@ -166,7 +166,7 @@ def export(
 def search(
     query: Annotated[str, typer.Argument(help="Words for a sound.")],
     bank: Annotated[Path | None, typer.Option("--bank", help="Search this bank instead of the model's own.")] = None,
-    model: Annotated[str, typer.Option("--model", help="'mini' or a model's folder.")] = "mini",
+    model: Annotated[str, typer.Option("--model", help="'mini', a model's folder, or a hub id.")] = "mini",
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="Number of clips.")] = 10,
     exclude: Exclude = None,
     licenses: Annotated[list[str] | None, typer.Option("--license", help="Only these licences.")] = None,

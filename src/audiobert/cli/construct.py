@@ -23,7 +23,7 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first so ma
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 _STEP_HELP = {
-    "run": "All steps in their order.",
+    "run": "Run all steps in their order.",
     "collect": "Read the collection and its texts: clips.jsonl.",
     "categorize": "Ask what is heard in each clip (animal/dog/pomeranian): categories.jsonl.",
     "animal": "Ask for a question about each animal: animal.jsonl.",
@@ -38,9 +38,9 @@ def register(app: typer.Typer) -> None:
     family = typer.Typer(help="Make AuditoryBench from an audio collection and a language model.", no_args_is_help=True)
     for step, text in _STEP_HELP.items():
         example = f"Example: audiobert construct {step} construct-example"
-        family.command(step, help=f"{text} {example}")(_command_of(step))
+        family.command(step, help=f"{text}\n\n{example}")(_command_of(step))
     family.command("schema")(_schema)
-    review = typer.Typer(help="The human evaluation: export a sample, import the judgements.", no_args_is_help=True)
+    review = typer.Typer(help="Export a sample for human judges, and import their judgements.", no_args_is_help=True)
     review.command("export")(_review_export)
     review.command("import")(_review_import)
     family.add_typer(review, name="review")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _PLAIN_WIDTH = 260
 _JSON = typer.Option("--json", help="Machine-readable, on stdout.")
-_FORM = typer.Option("--format", help="terminal, markdown, latex or csv.")
+Form = Annotated[Literal["terminal", "markdown", "latex", "csv"], typer.Option("--format", help="Form of tables.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -76,7 +76,7 @@ def evaluate(
         ),
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps the server's replies.")] = None,
-    form: Annotated[str, _FORM] = "terminal",
+    form: Form = "terminal",
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Measure what models know of sound: accuracy with its interval, beside the paper's Table III.
@@ -163,7 +163,7 @@ def compare(
         ),
     ] = None,
     published: Annotated[bool, typer.Option("--paper/--no-paper", help="Show the paper's rows.")] = True,
-    form: Annotated[str, _FORM] = "terminal",
+    form: Form = "terminal",
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Compare results with the paper's Table III; controls first, and a mark where a model does not beat them.

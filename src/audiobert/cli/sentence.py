@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 # Sentences that are answered together: enough for full batches, few enough that answers appear and memory stays flat.
 BLOCK = 64
 
-Texts = Annotated[list[str] | None, typer.Argument(metavar="[TEXT ...]", help="Sentences; lines of stdin when none.")]
-Model = Annotated[str, typer.Option("--model", help="'mini' or a model's folder.")]
+Texts = Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Sentences; lines of stdin when none.")]
+Model = Annotated[str, typer.Option("--model", help="'mini', a model's folder, or a hub id.")]
 Banks = Annotated[
     list[Path] | None, typer.Option("--bank", help="A bank to search beside the model's own; more than once if wanted.")
 ]
 OnlyBank = Annotated[bool, typer.Option("--only-bank", help="Leave the model's own bank out.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a sentence on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per sentence on stdout.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -54,6 +54,8 @@ def read_texts(texts: list[str] | None) -> Iterator[str]:
         if fault := text_fault(line):
             where = f"text {number}" if texts else f"line {number} of stdin"
             raise InputError(f"{where} has {fault}; convert it to UTF-8 first, for example with iconv")
+        if texts and not line.strip():
+            raise InputError(f"text {number} is empty; give a sentence")
         if texts:
             yield line
         elif line.strip():

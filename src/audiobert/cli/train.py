@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from audiobert.errors import InputError, InterruptedRunError
+from audiobert.errors import InputError
 
 Data = Annotated[Path, typer.Option("--data", help="Folder with text/, auditorybench/ and audio/.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for checkpoints, the log and the trained part.")]
@@ -52,8 +51,8 @@ def masked_lm(
     from audiobert.training.masked_lm import MaskedLmConfig, train_masked_lm
 
     settings = MaskedLmConfig.load(config, {"seed": seed}, set_ or ())
-    with _resumable(out, resume, overwrite):
-        train_masked_lm(data, out, settings, resume=resume, overwrite=overwrite)
+    _one_of(resume, overwrite)
+    train_masked_lm(data, out, settings, resume=resume, overwrite=overwrite)
 
 
 @train.command()
@@ -78,8 +77,8 @@ def detector(
         settings = DetectorConfig.load(config, {"seed": seed}, set_ or ())
         return train_detector(data, folder, settings, resume=resume, overwrite=overwrite)
 
-    with _resumable(out, resume, overwrite):
-        _once_or_by_seed("detector", out, seed, seeds, train_one, detector_figures)
+    _one_of(resume, overwrite)
+    _once_or_by_seed("detector", out, seed, seeds, train_one, detector_figures)
 
 
 @train.command()
@@ -99,8 +98,8 @@ def clap(
     from audiobert.training.clap import ClapConfig, train_clap
 
     settings = ClapConfig.load(config, {"seed": seed}, set_ or ())
-    with _resumable(out, resume, overwrite):
-        train_clap(data, out, settings, resume=resume, overwrite=overwrite)
+    _one_of(resume, overwrite)
+    train_clap(data, out, settings, resume=resume, overwrite=overwrite)
 
 
 @train.command()
@@ -131,21 +130,14 @@ def audiobert(
             data, folder, settings, parts_from=parts or out.parent, resume=resume, overwrite=overwrite
         )
 
-    with _resumable(out, resume, overwrite):
-        _once_or_by_seed("audiobert", out, seed, seeds, train_one, audiobert_figures)
+    _one_of(resume, overwrite)
+    _once_or_by_seed("audiobert", out, seed, seeds, train_one, audiobert_figures)
 
 
-@contextmanager
-def _resumable(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
-    """Refuse both options at once, and say after Ctrl+C how to continue."""
+def _one_of(resume: bool, overwrite: bool) -> None:
+    """Refuse both options at once."""
     if resume and overwrite:
         raise InputError("give --resume to continue the training in --out or --overwrite to replace it, not both")
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise InterruptedRunError(
-            f"interrupted; to continue from the last checkpoint in {out}, give the same command with --resume"
-        ) from None
 
 
 def _once_or_by_seed(
@@ -191,10 +183,7 @@ def ablate(
 
     names = [name.strip() for name in only.split(",")] if only else list(ABLATIONS)
     settings = AudioBertConfig.load(config, set=set_ or ())
-    try:
-        summaries = run_ablations(data, out, parts, settings, names, parse_seeds(seeds))
-    except KeyboardInterrupt:
-        raise InterruptedRunError(f"interrupted; the same command continues from what is in {out}") from None
+    summaries = run_ablations(data, out, parts, settings, names, parse_seeds(seeds))
     print(as_markdown(summaries), end="")
     if summary:
         write_json(summary, summaries)

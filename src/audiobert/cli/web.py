@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 7860,
     model: Annotated[
-        list[str] | None, typer.Option("--model", help="'mini' or a model's folder; several make a choice in the page.")
+        list[str] | None, typer.Option("--model", help="'mini', a folder or a hub id; several make a choice.")
     ] = None,
     bank: Annotated[
         list[Path] | None, typer.Option("--bank", help="A bank to search; several make a choice in the page.")
