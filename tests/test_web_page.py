@@ -147,7 +147,7 @@ def test_audio_off_is_the_plain_language_model(page: Any) -> None:
     plain = words(answer.locator("[data-testid=without-sound]"))
     page.get_by_role("button", name="Settings").click()
     page.get_by_label("Audio", exact=True).uncheck()
-    answer.get_by_text("Audio is off").wait_for()
+    answer.get_by_text("Switched off: this is").wait_for()
     assert answer.locator("[data-testid=with-sound]").count() == 0
     assert answer.locator("mark").count() == 0
     assert words(answer.locator("[data-testid=without-sound]")) == plain

@@ -71,7 +71,7 @@ def _bars(axes: Any, names: Sequence[str], values: Sequence[float], colours: Any
 
 @_styled
 def predictions_figure(answers: Sequence[FillMask]) -> Figure:
-    """Draw the paper's Figure 1: the probabilities of the first mask's words, without sound beside with it."""
+    """Draw the paper's Figure 1: the probabilities of the first mask's words, switched off beside with sound."""
     figure = _new_figure(7.2, 2.0 * len(answers))
     rows = figure.subfigures(len(answers), 1, squeeze=False)[:, 0]
     for row, answer in zip(rows, answers, strict=True):
