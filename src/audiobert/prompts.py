@@ -101,9 +101,9 @@ def read_prompt(
         check_length(tokenizer, text, max_tokens)
         return Sentence(text, text, ((0, 0, len(text)),), 1)
     words = text.strip()  # some templates strip, and the words are looked for
-    before, after = _chat(tokenizer, _WORDS, name).split(_WORDS)
-    prompt = before + words + after
-    if _chat(tokenizer, words, name) != prompt:
+    before, *after = _chat(tokenizer, _WORDS, name).split(_WORDS)
+    prompt = before + words + "".join(after)
+    if len(after) != 1 or _chat(tokenizer, words, name) != prompt:
         raise InputError(f"the chat template of {name} changes {shortened(text)!r}; ask without --chat")
     check_length(tokenizer, prompt, max_tokens, chat=True)
     return Sentence(text, prompt, ((len(before), text.index(words), len(words)),), 1)

@@ -1,4 +1,4 @@
-"""`audiobert fill-mask` and `audiobert spans`: sentences in, answers out."""
+"""`audiobert fill-mask`, `audiobert complete` and `audiobert spans`: sentences in, answers out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text as RichText
 
-    from audiobert.answers import AuditorySpan, FillMask, Prediction
+    from audiobert.answers import AuditorySpan, Completion, FillMask, Prediction
     from audiobert.sentence import Span
 
 # Sentences that are answered together: enough for full batches, few enough that answers appear and memory stays flat.
@@ -31,12 +31,19 @@ Banks = Annotated[
     list[Path] | None, typer.Option("--bank", help="A bank to search beside the model's own; more than once if wanted.")
 ]
 OnlyBank = Annotated[bool, typer.Option("--only-bank", help="Leave the model's own bank out.")]
+NoAudio = Annotated[bool, typer.Option("--no-audio", help="The plain language model alone.")]
+Unheard = Annotated[bool, typer.Option("--unheard", help="Take the clips away; all else stays.")]
+Clips = Annotated[int | None, typer.Option("--clips", help="Clips to retrieve per span.")]
+Sounds = Annotated[
+    list[str] | None, typer.Option("--sound", metavar="SPAN=FILE", help="A recording for words of the sentence.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per sentence on stdout.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("fill-mask")(fill_mask)
+    app.command("complete")(complete)
     app.command("spans")(spans)
 
 
@@ -84,15 +91,13 @@ def fill_mask(
     texts: Texts = None,
     model: Model = "mini",
     top_k: Annotated[int, typer.Option("--top-k", help="Predictions per mask.")] = 5,
-    no_audio: Annotated[bool, typer.Option("--no-audio", help="The plain language model alone.")] = False,
-    unheard: Annotated[bool, typer.Option("--unheard", help="Take the clips away; all else stays.")] = False,
+    no_audio: NoAudio = False,
+    unheard: Unheard = False,
     no_base: Annotated[bool, typer.Option("--no-base", help="Leave out the plain model's predictions.")] = False,
-    clips: Annotated[int | None, typer.Option("--clips", help="Clips to retrieve per span.")] = None,
+    clips: Clips = None,
     bank: Banks = None,
     only_bank: OnlyBank = False,
-    sound: Annotated[
-        list[str] | None, typer.Option("--sound", metavar="SPAN=FILE", help="A recording for words of the sentence.")
-    ] = None,
+    sound: Sounds = None,
     as_json: Json = False,
 ) -> None:
     """Predict the [MASK] of sentences with the sounds that they speak of.
@@ -119,6 +124,46 @@ def fill_mask(
                 print(json.dumps(answer.to_json(), ensure_ascii=False), flush=True)
             else:
                 _print_answer(answer, heard=not unheard)
+
+
+def complete(
+    texts: Texts = None,
+    model: Model = "mini",
+    chat: Annotated[bool, typer.Option("--chat", help="Ask through the model's chat template.")] = False,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest completion.")] = 40,
+    no_audio: NoAudio = False,
+    unheard: Unheard = False,
+    no_base: Annotated[bool, typer.Option("--no-base", help="Leave out the plain model's completion.")] = False,
+    clips: Clips = None,
+    bank: Banks = None,
+    only_bank: OnlyBank = False,
+    sound: Sounds = None,
+    as_json: Json = False,
+) -> None:
+    """Continue texts with a causal language model and the sounds that they speak of, greedily.
+
+    Example: audiobert complete "Which animal says meow?" --chat --model runs/smollm2/model
+    """
+    recordings = parse_sounds(sound or [])
+    blocks = text_blocks(texts)
+    from audiobert.pipeline import AudioBert
+
+    audiobert = AudioBert.from_pretrained(model, bank=bank, only_bank=only_bank)
+    for text in chain.from_iterable(blocks):
+        answer = audiobert.complete(
+            text,
+            max_new_tokens=max_new_tokens,
+            chat=chat,
+            audio=not no_audio,
+            base=not no_base,
+            clips_per_span=clips,
+            sounds=recordings,
+            heard=not unheard,
+        )
+        if as_json:
+            print(json.dumps(answer.to_json(), ensure_ascii=False), flush=True)
+        else:
+            _print_completion(answer, heard=not unheard)
 
 
 def parse_sounds(given: list[str]) -> dict[str, str]:
@@ -194,6 +239,24 @@ def _print_answer(answer: FillMask, *, heard: bool) -> None:
         else:
             console.print(f"  no sound in it{which}  {_list(mask.predictions)}", markup=False)
     console.print()
+
+
+def _print_completion(answer: Completion, *, heard: bool) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(marked(answer.text, answer.spans))
+    for span in answer.spans:
+        console.print(f'  "{span.text}" sounds like: {clips_of(span)}', markup=False, style="cyan")
+    label = ("with sound" if heard else "unheard") if answer.auditory else "no sound in it"
+    console.print(f"  {label:<14}  {_on_one_line(answer.completion)}", markup=False)
+    if answer.auditory and answer.base_completion is not None:
+        console.print(f"  {'switched off':<14}  {_on_one_line(answer.base_completion)}", markup=False, style="dim")
+    console.print()
+
+
+def _on_one_line(text: str) -> str:
+    return text.strip().replace("\n", "\\n")
 
 
 def clips_of(span: AuditorySpan, most: int = 4) -> str:

@@ -107,7 +107,7 @@ def audiobert(
     data: Data,
     out: Out,
     parts: Annotated[
-        Path | None, typer.Option("--parts", help="Folder with the trained parts; --out's parent by default.")
+        Path | None, typer.Option("--parts", help="Folder with the trained parts, or mini; --out's parent by default.")
     ] = None,
     config: Config = None,
     set_: Set = None,
@@ -120,6 +120,7 @@ def audiobert(
 
     Example: audiobert train audiobert --data ../shared --parts runs/mini --out runs/mini/audiobert
     """
+    from audiobert.model_folder import parts_folder
     from audiobert.training.audiobert import train_audiobert
     from audiobert.training.audiobert_config import AudioBertConfig
     from audiobert.training.seeds import audiobert_figures
@@ -127,7 +128,7 @@ def audiobert(
     def train_one(seed: int | None, folder: Path) -> Mapping[str, Any]:
         settings = AudioBertConfig.load(config, {"seed": seed}, set_ or ())
         return train_audiobert(
-            data, folder, settings, parts_from=parts or out.parent, resume=resume, overwrite=overwrite
+            data, folder, settings, parts_from=parts_folder(parts or out.parent), resume=resume, overwrite=overwrite
         )
 
     _one_of(resume, overwrite)
