@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -34,36 +34,6 @@ _RESAMPLER_MARGIN_S = 0.05
 _SPECTROGRAM_BLOCK = 512
 
 
-@dataclass(frozen=True)
-class Recording:
-    """A decoded sound file.
-
-    Attributes
-    ----------
-    waveform
-        `(samples,)` float32, mono, at `sample_rate_hz`; only the seconds that were asked for.
-    native_sample_rate_hz
-        Rate of the file.
-    channels
-        Channels of the file, mixed down to one.
-    duration_s
-        Length of the whole file in seconds, decoded or not.
-    others
-        The same sound at the other rates that were asked for, by rate in Hz.
-    """
-
-    waveform: np.ndarray
-    sample_rate_hz: int
-    native_sample_rate_hz: int
-    channels: int
-    duration_s: float
-    others: dict[int, np.ndarray] = field(default_factory=dict)
-
-    def at(self, rate_hz: int) -> np.ndarray:
-        """Return the waveform at one of the rates that were given to `read_recording`."""
-        return self.waveform if rate_hz == self.sample_rate_hz else self.others[rate_hz]
-
-
 def seconds_heard(frames: int) -> float:
     """Return the seconds of sound that a spectrogram of `frames` frames is made from.
 
@@ -71,49 +41,6 @@ def seconds_heard(frames: int) -> float:
     10.255
     """
     return ((frames - 1) * HOP_LENGTH + FRAME_LENGTH) / SAMPLE_RATE_HZ
-
-
-def read_recording(
-    source: str | Path | BinaryIO,
-    *,
-    sample_rate_hz: int = SAMPLE_RATE_HZ,
-    other_rates_hz: Iterable[int] = (),
-    max_seconds: float | None = None,
-    name: str | None = None,
-) -> Recording:
-    """Decode a sound file that libsndfile reads (WAV, FLAC, OGG, Opus, MP3, AIFF, ...), mixed down and resampled.
-
-    Parameters
-    ----------
-    sample_rate_hz
-        Rate of the result; resampled with soxr when the file has another.
-    other_rates_hz
-        Further rates to give the same sound at, decoded once.
-    max_seconds
-        Decode only the first so many seconds; all when None.
-    name
-        What the error messages call the source; its path by default.
-
-    Raises
-    ------
-    AudioFileError
-        (an `InputError`) When the file is missing, is no sound file, is damaged, holds no samples, or holds values
-        that are no numbers.
-    """
-    name = name or _name_of(source)
-    if max_seconds is not None and not max_seconds > 0:
-        raise InputError(f"max_seconds is {max_seconds}; it must be greater than 0")
-    decoded = decode_samples(
-        source, name, max_seconds=None if max_seconds is None else max_seconds + _RESAMPLER_MARGIN_S
-    )
-    at_rate = {
-        rate_hz: _resampled(decoded.waveform, decoded.sample_rate_hz, rate_hz, max_seconds)
-        for rate_hz in dict.fromkeys([sample_rate_hz, *other_rates_hz])
-    }
-    waveform = at_rate.pop(sample_rate_hz)
-    return Recording(
-        waveform, sample_rate_hz, decoded.sample_rate_hz, decoded.channels, decoded.duration_s, others=at_rate
-    )
 
 
 def _name_of(source: str | Path | BinaryIO) -> str:
@@ -129,16 +56,34 @@ def _resampled(waveform: np.ndarray, native_rate_hz: int, rate_hz: int, max_seco
 
 
 def load_audio(
-    path: str | Path | BinaryIO, *, sample_rate_hz: int = SAMPLE_RATE_HZ, max_seconds: float | None = None
+    path: str | Path | BinaryIO,
+    *,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
+    max_seconds: float | None = None,
+    name: str | None = None,
 ) -> np.ndarray:
-    """Decode a sound file to a mono waveform, `(samples,)` float32 within [-1, 1].
+    """Decode a sound file that libsndfile reads to a mono waveform, `(samples,)` float32 within [-1, 1].
+
+    Parameters
+    ----------
+    sample_rate_hz
+        Rate of the result; resampled with soxr when the file has another.
+    max_seconds
+        Decode only the first so many seconds; all when None.
+    name
+        What error messages call the source; its path by default.
 
     Raises
     ------
-    InputError
-        When the file cannot be read; see `read_recording`, which also tells the file's own rate and length.
+    AudioFileError
+        (an `InputError`) When the file is missing, is no sound file, is damaged, holds no samples, or holds values
+        that are no numbers.
     """
-    return read_recording(path, sample_rate_hz=sample_rate_hz, max_seconds=max_seconds).waveform
+    if max_seconds is not None and not max_seconds > 0:
+        raise InputError(f"max_seconds is {max_seconds}; it must be greater than 0")
+    longest = None if max_seconds is None else max_seconds + _RESAMPLER_MARGIN_S
+    decoded = decode_samples(path, name or _name_of(path), max_seconds=longest)
+    return _resampled(decoded.waveform, decoded.sample_rate_hz, sample_rate_hz, max_seconds)
 
 
 @dataclass(frozen=True)

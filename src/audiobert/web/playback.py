@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from audiobert.audio import log_mel_spectrogram, read_recording
+from audiobert.audio import load_audio, log_mel_spectrogram
 from audiobert.errors import InputError, MissingExtraError
 from audiobert.web.shelf import OpenedBank
 
@@ -99,11 +99,11 @@ def wav_of(path: Path) -> bytes:
     try:
         native = soundfile.info(str(path)).samplerate
     except (soundfile.LibsndfileError, RuntimeError):
-        native = PLAYED_RATES_HZ[0]  # read_recording says what is wrong with it
+        native = PLAYED_RATES_HZ[0]  # load_audio says what is wrong with it
     rate = min(max(native, PLAYED_RATES_HZ[0]), PLAYED_RATES_HZ[1])
-    recording = read_recording(path, sample_rate_hz=rate, max_seconds=PLAYED_SECONDS, name="the clip")
+    waveform = load_audio(path, sample_rate_hz=rate, max_seconds=PLAYED_SECONDS, name="the clip")
     out = io.BytesIO()
-    soundfile.write(out, np.clip(recording.waveform, -1.0, 1.0), rate, format="WAV", subtype="PCM_16")
+    soundfile.write(out, np.clip(waveform, -1.0, 1.0), rate, format="WAV", subtype="PCM_16")
     return out.getvalue()
 
 
@@ -121,7 +121,7 @@ def spectrogram_png(path: Path) -> bytes:
         from matplotlib.image import imsave
     except ImportError:
         raise MissingExtraError("matplotlib", "web") from None
-    waveform = read_recording(path, max_seconds=PICTURED_SECONDS, name="the clip").waveform
+    waveform = load_audio(path, max_seconds=PICTURED_SECONDS, name="the clip")
     log_mel = log_mel_spectrogram(waveform)  # (frames, 128)
     top = float(log_mel.max())
     out = io.BytesIO()
