@@ -63,17 +63,12 @@ def score_masked(
     model: MaskedScorer, questions: Sequence[Question], protocol: ProtocolName
 ) -> Iterator[tuple[int, Prediction]]:
     """Answer questions with a masked language model; yield (position, prediction) in any order."""
-    cloze, choice, chain = [], [], []
-    for index, question in enumerate(questions):
-        if question.candidates is None:
-            cloze.append(index)
-        elif protocol == "paper" and all(len(model.pieces(question, word)) == 1 for word in question.candidates):
-            choice.append(index)
-        else:
-            chain.append(index)
+    del protocol  # decided by whether the question has candidates
+    cloze = [index for index, question in enumerate(questions) if question.candidates is None]
     yield from _score_cloze(model, questions, cloze)
-    yield from _score_choice(model, questions, choice)
-    yield from score_chains(model, questions, chain)
+    yield from score_chains(
+        model, questions, [index for index, question in enumerate(questions) if question.candidates is not None]
+    )
 
 
 def _score_cloze(
@@ -112,23 +107,6 @@ def _score_cloze(
                     text, rank == 1, rank, auditory=evidence.auditory, spans=evidence.spans, clips=evidence.clips
                 ),
             )
-
-
-def _score_choice(
-    model: MaskedScorer, questions: Sequence[Question], chosen: Sequence[int]
-) -> Iterator[tuple[int, Prediction]]:
-    """Rank candidates of one wordpiece each by their logits at one mask."""
-    import torch
-
-    for batch in model.mask_logits([MaskQuery(questions[index], masks=1) for index in chosen]):
-        asked = [questions[chosen[position]] for position in batch.indices]
-        words = [question.candidates or () for question in asked]
-        width = max(map(len, words))
-        ids = [[model.pieces(q, word)[0] for word in ws] for q, ws in zip(asked, words, strict=True)]
-        padded = torch.tensor([row + row[:1] * (width - len(row)) for row in ids], device=batch.logits.device)
-        scores = (batch.logits.gather(1, padded) - batch.logits.logsumexp(dim=1, keepdim=True)).tolist()
-        for position, question, row, evidence in zip(batch.indices, asked, scores, batch.evidence, strict=True):
-            yield chosen[position], ranked_prediction(question, row[: len(question.candidates or ())], evidence)
 
 
 # --- causal language models ------------------------------------------------------------------------------------------

@@ -59,11 +59,13 @@ class _State:
         return min(fifth, answer.score if answer.complete else -math.inf)
 
     def pending(self, *, answer_only: bool) -> list[_Chain]:
-        if answer_only:
-            answer = self.chains[self.answer] if self.answer is not None else None
-            return [answer] if answer is not None and not answer.complete else []
         least = self.threshold()
-        return [c for c in self.chains if c is not None and not c.complete and c.score >= least]
+        pending = [c for c in self.chains if c is not None and not c.complete and c.score >= least]
+        if not answer_only:
+            return pending
+        answer = self.chains[self.answer] if self.answer is not None else None
+        # What shares the answer's pass is scored with it: two words of a comparison take one pass.
+        return [c for c in pending if answer is not None and not answer.complete and c.key == answer.key]
 
     def scores(self) -> list[float]:
         """Return complete scores; those of abandoned chains are below everything that matters."""
