@@ -136,12 +136,6 @@ def test_wrong_use_is_refused(data: Path, tmp_path: Path, options: dict[str, Any
     assert "pw" not in str(error.value) and "sk-0123" not in str(error.value)
 
 
-def test_candidates_cannot_be_ranked(server: ScriptedServer, data: Path, tmp_path: Path) -> None:
-    (part,) = make_plan(data, ["animal"], ["dev"], "candidates").parts
-    with pytest.raises(InputError, match="cannot rank candidates"):
-        ask(model(server, tmp_path), part)
-
-
 @pytest.mark.parametrize(
     ("url", "named", "sent"),
     [

@@ -400,12 +400,6 @@ def test_audiobert_is_scored_like_the_model_inside(fake: FakeAudioBert, data: Pa
         assert [a.prediction.text for a in ours] == [a.prediction.text for a in plain]
 
 
-def test_two_words_of_a_comparison_take_one_pass(fake: FakeAudioBert, data: Path) -> None:
-    (part,) = make_plan(data, ["pitch"], ["dev"]).parts
-    ask(AudioBertModel(fake, "fake"), part)  # type: ignore[arg-type]
-    assert len(fake.asked) == len(part.questions) + sum(question is not None for question in part.flipped)
-
-
 def test_spans_are_found_once_and_move_with_the_masks(fake: FakeAudioBert, data: Path) -> None:
     (part,) = make_plan(data, ["animal"], ["dev"]).parts
     found = ask(AudioBertModel(fake, "fake"), part)  # type: ignore[arg-type]

@@ -140,16 +140,6 @@ def test_a_split_comparison_word_is_scored_as_a_chain(tmp_path: Path, data: Path
     assert first.prediction.scores == pytest.approx(expected, abs=1e-3)
 
 
-def test_capital_letters_of_wiki_do_not_matter(tmp_path: Path, data: Path) -> None:
-    model = MaskedLanguageModel.from_pretrained(str(toys.roberta(tmp_path / "m")), device="cpu")
-    (part,) = make_plan(data, ["animal"], ["dev"]).parts
-    question = part.questions[0]
-    lower, upper = model.pieces(question, "cat"), model.pieces(question, "Cat")
-    if len(lower) == len(upper) == 1:
-        assert set(upper) <= set(model.variants(lower[0]))
-    assert all(len(model.pieces(q, q.answer.lower())) >= 1 for q in part.questions)
-
-
 def test_what_the_tokenizer_cannot_spell_is_refused_with_file_and_row(tmp_path: Path, data: Path) -> None:
     model = MaskedLanguageModel.from_pretrained(str(toys.bert(tmp_path / "m")), device="cpu")
     folder = toys.make_benchmark(tmp_path / "data")
