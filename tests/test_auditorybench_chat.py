@@ -165,7 +165,7 @@ def test_a_missing_extra_is_one_line(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tenacity", None)
     (part,) = make_plan(data, ["animal"], ["dev"], limit=1).parts
-    with pytest.raises(MissingExtraError, match=r"'tenacity': pip install 'audiobert\[eval\]'"):
+    with pytest.raises(MissingExtraError, match=r"'tenacity' \(extra 'eval'\): pip install"):
         ask(model(server, tmp_path), part)
 
 
