@@ -1,4 +1,4 @@
-"""LoRA on a backbone: add one for training, save it, and fold saved ones into copies of the weights for answering.
+"""Add LoRA to a backbone for training, save it, and fold saved ones into copies of the weights for answering.
 
 Answering uses no adapter at all. Each role (plain language model, language model with sound, detector, text encoder)
 has its own weights with its LoRA folded in, and shares the embeddings. So "off" is another set of weights, threads

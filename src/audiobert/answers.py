@@ -1,4 +1,4 @@
-"""What comes back for a text: its spans with their clips, and the answers with and without sound."""
+"""Hold what is returned for a text: its spans with their clips, and the answers with and without sound."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class FillMask:
 
 @dataclass(frozen=True)
 class Completion:
-    """What a causal language model generates behind a text, with sound and as the plain language model."""
+    """The text that a causal language model generates behind a prompt, with sound and as the plain language model."""
 
     text: str
     auditory: bool

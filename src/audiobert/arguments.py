@@ -1,4 +1,4 @@
-"""Checks of what a caller gives; a value of a wrong type is refused in one line."""
+"""Check what a caller gives; a value of a wrong type is refused in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, their checksums, and the JSON beside them that says what made them."""
+"""Write files whole or not at all, with their checksums and the JSON beside them that says what made them."""
 
 from __future__ import annotations
 

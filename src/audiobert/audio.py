@@ -219,7 +219,7 @@ def _to_mel(frequency_hz: np.ndarray | float) -> np.ndarray:
 
 @cache
 def _mel_filters() -> np.ndarray:
-    """Kaldi's triangles in mel space, `(FFT_LENGTH // 2 + 1, MEL_BINS)` float32."""
+    """Compute Kaldi's triangles in mel space, `(FFT_LENGTH // 2 + 1, MEL_BINS)` float32."""
     corners = np.linspace(_to_mel(MEL_MIN_HZ), _to_mel(SAMPLE_RATE_HZ / 2), MEL_BINS + 2)
     left, center, right = corners[:-2], corners[1:-1], corners[2:]
     bins = _to_mel(np.arange(FFT_LENGTH // 2 + 1) * SAMPLE_RATE_HZ / FFT_LENGTH)[:, None]
@@ -238,7 +238,7 @@ def spectrogram_frames(samples: int) -> int:
 
 
 def log_mel_spectrogram(waveform: np.ndarray) -> np.ndarray:
-    """Kaldi's log-mel filter bank energies, as the Audio Spectrogram Transformer wants them, not normalised.
+    """Compute Kaldi's log-mel filter bank energies, as the Audio Spectrogram Transformer takes them, not normalised.
 
     Each frame of 25 ms (10 ms apart) loses its mean, is pre-emphasised and windowed (Hann); the power spectrum is
     summed under 128 mel triangles from 20 Hz to 8 kHz; natural logarithm. The numbers are those of transformers'

@@ -1,4 +1,4 @@
-"""CLAP: text and sound in one space (section II-B2). The text tower stands on the frozen backbone."""
+"""Embed text and sound in one space (section II-B2). The text tower is the frozen backbone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published CLAPs: any `transformers.ClapModel`, with its own processor."""
+"""Load published CLAPs: any `transformers.ClapModel`, with its own processor."""
 
 from __future__ import annotations
 

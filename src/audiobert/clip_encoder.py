@@ -1,4 +1,4 @@
-"""From clips to the vectors that a bank holds of each: CLAP's, the knowledge vector, and that of its name."""
+"""Encode clips to the vectors that a bank holds of each: CLAP's, the knowledge vector, and that of its name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Precision = Literal["fp32", "bf16"]
 
 
 class ModelClipEncoder:
-    """The encoders of a model, as `audiobert.bank.build_bank` wants them.
+    """The encoders of a model, in the form that `audiobert.bank.build_bank` takes.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What follows a prompt: a causal language model's log-likelihoods of continuations, and the text that it generates."""
+"""Score continuations of a prompt by a causal language model's log-likelihood, and generate text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Spans = Sequence[Sequence[Offsets]]
 
 @dataclass(frozen=True)
 class Continuations:
-    """Scores and generates what follows prompts.
+    """Scorer and generator of continuations of prompts.
 
     Parameters
     ----------

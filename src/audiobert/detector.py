@@ -1,4 +1,4 @@
-"""`SpanDetector`: which pieces of a text are about sound (section II-B1)."""
+"""Detect which pieces of a text are about sound (section II-B1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exceptions a user may see: one line that says what was given, what is wanted, and what to do."""
+"""Define the exceptions a user may see: one line that says what was given, what is wanted, and what to do."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class RemoteError(AudioBertError):
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error is a device's way, or the host's, to say that memory ran out.
+    """Return whether an error is a device's way, or the host's, to say that memory ran out.
 
     >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
     True

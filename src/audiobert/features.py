@@ -1,4 +1,4 @@
-"""What a model hears of a clip: from a waveform to one array, time first; runs in workers and imports no torch."""
+"""Extract features from a waveform: one array, time first; runs in workers and imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from audiobert.audio import SAMPLE_RATE_HZ, log_mel_spectrogram, seconds_heard
 
 
 class FeatureMaker(Protocol):
-    """How one model hears: a small picklable value; makers that are equal make equal features.
+    """Settings and code of one model's features: a small picklable value; equal makers make equal features.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class FeatureMaker(Protocol):
         ...
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
-        """Features `(time, ...)` float32 of a mono waveform `(samples,)` at `rate_hz`; longer ones are cut."""
+        """Extract features `(time, ...)` float32 of a mono waveform `(samples,)` at `rate_hz`; longer ones are cut."""
         ...
 
 

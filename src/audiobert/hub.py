@@ -27,7 +27,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 @dataclass(frozen=True)
 class HubAccess:
-    """How the hub is read, in huggingface_hub's words.
+    """Options of reading the hub, named as in huggingface_hub.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""How knowledge vectors enter the language model; another way of using clips is another class here, chosen by name."""
+"""Inject knowledge vectors into the language model; another way is another class here, chosen by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DROPPED_CLIP = 8.0  # what a clip that is dropped in training loses of its log-
 
 
 class InjectionSettings(Settings):
-    """How knowledge vectors enter the language model.
+    """Settings of how knowledge vectors enter the language model.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class InjectionSettings(Settings):
 
 @dataclass
 class SpanKnowledge:
-    """What is known of the spans of a batch; spans and clips are padded to the largest number in it.
+    """Knowledge of the spans of a batch; spans and clips are padded to the largest number in it.
 
     Attributes
     ----------

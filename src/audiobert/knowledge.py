@@ -1,4 +1,4 @@
-"""From a clip to its knowledge vector: audio encoder, measured attributes, projection (section II-B3)."""
+"""Compute a clip's knowledge vector: audio encoder, measured attributes, projection (section II-B3)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ATTRIBUTE_FEATURES = ("pitch", "pitched", "voiced", "loudness", "duration", "cen
 
 
 class KnowledgeSettings(Settings):
-    """How a clip becomes a knowledge vector.
+    """Settings of how a clip becomes a knowledge vector.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The model card, made from the records that lie beside a model's weights."""
+"""Write the model card from the records that lie beside a model's weights."""
 
 from __future__ import annotations
 

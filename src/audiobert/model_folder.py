@@ -1,4 +1,4 @@
-"""What lies in a model's folder, as typed records: the trained parts, each with the JSON that says what made it."""
+"""Read a model's folder as typed records: the trained parts, each with the JSON that says what made it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PART_FOLDERS = {"language_model": "masked-lm", "detector": "detector", "clap": "
 
 
 class ModelSettings(Settings):
-    """What an AudioBERT is made of beside the parts that it stands on, each setting with the part that owns it."""
+    """Settings of an AudioBERT beside those of its parts, each with the part that owns it."""
 
     lora: LoraSettings = LoraSettings()
     knowledge: KnowledgeSettings = KnowledgeSettings()
@@ -46,7 +46,7 @@ class ModelSettings(Settings):
 
 
 class PartRecord(BaseModel):
-    """What stands beside a part's weights; the rest of the JSON (versions, data, figures) is kept as it is.
+    """Record beside a part's weights; the rest of the JSON (versions, data, figures) is kept as it is.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Language models with LoRA and injection, masked or causal: forward, loss, generation (section II-B3)."""
+"""Run language models with LoRA and injection, masked or causal: forward, loss, generation (section II-B3)."""
 
 from __future__ import annotations
 

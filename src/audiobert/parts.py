@@ -1,4 +1,4 @@
-"""The parts of a model, loaded: plain language model, detector, CLAP and audio encoder."""
+"""Load the parts of a model: plain language model, detector, CLAP and audio encoder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from audiobert.sentence import MASK
 
 @dataclass
 class Parts:
-    """What an AudioBERT stands on.
+    """The loaded parts of an AudioBERT.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""`AudioBert`: the one object a user holds."""
+"""Offer `AudioBert`, the one object that a user holds."""
 
 from __future__ import annotations
 

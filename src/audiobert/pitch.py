@@ -1,4 +1,4 @@
-"""How high a recording sounds: the median and mean pitch of its voiced frames, or that it has none."""
+"""Measure the pitch of a recording: median and mean over its voiced frames, or none."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ ESTIMATOR_NAMES = tuple(_ESTIMATORS)
 
 
 def measure_pitch(waveform: np.ndarray, sample_rate_hz: int, *, estimator: Estimator = "swiftf0") -> Pitch:
-    """Pitch of a recording over its voiced frames.
+    """Measure the pitch of a recording over its voiced frames.
 
     Parameters
     ----------
@@ -318,7 +318,7 @@ class Agreement:
 
 
 def compare_pitch(measured_hz: float, written_hz: float) -> Agreement:
-    """How far a measured pitch is from the written note, whole octaves apart from the rest.
+    """Compare a measured pitch with the written note, whole octaves apart from the rest.
 
     >>> compare_pitch(442.0, 440.0).verdict, compare_pitch(220.0, 440.0)
     ('right', Agreement(octaves=-1, cents=0.0))

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar in a terminal, a line now and then elsewhere."""
+"""Show progress on stderr: a bar in a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts for causal language models: blanks in place of masks, chat templates, and the spans inside them."""
+"""Fill prompts of causal language models: blanks in place of masks, chat templates, and the spans inside them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recording of one's own as a clip that was found: decoded, measured and encoded when it is given."""
+"""Turn a recording that a user gives into a clip: decoded, measured and encoded when it is given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a name sounds like that no clip has: kernel ridge regression from names to knowledge, over the nearest names."""
+"""Estimate the knowledge of a name that no clip has: kernel ridge regression over the nearest names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Retriever`: from the text of a span to clips. The only place that decides which clips a span gets."""
+"""Retrieve clips for the text of a span. The only place that decides which clips a span gets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BLOCK_QUERIES = 512
 
 
 class Calibration(Settings):
-    """From two cosines to the probability that a clip is of the kind that a query names: a logistic function each.
+    """Logistic functions from two cosines to the probability that a clip is of the kind that a query names.
 
     Fitted by `train clap` on kinds and clips that were held out. By name or by sound is enough: the odds of both are
     added.
@@ -55,7 +55,7 @@ class Calibration(Settings):
 
 
 class RetrievalSettings(Settings):
-    """Which clips a span gets.
+    """Settings of which clips a span gets.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ class Found:
 
 
 class Retriever:
-    """Finds clips for texts in one bank or several.
+    """Search for clips by text in one bank or several.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Sentences: masks, spans, windows. The only code that moves character offsets, and the only one that tokenizes."""
+"""Move masks, spans and windows of sentences. The only code that moves character offsets and tokenizes."""
 
 from __future__ import annotations
 

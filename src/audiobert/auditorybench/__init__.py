@@ -1,1 +1,1 @@
-"""AuditoryBench: rows, protocols, models to test, statistics, tables, audit."""
+"""Hold AuditoryBench: rows, protocols, models to test, statistics, tables, audit."""

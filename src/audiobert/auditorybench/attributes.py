@@ -1,4 +1,4 @@
-"""Measured attributes that sounds are compared by: their words, and how the comparison is put; each a YAML file."""
+"""Read the measured attributes that sounds are compared by, each from a YAML file with its words and sentences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from audiobert.settings import Settings
 
 
 class Extremes(Settings):
-    """What is said of a single sound: `words` of one that measures much, and of one that measures little.
+    """Words for a single sound: `words` of one that measures much, and of one that measures little.
 
     Templates have `{x}` and one `[MASK]`.
     """

@@ -1,4 +1,4 @@
-"""Interfaces between the protocols and the models: what a model offers, and what a protocol returns."""
+"""Define the interfaces between protocols and models: what a model offers, and what a protocol returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds of sound: what a clip's kind is called in a sentence, and which kinds are withheld from all training.
+"""Name kinds of sound as a sentence does, and decide which kinds are withheld from all training.
 
 A fifth of the kinds is withheld, chosen by a hash of the name, so that training, banks and evaluation agree without a
 list. Kinds that are nearly the same thing (a goldfinch and an american goldfinch) are withheld together.
@@ -30,7 +30,7 @@ _TWINS = {
 
 @dataclass(frozen=True)
 class Recorded:
-    """What decides whether a clip is held out: the `recording` that it was cut from, its label, source and fold."""
+    """Facts by which a clip is held out: the `recording` that it was cut from, its label, source and fold."""
 
     label: str
     source: str

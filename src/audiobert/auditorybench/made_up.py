@@ -1,4 +1,4 @@
-"""Made-up names: pronounceable words that no text holds, for sounds that were never read about."""
+"""Make up names: pronounceable words that occur in no text, for sounds that no training contained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of the paper (arXiv 2409.08199), in percent, for tables that set new rows beside them."""
+"""Hold the paper's figures (arXiv 2409.08199), in percent, for tables that set new rows beside them."""
 
 from __future__ import annotations
 

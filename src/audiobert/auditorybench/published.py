@@ -1,4 +1,4 @@
-"""Facts about AuditoryBench as published: where its files are, their checksums, and the paper's Table I."""
+"""Hold facts about AuditoryBench as published: where its files are, their checksums, and the paper's Table I."""
 
 from __future__ import annotations
 

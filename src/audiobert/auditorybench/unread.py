@@ -1,4 +1,4 @@
-"""Sounds never read about: what a model makes of kinds that are withheld from all training, once a bank holds them.
+"""Evaluate a model on kinds of sound that are withheld from all training but present in its bank.
 
 Everything is asked of the model's own bank, which holds clips of the withheld kinds (`kinds.is_withheld`): comparisons
 of withheld kinds with each other and with known ones, under their own names and under made-up names, with their clips
@@ -58,7 +58,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Condition:
-    """One set of questions under one condition: `task` says what is asked, `split` what the model has."""
+    """One set of questions under one condition: `task` names the questions, `split` what the model has."""
 
     task: str
     split: str

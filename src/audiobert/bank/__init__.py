@@ -1,4 +1,4 @@
-"""The bank: clips with their metadata and vectors, on disk; building it, searching it, and keeping it sound."""
+"""Build, search, verify and merge banks: clips with their metadata and vectors, on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`AudioBank`: a set of clips with their vectors, opened from a folder and searched by CLAP vector."""
+"""Open a bank, a set of clips with their vectors, from a folder and search it by CLAP vector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cutting a stream into batches."""
+"""Cut a stream into batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Building a bank: walk the source, decode its clips, encode them in batches, and put the folder together at the end.
+"""Build a bank: walk the source, decode its clips, encode them in batches, and assemble the folder at the end.
 
     source -> blocks of tasks -> workers: decode, measure, extract -> encoder: vectors -> journal -> the bank's folder
 

@@ -1,4 +1,4 @@
-"""A clip's metadata, the columns of the table on disk that holds it, and the text that a clip is known by."""
+"""Hold a clip's metadata, and the columns of the table on disk that stores it."""
 
 from __future__ import annotations
 

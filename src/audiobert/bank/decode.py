@@ -1,4 +1,4 @@
-"""From an entry of a source to what the encoder hears; runs in worker processes and imports no torch."""
+"""Decode an entry of a source to the features that the encoders take; runs in workers and imports no torch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class DecodeSettings:
 
 @dataclass
 class DecodedClip:
-    """What became of an entry: features with measurements, or the reason why not, or that it is unchanged."""
+    """Outcome of an entry: features with measurements, or the reason why not, or that it is unchanged."""
 
     sha256: str | None = None
     unchanged: bool = False

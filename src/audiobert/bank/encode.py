@@ -1,4 +1,4 @@
-"""From the features of clips to their vectors, in batches."""
+"""Encode the features of clips to their vectors, in batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from audiobert.features import Features, Makers
 
 
 class ClipEncoder(Protocol):
-    """Encodes clips and their names into vectors; `AudioBert.clip_encoder()` gives one.
+    """Encoder of clips and their names into vectors; `AudioBert.clip_encoder()` gives one.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Which models made the vectors of a bank, and whether they are the ones at hand."""
+"""Check that the models which made a bank's vectors are the ones at hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a build has done so far, in a SQLite file beside the bank, so that a killed build resumes where it was.
+"""Record what a build has done so far, in a SQLite file beside the bank, so that a killed build resumes.
 
 The journal holds one outcome per id, written batch by batch. `places` says where the last walk of the source met each
 id: the bank is put together from what that walk met, so entries that the source no longer offers are not in it.
@@ -57,7 +57,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Known:
-    """What the journal holds of an id."""
+    """Content of the journal for one id."""
 
     sha256: str | None
     accepted: bool

@@ -1,4 +1,4 @@
-"""What a licence allows: may the clip be passed on, and may it be sold."""
+"""Read from a licence's name whether a clip may be passed on, and whether it may be sold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from license_expression import ExpressionError, ParseError, get_license_index, g
 
 @dataclass(frozen=True)
 class Terms:
-    """What a licence allows, as far as its name says.
+    """Permissions of a licence, as far as its name says.
 
     Attributes
     ----------

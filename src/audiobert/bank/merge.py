@@ -1,4 +1,4 @@
-"""Merging banks, and exporting one to the formats that other tools read."""
+"""Merge banks, and export one to the formats that other tools read."""
 
 from __future__ import annotations
 

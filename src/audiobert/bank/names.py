@@ -1,4 +1,4 @@
-"""The texts that a bank's clips are known by, and which clip has which."""
+"""Collect the texts that a bank's clips are known by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Building on a Ray cluster: actors hold the encoder, blocks of clips travel to them as a Ray dataset."""
+"""Build on a Ray cluster: actors hold the encoder, blocks of clips travel to them as a Ray dataset."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RETRIES = 3
 
 
 class _BlockEncoder:
-    """Decodes and encodes blocks in an actor."""
+    """Decoder and encoder of blocks in an actor."""
 
     def __init__(self, encoder: list[Any], decoding: DecodeSettings) -> None:
         import ray

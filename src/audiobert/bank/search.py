@@ -1,4 +1,4 @@
-"""Nearest clips by cosine: exact over the memory-mapped vectors, or through a FAISS index where there are very many."""
+"""Find the nearest clips by cosine: exactly over the mapped vectors, or through a FAISS index of a large bank."""
 
 from __future__ import annotations
 

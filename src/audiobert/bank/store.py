@@ -1,4 +1,4 @@
-"""A bank on disk: a folder with the clip table, the vectors, what was rejected, and a manifest with checksums.
+"""Write and read a bank's folder: the clip table, the vectors, what was rejected, a manifest with checksums.
 
 bank.json            identity of the models, settings, counts, licences, SHA-256 of the other files
 clips.arrow          one row per clip (Arrow IPC, memory-mapped)
@@ -67,7 +67,7 @@ def bank_files(folder: Path) -> set[str]:
 
 
 class _VectorsWriter:
-    """Writes float16 matrices into one safetensors file, each block by block."""
+    """Writer of float16 matrices into one safetensors file, block by block."""
 
     def __init__(self, file: BinaryIO, shapes: dict[str, tuple[int, int]]) -> None:
         self._file, self._widths = file, {name: width for name, (_, width) in shapes.items()}

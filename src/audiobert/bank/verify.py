@@ -1,4 +1,4 @@
-"""Comparing a bank's files with what its manifest says, and its vectors with what they must be."""
+"""Compare a bank's files with its manifest, and its vectors with what they must be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoding many clips in worker processes, in order, with a bounded number in flight, whatever a clip does to them."""
+"""Decode many clips in worker processes, in order, with a bounded number in flight; no clip ends a build."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`audiobert bank ...` and `audiobert search`: sets of clips with their vectors."""
+"""Define `audiobert bank ...` and `audiobert search`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of a bank and of search results for a terminal."""
+"""Make the tables of a bank and of search results for a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`audiobert construct`: make AuditoryBench from any audio collection with any language model."""
+"""Define `audiobert construct`: make AuditoryBench from any audio collection with any language model."""
 
 from __future__ import annotations
 

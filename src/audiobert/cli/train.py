@@ -1,4 +1,4 @@
-"""`audiobert train masked-lm | detector | clap | audiobert` and `audiobert ablate`."""
+"""Define `audiobert train masked-lm | detector | clap | audiobert` and `audiobert ablate`."""
 
 from __future__ import annotations
 

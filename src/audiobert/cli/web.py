@@ -1,4 +1,4 @@
-"""`audiobert demo` and `audiobert report`."""
+"""Define `audiobert demo` and `audiobert report`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configs that ship with the package, by name: `audiobert config paper-base` prints one."""
+"""Find the configs that ship with the package by name: `audiobert config paper-base` prints one."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How AuditoryBench is made from audio with metadata: categorize, animal, pitch, wiki, split, review."""
+"""Make AuditoryBench from audio with metadata: categorize, animal, pitch, wiki, split, review."""

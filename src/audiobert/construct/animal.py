@@ -1,4 +1,4 @@
-"""Animal sound recognition: from a clip of an animal to a sentence with one [MASK], the animal, and the span."""
+"""Make rows of animal sound recognition: a clip becomes a sentence with one [MASK], the animal, and the span."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STEP = "animal"
 
 
 class AnimalSettings(BaseModel):
-    """Which prompt is used, under which category the animals are, and the file with a person's decisions on labels."""
+    """Settings of the animal step: prompt, category of the animals, file with a person's decisions on labels."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

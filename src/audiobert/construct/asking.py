@@ -102,7 +102,7 @@ def _read(completion: Completion, kind: type[Answer]) -> Reply:
 
 
 class Asker:
-    """Asks the language model of `settings`; answers that are in `store` are not asked again."""
+    """Client for the language model of `settings`; answers that are in `store` are not requested again."""
 
     def __init__(self, settings: LlmSettings, store: Store) -> None:
         self.settings, self.store = settings, store

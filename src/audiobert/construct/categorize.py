@@ -16,7 +16,7 @@ STEP = "categorize"
 
 
 class CategorizeSettings(BaseModel):
-    """Which prompt is used, and which first parts a category may have."""
+    """Settings of the categories: the prompt, and the first parts that a category may have."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -66,7 +66,7 @@ def is_animal(label: str) -> bool | None:
 
 
 class LabelFilter:
-    """Decides about answers; remembers those that nobody has decided about.
+    """Filter of answers, which remembers those that nobody has decided about.
 
     Parameters
     ----------

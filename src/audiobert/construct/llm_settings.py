@@ -1,4 +1,4 @@
-"""Settings of the language model that writes the questions: where it runs, and what it may cost."""
+"""Hold settings of the language model that writes the questions: where it runs, and what it may cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The finished benchmark as a folder: the published CSV files, Parquet, and a card that `datasets` understands."""
+"""Write the finished benchmark: the published CSV files, Parquet, and a card that `datasets` understands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sound pitch comparison: pairs of clips whose measured pitches differ, and a model that agrees which is higher."""
+"""Make rows of sound pitch comparison: pairs of clips whose measured pitches differ and whose question agrees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts for the language model: versioned files, filled in so that no field can escape its place."""
+"""Fill prompts for the language model: versioned files, filled in so that no field can escape its place."""
 
 from __future__ import annotations
 

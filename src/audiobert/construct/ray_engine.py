@@ -1,4 +1,4 @@
-"""Batch inference by Ray Data with vLLM on every GPU of a cluster: for hundreds of thousands of requests."""
+"""Run batch inference by Ray Data with vLLM on every GPU of a cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records that the steps of the construction exchange, each kind with a schema, as JSONL or Parquet."""
+"""Define the records that the steps exchange, each kind with a schema, as JSONL or Parquet."""
 
 from __future__ import annotations
 

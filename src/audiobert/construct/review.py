@@ -1,4 +1,4 @@
-"""The human evaluation of Table IV: export a sample for annotators, import their judgements."""
+"""Run the human evaluation of Table IV: export a sample for annotators, import their judgements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules that a question must satisfy to be kept; the name of a broken rule is recorded in `rejected.jsonl`."""
+"""Check the rules that a question must satisfy; a broken rule is recorded by name in `rejected.jsonl`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole construction, or one step of it, from one file of settings."""
+"""Run the whole construction, or one step of it, from one file of settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sheets that a person fills in: CSV as spreadsheets write it, with every row read or refused by its line."""
+"""Read and write sheets that a person fills in: CSV as spreadsheets write it, every row read or refused by line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From rows to splits: remove duplicates and contradictions, split 70/10/20 in groups, then balance the answers.
+"""Split rows: remove duplicates and contradictions, split 70/10/20 in groups, then balance the answers.
 
 Two sentences are near-duplicates if they have the same words (`content_key`), or differ by a few letters. The latter
 are what `audiobert audit` calls near-duplicates, by the same function.

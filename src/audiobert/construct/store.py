@@ -1,4 +1,4 @@
-"""Answers and measurements of a construction on disk, so that a resumed run asks and measures nothing twice."""
+"""Store answers and measurements of a construction on disk, so that a resumed run repeats none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A chat model in this process, by transformers: for a machine without a server, with or without a GPU."""
+"""Run a chat model in this process, by transformers, with or without a GPU."""
 
 from __future__ import annotations
 

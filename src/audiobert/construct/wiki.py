@@ -1,4 +1,4 @@
-"""The two Wikipedia sets: which animal makes this sound, and which of two instruments or voices is higher.
+"""Make the two Wikipedia sets: which animal makes this sound, and which of two instruments or voices is higher.
 
 Of two ranges, the one with the higher middle is higher. The middle is the mean of the frequencies (in Hz, not in
 semitones) of the lowest and the highest note. On the published set this agrees with more answers than the lowest note,

@@ -189,7 +189,7 @@ def _place(value: str, defined: dict[str, float]) -> float:
 
 
 def _helmholtz(name: str) -> float | None:
-    """MIDI number of a natural in Helmholtz's names: `cc1` contra C, `cc` great C, `c` small c, `c1` middle C."""
+    """Return the MIDI number of a natural in Helmholtz's names: `cc1` contra, `cc` great, `c` small, `c1` middle C."""
     found = _HELMHOLTZ.fullmatch(name)
     if not found:
         return None
@@ -199,7 +199,7 @@ def _helmholtz(name: str) -> float | None:
 
 
 def _scale(defined: dict[str, float]) -> Callable[[float], float]:
-    """From places of the timeline to MIDI numbers, by the notes that it defines."""
+    """Convert places of the timeline to MIDI numbers, by the notes that it defines."""
     known = [(place, note) for name, place in defined.items() if (note := _helmholtz(name)) is not None]
     if len(known) < 2:
         raise InputError("the timeline defines no notes ($c1 = ...); save the whole wikitext of the template")

@@ -1,4 +1,4 @@
-"""The folder of a construction: its files, and which steps have to be made (again).
+"""Keep the folder of a construction: its files, and which steps have to be made (again).
 
 A step writes its records, its rejected records, and `made/<step>.json` with what they were made from, all or none of
 them. As long as that is unchanged the step is skipped. A file that a person has edited in between is kept, and the

@@ -1,4 +1,4 @@
-"""Audio encoders: from a clip's features to one vector per clip. One file per family, found by a registry.
+"""Encode a clip's features to one vector per clip. One file per family, found by a registry.
 
 Worker processes import the families for their features alone, so that this package imports torch only on first use of
 a name below.

@@ -1,4 +1,4 @@
-"""Audio Spectrogram Transformer: log-mel energies, one window per clip."""
+"""Encode clips with Audio Spectrogram Transformers: log-mel energies, one window per clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`AudioEncoder`: from the features of clips to one vector per clip; the published ones are loaded by name."""
+"""Encode the features of clips to one vector per clip; published encoders are loaded by name."""
 
 from __future__ import annotations
 

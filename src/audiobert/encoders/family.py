@@ -1,4 +1,4 @@
-"""The registry of encoder families, keyed by the class name of the family's transformers feature extractor.
+"""Register encoder families, keyed by the class name of the family's transformers feature extractor.
 
 A family is one class in one file of this package: it extracts the features and runs the model on them. Features are
 extracted in worker processes, so a family is a small frozen dataclass, and its file imports torch inside functions.

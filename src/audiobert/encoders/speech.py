@@ -1,4 +1,4 @@
-"""The Wav2Vec2 family (Wav2Vec2, HuBERT, WavLM, Data2VecAudio): encoders of the waveform itself."""
+"""Encode clips with the Wav2Vec2 family (Wav2Vec2, HuBERT, WavLM, Data2VecAudio), from the waveform itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`AudioTower`: an Audio Spectrogram Transformer of a size that a laptop trains, window by window."""
+"""Encode clips window by window with an Audio Spectrogram Transformer of a size that a laptop trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whisper's encoder: log-mel energies in a window of 30 s, of which the positions of the clip are used."""
+"""Encode clips with Whisper's encoder: a window of 30 s, of which the positions of the clip are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cache of answers on disk, so that no request is sent twice, not even after the process was killed.
+"""Cache answers on disk, so that no request is sent twice, not even after the process was killed.
 
 One SQLite file. An answer is in it before anything is made of it; a process that is killed loses at most the answers
 that were in flight.

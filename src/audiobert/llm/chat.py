@@ -1,4 +1,4 @@
-"""Chats, their completions, and the interface of every engine that completes them."""
+"""Define chats, their completions, and the interface of every engine that completes them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Completion:
 
 
 class Engine(Protocol):
-    """Completes chats."""
+    """Interface of an engine that completes chats."""
 
     def complete(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completion]]]:
         """Yield (index of the request, completion) in groups that arrived together, in any order."""

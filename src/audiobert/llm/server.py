@@ -1,4 +1,4 @@
-"""The one client of a chat server: retries, rate limits, redaction of the key, and connections that are closed.
+"""Send chats to a server: retries, rate limits, redaction of the key, and connections that are closed.
 
 It speaks OpenAI's chat completions (vLLM, SGLang, llama.cpp, Ollama, a hosted service). The key is read from the
 environment when a request is sent. It is never kept, logged or written.
@@ -50,7 +50,7 @@ def _retry_after(value: str | None) -> float | None:
 
 
 class _Pace:
-    """Limits requests to the service's rate. All requests wait if the server demands a pause."""
+    """Limiter of requests to the service's rate. All requests wait if the server demands a pause."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._interval_s = 60.0 / settings.requests_per_minute if settings.requests_per_minute else 0.0

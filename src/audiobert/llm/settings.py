@@ -1,4 +1,4 @@
-"""Settings of a chat server, without its key: only the name of the environment variable that holds the key."""
+"""Hold settings of a chat server; of its key only the name of the environment variable that holds it."""
 
 from __future__ import annotations
 

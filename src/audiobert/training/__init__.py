@@ -1,1 +1,1 @@
-"""How each trained part is trained: one file a part."""
+"""Train the parts, one file per part."""

@@ -1,4 +1,4 @@
-"""`train audiobert`: LoRA, audio encoder, projection and injection, jointly on all tasks (section II-B3)."""
+"""Train AudioBERT: LoRA, audio encoder, projection and injection, jointly on all tasks (section II-B3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of `train audiobert`."""
+"""Define the settings of `train audiobert`."""
 
 from __future__ import annotations
 

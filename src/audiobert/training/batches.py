@@ -1,4 +1,4 @@
-"""Sentences to learn from, as batches of tensors: text, answer, spans, and what is known of each span."""
+"""Batch training sentences as tensors: text, answer, spans, and what is known of each span."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from audiobert.sentence import Inputs, Offsets, encode_prompts, encode_texts
 
 @dataclass(frozen=True)
 class SpanClips:
-    """What is known of one span.
+    """Knowledge of one span.
 
     Attributes
     ----------
@@ -129,7 +129,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchMaker:
-    """Makes batches of examples.
+    """Maker of batches of examples.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""TensorBoard's log of a run, where the library is installed (extra `train`)."""
+"""Write TensorBoard's log of a run, where the library is installed (extra `train`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibrating retrieval: from the cosine of a query and a clip to the odds that the clip is of the kind it names."""
+"""Calibrate retrieval: from the cosine of query and clip to the odds that the clip is of the kind it names."""
 
 from __future__ import annotations
 

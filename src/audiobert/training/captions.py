@@ -1,4 +1,4 @@
-"""Captions as sentences to learn from: a word of a caption of sound is missing, what is heard of the rest is there.
+"""Make training sentences of captions: one word is missing, and clips of the rest are injected.
 
 They keep the language model able to say any word in a sentence about sound, not only those that the benchmark asks for.
 """
@@ -89,7 +89,7 @@ class Captions:
 
 
 class ClipCaptions:
-    """Captions of clips: the thing is missing and what it does is heard, or the other way round."""
+    """Captions of clips: the thing is missing and clips of what it does are injected, or the other way round."""
 
     def __init__(self, clips: TrainingClips, allowed: np.ndarray, spelling: AnySpelling) -> None:
         self.spelling = spelling

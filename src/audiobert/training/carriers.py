@@ -1,4 +1,4 @@
-"""Sentences for the span detector whose spans are known: sounds told in passing, comparisons, namings, captions."""
+"""Make sentences for the span detector whose spans are known: mentions, comparisons, namings, captions."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Marked:
 
 
 class Carriers:
-    """Makes sentences whose spans are known.
+    """Maker of sentences whose spans are known.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Files of a training run: the state that a resumed run continues from, the best epoch's weights, the log."""
+"""Keep the files of a training run: the state to resume from, the best epoch's weights, the log."""
 
 from __future__ import annotations
 

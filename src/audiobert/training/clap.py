@@ -1,4 +1,4 @@
-"""`train clap`: the audio tower and both projections, on clips with captions (equations (1) to (3))."""
+"""Train CLAP: the audio tower and both projections, on clips with captions (equations (1) to (3))."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class ClapConfig(TrainingConfig):
 
 
 class Pairs:
-    """Batches of one clip a class, so that no other text of a batch fits a clip as well as its own."""
+    """Batches of one clip per class, so that no other text of a batch fits a clip as well as its own."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Pairs:
         self.weights = weights / weights.sum()
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Normalised windows `(pairs, window_frames, 128)` and sentence vectors `(pairs, text_size)` of a step."""
+        """Return a step's windows `(pairs, window_frames, 128)`, normalised, and sentence vectors `(pairs, text_size)`."""
         random = np.random.default_rng((self.config.seed, step))
         count = min(self.config.pairs, len(self.labels))
         labels = random.choice(len(self.labels), size=count, replace=False, p=self.weights)
@@ -167,7 +167,7 @@ class ClapObjective(nn.Module):
 def ranking_metrics(
     audio_vectors: np.ndarray, labels: list[str], caption_vectors: dict[str, np.ndarray]
 ) -> dict[str, float]:
-    """Text-to-audio retrieval and zero-shot classes on clips that training did not hear.
+    """Compute text-to-audio retrieval and zero-shot accuracy on clips that training left out.
 
     A text asks for the clips of its class: R@k is the share of classes with a right clip among the k nearest, `mAP` the
     mean over classes of the average precision, and `zero_shot` the share of clips whose nearest caption is their own

@@ -1,4 +1,4 @@
-"""What the benchmark's spans are about, for CLAP's text side: "a deep bellow" is to find the clips of a cow.
+"""Align CLAP's text side with the benchmark's spans, so that "a deep bellow" retrieves clips of a cow.
 
 Captions say "a cow mooing"; spans describe a sound and leave the animal out. Where a row of train asks for an animal
 that there are clips of, its spans are drawn to those clips. The text projection alone is trained, and held where it
@@ -24,7 +24,7 @@ ANCHORS = 128  # drawn of each group a step
 
 @dataclass(frozen=True)
 class SpanAlignment:
-    """How spans are drawn to clips: so many steps (with none, nothing changes) of so many spans each.
+    """Settings of the alignment with spans: so many steps (with none, nothing changes) of so many spans each.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ def spans_by_label(rows: Sequence[Row], labels: set[str]) -> dict[str, list[str]
 def alignment_loss(
     text_vectors: Tensor, audio_vectors: Tensor, same: Tensor, counts: Tensor, temperature: float
 ) -> Tensor:
-    """How unlikely each text's own class is among the clips, every class weighing the same.
+    """Compute the mean negative log-probability of each text's own class among the clips, classes weighing the same.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def span_hits(
     sentence_vectors: dict[str, Tensor],
     clips: int = 4,
 ) -> dict[str, float]:
-    """How often the nearest clip of a span, or one of the nearest few, is of the animal that its row asks for."""
+    """Return the share of spans whose nearest clip, or one of the nearest few, is of the animal of their row."""
     asked = [(label, text) for label, texts in spans.items() for text in texts]
     if not asked:
         return {}

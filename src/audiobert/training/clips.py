@@ -1,4 +1,4 @@
-"""The clips that training learns from: decoded and measured as a bank does it, their features cached on disk."""
+"""Load the clips that training learns from: decoded and measured as in a bank, their features cached on disk."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TrainingClip:
 
 
 class TrainingClips:
-    """Clips with what each audio model reads of them.
+    """Clips with the features that each audio model takes of them.
 
     Attributes
     ----------
@@ -156,7 +156,7 @@ def _decode(manifest: Path, settings: DecodeSettings, table: Path, paths: dict[s
 
 
 class FeatureWriter:
-    """Writes the features of clips one after the other into a file that appears whole when the context ends."""
+    """Writer of the features of clips into a file that appears whole when the context ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""Settings that every training has; each part's own are in a subclass."""
+"""Define the settings that every training has; each part's own are in a subclass."""
 
 from __future__ import annotations
 

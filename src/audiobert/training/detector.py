@@ -1,4 +1,4 @@
-"""`train detector`: a token classifier with cross entropy (section II-B1), a LoRA on a backbone or all of a model."""
+"""Train the span detector: a token classifier with cross entropy (section II-B1), by LoRA or as a whole."""
 
 from __future__ import annotations
 

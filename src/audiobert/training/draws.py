@@ -13,7 +13,7 @@ T = TypeVar("T")
 def by_length(
     rows: Sequence[T], lengths: Sequence[int], batch_size: int, random: np.random.Generator, jitter: float
 ) -> list[list[T]]:
-    """Rows in batches of about equal length, give or take a share `jitter` of it, the batches in random order."""
+    """Batch rows of about equal length, give or take a share `jitter` of it, the batches in random order."""
     about = np.array(lengths) * random.uniform(1.0 - jitter, 1.0 + jitter, len(rows))
     order = np.argsort(about, kind="stable")
     groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

@@ -1,4 +1,4 @@
-"""Which sentences come when: the batches of each epoch of AudioBERT's training."""
+"""Draw the batches of each epoch of AudioBERT's training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grounding: training sentences made of the bank's own clips, whose answers can be known only by listening.
+"""Make training sentences of the bank's own clips, whose answers can be known only from the clips.
 
 Comparisons of a measured attribute between two kinds, or two clips, under their own names, made-up names, hidden names,
 or words without content; and naming what a clip is. The attributes with their words come from YAML files.
@@ -50,7 +50,7 @@ WITHOUT_CONTENT = (
 
 
 class GroundingSettings(Settings):
-    """How many grounding sentences an epoch has, and of what form.
+    """Settings of the grounding sentences: how many per epoch, and of what form.
 
     Attributes
     ----------
@@ -116,7 +116,7 @@ class Phrase:
 
 
 class Grounding:
-    """Makes grounding sentences of training clips.
+    """Maker of grounding sentences from training clips.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A model in training, asked as a user's model is: the same pipeline, the same benchmark, a bank of the same clips."""
+"""Evaluate a model in training as a user's model is: same pipeline, same benchmark, a bank of the same clips."""
 
 from __future__ import annotations
 

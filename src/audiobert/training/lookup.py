@@ -1,4 +1,4 @@
-"""What is known of every span that training needs, found once with the model's own `Retriever`; and the controls."""
+"""Retrieve the clips of every span that training needs, once, with the model's own `Retriever`; and the controls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop that all parts share: devices and processes by accelerate, checkpoints that resume exactly."""
+"""Run the training loop that all parts share: devices and processes by accelerate, checkpoints that resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`train masked-lm`: the plain language model of `mini`, a LoRA on the frozen backbone and a masked-LM head."""
+"""Train the plain language model of `mini`: a LoRA on the frozen backbone and a masked-LM head."""
 
 from __future__ import annotations
 

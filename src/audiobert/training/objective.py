@@ -1,4 +1,4 @@
-"""The loss that AudioBERT is trained with: cross entropy at the masks, with knowledge of the batch's clips injected."""
+"""Compute AudioBERT's training loss: cross entropy at the masks, with the clips' knowledge injected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes of one training, as `torchrun` starts them: which one writes, and who waits for whom."""
+"""Coordinate the processes of one training, as `torchrun` starts them: which one writes, and which wait."""
 
 from __future__ import annotations
 

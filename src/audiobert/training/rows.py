@@ -1,4 +1,4 @@
-"""The benchmark's train rows as examples: gold or detected spans, comparisons both ways round, retrieved clips."""
+"""Make examples of the benchmark's train rows: gold or detected spans, both orders, retrieved clips."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Find = Callable[[Sequence[str]], list[SpanClips]]
 
 
 class RowSettings(Settings):
-    """How the benchmark's rows are used in an epoch.
+    """Settings of how the benchmark's rows are used in an epoch.
 
     Attributes
     ----------

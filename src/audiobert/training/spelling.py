@@ -1,4 +1,4 @@
-"""From a text with one `[MASK]` and the word for it to an example: how a language model is asked, and its answer."""
+"""Turn a text with one `[MASK]` and the word for it into an example, masked or causal."""
 
 from __future__ import annotations
 

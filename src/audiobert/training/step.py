@@ -1,4 +1,4 @@
-"""One step of the optimizer, over micro-batches and processes, and the recipe that it follows."""
+"""Take one step of the optimizer, over micro-batches and processes, by a recipe."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How weights are optimized: AdamW, cosine schedule with linear warm-up, gradient clipping.
+    """Settings of the optimizer: AdamW, cosine schedule with linear warm-up, gradient clipping.
 
     Most fields are described in `TrainingConfig`. `best_by` names the figure of `after_epoch` by which `keep: best`
     chooses; a name that starts with `-` means that lower is better. `checkpoint_seconds` is the least time between two

@@ -1,1 +1,1 @@
-"""The demo page and the HTML report."""
+"""Serve the demo page and write the HTML report."""

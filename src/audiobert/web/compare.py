@@ -63,7 +63,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Said:
-    """Probability of `higher` against `lower` for the first sound, asked in both orders.
+    """Probability of `higher` against `lower` for the first sound, predicted in both orders.
 
     Attributes
     ----------

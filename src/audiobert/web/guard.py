@@ -1,4 +1,4 @@
-"""What stands between the network and Gradio: which addresses there are, how large a request may be, who may call.
+"""Guard Gradio against the network: which addresses there are, how large a request may be, who may call.
 
 Gradio serves more than this page needs: it fetches what an address or an uploaded form names from other servers, keeps
 files of any kind, and answers to any host name. `Guard` lets through what the page uses and nothing else;

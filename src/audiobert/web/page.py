@@ -81,7 +81,7 @@ def _recording_of(words: str | None, recording: str | None) -> dict[str, str]:
 
 
 class Answers:
-    """What the page's buttons do: a form in, HTML out; whatever is wrong with the form is said in the page."""
+    """Functions of the page's buttons: a form in, HTML out; errors are shown in the page."""
 
     def __init__(self, shelf: Shelf) -> None:
         self.shelf = shelf

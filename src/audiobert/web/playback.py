@@ -27,7 +27,7 @@ _DYNAMIC_RANGE = 12.0  # nepers below the loudest that are drawn, 52 dB
 
 
 class Playback:
-    """Decodes clips for a page and keeps the last ones.
+    """Decoder of clips for a page, which keeps the last ones.
 
     Parameters
     ----------

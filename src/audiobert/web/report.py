@@ -59,7 +59,7 @@ CLIPS_SHOWN = 3
 
 @dataclass
 class Sources:
-    """Where a report's content comes from.
+    """Sources of a report's content.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class Sources:
 
 @dataclass
 class Report:
-    """What the template shows; the figures can be saved as well."""
+    """Content that the template shows; the figures can be saved as well."""
 
     values: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)

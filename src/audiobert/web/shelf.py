@@ -1,4 +1,4 @@
-"""The models and banks that a page may use: named at the start, loaded when first chosen, and nothing else."""
+"""Hold the models and banks that a page may use: named at the start, loaded when first chosen."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def load_model(name: str) -> AudioBert:
 
 
 class Shelf:
-    """What a visitor may choose from.
+    """Models and banks that a visitor may choose from.
 
     A visitor names a model or bank only by its place in these lists, so that no address or form of the page can open
     another folder.

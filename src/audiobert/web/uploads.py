@@ -1,4 +1,4 @@
-"""Sound files that visitors upload: checked when they come in, kept for half an hour, named without their place."""
+"""Receive sound files that visitors upload: checked when they come in, kept for half an hour."""
 
 from __future__ import annotations
 

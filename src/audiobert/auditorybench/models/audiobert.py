@@ -1,4 +1,4 @@
-"""AudioBERT itself: with detected or the row's own (gold) spans; with sound, unheard, or switched off."""
+"""Adapt AudioBERT to the benchmark: detected or gold spans; with sound, unheard, or switched off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A language model behind an OpenAI-compatible server, as an adapter of the benchmark."""
+"""Adapt a language model behind an OpenAI-compatible server to the benchmark."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ USUAL_KEY_VARIABLE = "OPENAI_API_KEY"
 
 @dataclass(frozen=True)
 class ChatOptions:
-    """How a server is asked.
+    """Options of requests to a server.
 
     Attributes
     ----------

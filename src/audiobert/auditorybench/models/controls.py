@@ -1,4 +1,4 @@
-"""Controls: models that cannot know what anything sounds like, made from the train split alone."""
+"""Fit controls: models that are made from the train split alone and cannot use sound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The strongest control: text classifiers on sentence vectors of a small language model and on n-grams.
+"""Fit the strongest control: text classifiers on sentence vectors of a small language model and on n-grams.
 
 Both methods and their settings were selected on dev.
 """

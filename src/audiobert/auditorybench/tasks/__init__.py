@@ -1,4 +1,4 @@
-"""Tasks are data: a YAML file here, or one that a user gives, says where a task's rows are and how they are asked.
+"""Read tasks from YAML files: where a task's rows are, and how its questions are put.
 
 A file may `include` another one, beside it or shipped here; its own top-level keys replace the included ones. Training
 reads the same files: the splits, the columns, and the words of a comparison are written nowhere else.

@@ -1,4 +1,4 @@
-"""Where clips come from: a folder, a manifest, WebDataset shards, or a `datasets` dataset; read as a stream."""
+"""Open what clips come from: a folder, a manifest, WebDataset shards, or a `datasets` dataset; read as a stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dataset of the library `datasets`: by name, saved to disk, or in memory."""
+"""Read a dataset of the library `datasets`: by name, saved to disk, or in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One clip that a source offers, and the stream of them."""
+"""Define a clip that a source offers, and the stream of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sound files and tar shards in a folder and the folders below it, links included."""
+"""List sound files and tar shards in a folder and the folders below it, links included."""
 
 from __future__ import annotations
 

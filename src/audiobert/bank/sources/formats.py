@@ -1,4 +1,4 @@
-"""Names of files by what they hold, as far as the extension says."""
+"""Tell from a file's extension what it holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table with a row per clip, and lists of ids."""
+"""Read a table with one row per clip, and lists of ids."""
 
 from __future__ import annotations
 

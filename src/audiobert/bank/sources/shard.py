@@ -1,4 +1,4 @@
-"""Clips of a WebDataset shard: a tar with sound files, and JSON or text members of the same name."""
+"""Read the clips of a WebDataset shard: a tar with sound files, and JSON or text members of the same name."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ALIASES: dict[str, tuple[str, ...]] = {
 
 @dataclass
 class _Text:
-    """What JSON and text members say of a sound, or why one of them cannot be used."""
+    """Metadata of a sound from its JSON and text members, or why one of them cannot be used."""
 
     record: dict[str, Any] = field(default_factory=dict)
     fault: str | None = None
