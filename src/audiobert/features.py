@@ -19,7 +19,7 @@ class FeatureMaker(Protocol):
     rate_hz
         Rate of the waveform it wants.
     seconds
-        It hears so much of a clip's start; the rest is not decoded.
+        Length of a clip's start that it uses, in seconds; the rest is not decoded.
     """
 
     @property
@@ -39,7 +39,7 @@ class FeatureMaker(Protocol):
         ...
 
 
-# The two models that hear a clip, by role.
+# The two models that encode a clip, by role.
 CLAP, AUDIO_ENCODER = "clap", "audio_encoder"
 Makers = Mapping[str, FeatureMaker]
 Features = dict[str, np.ndarray]

@@ -44,7 +44,7 @@ _MIN_RELATIVE_VOICED = 0.7
 _SPECTRUM_SAMPLES = 1024
 _SPECTRUM_HOP_S = _SPECTRUM_SAMPLES / 2 / _MODEL_RATE_HZ
 _BIN_HZ = _MODEL_RATE_HZ / _SPECTRUM_SAMPLES
-_RESOLVED_HZ = 16 * _BIN_HZ  # below, the spectra do not tell partials from what lies between them
+_RESOLVED_HZ = 16 * _BIN_HZ  # below, the spectra do not separate partials from what lies between them
 # Half-width of the search for a partial, as shares of its frequency and of the pitch.
 _PARTIAL_WIDTH, _PARTIAL_MAX_WIDTH = 0.04, 0.1
 # Above this share of the highest pitch of one speed, the next speed is tried, too.

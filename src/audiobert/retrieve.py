@@ -65,7 +65,7 @@ class RetrievalSettings(Settings):
     clips
         Clips per span.
     relatives
-        Nearest names whose clips, joined by regression, tell what a span may sound like that no clip fits; 0 for none.
+        Nearest names whose clips, joined by regression, estimate the knowledge of a span that no clip fits; 0 for none.
     query
         What is looked up, with `{span}` for the words of the span.
     calibration

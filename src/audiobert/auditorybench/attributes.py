@@ -33,9 +33,9 @@ class Attribute(Settings):
     words
         What is said of a sound that measures more, and of one that measures less.
     min_ratio
-        A smaller ratio of the two measurements is not asked about.
+        Pairs with a smaller ratio of the two measurements make no question.
     weight
-        How often it is asked about in training, relative to the other attributes.
+        How often training draws it, relative to the other attributes.
     templates
         Sentences with `{x}`, `{y}` and one `[MASK]`.
     extremes

@@ -21,7 +21,7 @@ from audiobert.errors import InputError
 from audiobert.progress import progress
 
 SEED = "{seed}"
-UNREAD = "unread"  # the task that asks a model about its own bank; see `unread.py`
+UNREAD = "unread"  # the task on a model's own bank; see `unread.py`
 DEFAULT_SPLITS = ("dev", "wiki")
 MOST_SEEDS = 1_000
 
@@ -43,7 +43,7 @@ class Part:
 class Plan:
     """Hold the parts to evaluate, in the order of tasks and splits, and the train rows for the controls.
 
-    With `unread`, a model is also asked about the sounds of its own bank that it never read about.
+    With `unread`, a model is also evaluated on the sounds of its own bank that no training contained.
     """
 
     parts: list[Part]

@@ -86,7 +86,7 @@ def withheld_clips(labels: Sequence[str]) -> np.ndarray:
 
 
 def names_withheld(labels: Collection[str]) -> Callable[[Iterable[str]], bool]:
-    """Return a function that tells whether any of some texts names one of these labels that is withheld."""
+    """Return a function that returns whether any of some texts names one of these labels that is withheld."""
     names = sorted({words_of(label) for label in labels if label and is_withheld(label)})
     heads = sorted({family(name) for name in names})
     if not heads:

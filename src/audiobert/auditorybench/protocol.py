@@ -5,7 +5,7 @@
     first choice. A comparison: the larger of the two logits at the mask. A causal model completes the prompt greedily,
     or chooses by log-likelihood where there are two words.
 `candidates`
-    The label set is ranked by pseudo-log-likelihood, so that a model is not told how many wordpieces the answer has.
+    The label set is ranked by pseudo-log-likelihood, so that the number of masks does not reveal the answer's length.
 `multiple-choice`
     The row's own options are ranked in the same way; a chat server is asked for a letter.
 

@@ -1,6 +1,6 @@
 """Evaluate a model on kinds of sound that are withheld from all training but present in its bank.
 
-Everything is asked of the model's own bank, which holds clips of the withheld kinds (`kinds.is_withheld`): comparisons
+All questions are about the model's own bank, which holds clips of the withheld kinds (`kinds.is_withheld`): comparisons
 of withheld kinds with each other and with known ones, under their own names and under made-up names, with their clips
 in the bank and without; and the names of recordings that are handed over.
 """

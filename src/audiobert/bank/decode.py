@@ -21,7 +21,7 @@ class DecodeSettings:
     Attributes
     ----------
     makers
-        What makes of a waveform what each model hears, by role; longer clips are cut to their start.
+        Makers of each model's features from a waveform, by role; longer clips are cut to their start.
     max_duration_s
         Recordings longer than this are rejected: their start does not stand for the whole.
     """

@@ -81,7 +81,7 @@ def text_blocks(texts: list[str] | None) -> Iterator[list[str]]:
     blocks = iter(lambda: list(islice(sentences, BLOCK)), [])
     first = next(blocks, None)
     if first is None:
-        raise InputError("stdin had no text; pipe one sentence a line")
+        raise InputError("stdin had no text; pipe one sentence per line")
     if len(first) == 1:
         prefer_one_thread()
     return chain([first], blocks)

@@ -14,7 +14,7 @@ from audiobert.errors import InputError
 from audiobert.table_files import read_values
 
 MASK = "[MASK]"
-CANNOT_SAY = "0"  # the category of a clip whose text does not tell what is heard
+CANNOT_SAY = "0"  # the category of a clip whose text does not name the sound
 
 
 class Record(BaseModel):

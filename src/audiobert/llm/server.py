@@ -1,7 +1,7 @@
 """Send chats to a server: retries, rate limits, redaction of the key, and connections that are closed.
 
-It speaks OpenAI's chat completions (vLLM, SGLang, llama.cpp, Ollama, a hosted service). The key is read from the
-environment when a request is sent. It is never kept, logged or written.
+The API is that of OpenAI's chat completions (vLLM, SGLang, llama.cpp, Ollama, a hosted service). The key is read from
+the environment when a request is sent. It is never kept, logged or written.
 """
 
 from __future__ import annotations

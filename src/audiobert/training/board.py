@@ -15,7 +15,7 @@ class Board:
     Parameters
     ----------
     first_step : int
-        Where a resumed run goes on: what was logged from there on is shown no more.
+        Step from which a resumed run continues; what was logged from there on is not shown any more.
     """
 
     def __init__(self, folder: Path, *, first_step: int = 0, write: bool = True) -> None:

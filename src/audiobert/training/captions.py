@@ -1,6 +1,6 @@
 """Make training sentences of captions: one word is missing, and clips of the rest are injected.
 
-They keep the language model able to say any word in a sentence about sound, not only those that the benchmark asks for.
+They keep the language model able to predict any word in a sentence about sound, not only the benchmark's answers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from audiobert.training.rows import Find
 from audiobert.training.spelling import AnySpelling
 
 MOST = 3500  # captions that are read
-COMMON = 60  # so many of the most frequent words say too little to be asked for
+COMMON = 60  # number of the most frequent words that are never masked, as they say too little
 UNHEARD = 0.2
 # "a dog barking loudly": an article, the thing, and what it does.
 _THING_DOING = re.compile(r"^(?:(an?|the|some) )?(.+?) (\w+ing\b.*)$")

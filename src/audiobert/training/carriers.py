@@ -152,7 +152,7 @@ class Carriers:
         return marked(template.replace("{x}", phrases[0]).replace("{y}", phrases[1]))
 
     def naming(self, random: np.random.Generator) -> Marked:
-        """Return a sentence that asks for the name of a sound; the word that stands for the sound is its span."""
+        """Return a sentence whose mask is the name of a sound; the word that stands for the sound is its span."""
         return marked(pick(random, _NAMING).replace("{a}", pick(random, ("a ", "an ", "the ", ""))))
 
     def caption(self, random: np.random.Generator) -> Marked:

@@ -102,13 +102,13 @@ class Pairs:
         for index in np.flatnonzero(chosen):
             self.by_label.setdefault(self.clips[index].label, []).append(int(index))
         self.labels = sorted(self.by_label)
-        # Between one vote a class and one a clip: rare classes are heard more often than they occur, but not as often
-        # as the common ones, of which there is more to learn.
+        # Between one vote per class and one per clip: rare classes are drawn more often than they occur, but less often
+        # than the common ones, of which there is more to learn.
         weights = np.array([len(self.by_label[label]) for label in self.labels]) ** 0.5
         self.weights = weights / weights.sum()
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return a step's windows `(pairs, window_frames, 128)`, normalised, and sentence vectors `(pairs, text_size)`."""
+        """Return normalised windows `(pairs, window_frames, 128)` and sentence vectors `(pairs, text_size)`."""
         random = np.random.default_rng((self.config.seed, step))
         count = min(self.config.pairs, len(self.labels))
         labels = random.choice(len(self.labels), size=count, replace=False, p=self.weights)
@@ -169,9 +169,9 @@ def ranking_metrics(
 ) -> dict[str, float]:
     """Compute text-to-audio retrieval and zero-shot accuracy on clips that training left out.
 
-    A text asks for the clips of its class: R@k is the share of classes with a right clip among the k nearest, `mAP` the
-    mean over classes of the average precision, and `zero_shot` the share of clips whose nearest caption is their own
-    class's. `chance_*` is the expectation for a random order.
+    Each class name is a query for the clips of its class: R@k is the share of classes with a right clip among the k
+    nearest, `mAP` the mean over classes of the average precision, and `zero_shot` the share of clips whose nearest
+    caption is their own class's. `chance_*` is the expectation for a random order.
     """
     classes = sorted(set(labels))
     truth = np.array([[label == name for label in labels] for name in classes])  # (classes, clips)

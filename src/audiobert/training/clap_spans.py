@@ -1,8 +1,8 @@
 """Align CLAP's text side with the benchmark's spans, so that "a deep bellow" retrieves clips of a cow.
 
-Captions say "a cow mooing"; spans describe a sound and leave the animal out. Where a row of train asks for an animal
-that there are clips of, its spans are drawn to those clips. The text projection alone is trained, and held where it
-had put the clips' own texts and captions of other sounds, so that a search by such texts finds what it found.
+Captions say "a cow mooing"; spans describe a sound and leave the animal out. Where the answer of a train row is an
+animal that there are clips of, its spans are drawn to those clips. The text projection alone is trained. It is held
+where it had put the clips' own texts and captions of other sounds, so that a search by such texts finds the same.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def align_spans(
     spans
         By label; labels without a clip are passed over. A label is drawn as often as the square root of its spans says.
     audio_vectors : Tensor
-        `(clips, clap_dim)`, those of the clips that training hears, and `labels` theirs.
+        `(clips, clap_dim)`, of the clips that training uses, and `labels` their labels.
     sentence_vectors
         Of every span and anchor.
     anchors

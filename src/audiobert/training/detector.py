@@ -56,9 +56,9 @@ class DetectorConfig(TrainingConfig):
     dropout
         Of the encoder while it trains.
     negatives
-        Sentences of plain text per epoch (none in the paper); lines that tell of a sound are not among them.
+        Sentences of plain text per epoch (none in the paper); lines that mention a sound are not among them.
     carriers
-        Sentences per epoch that are made from captions and plain text: sounds told in passing, comparisons, namings.
+        Sentences per epoch made from captions and plain text: sounds mentioned in passing, comparisons, namings.
     mask_share
         Fraction of the plain sentences in which a word is masked.
     answer_share
@@ -116,7 +116,7 @@ class Sentences:
     rows
         Benchmark rows with their spans.
     plain
-        Lines that tell of no sound.
+        Lines that mention no sound.
     carriers
         Makes sentences whose spans are known; None for none.
     """

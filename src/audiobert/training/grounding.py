@@ -303,7 +303,7 @@ class Grounding:
     # --- naming -------------------------------------------------------------------------------------------------------
 
     def naming(self, random: np.random.Generator) -> Example:
-        """Return a sentence that asks what a clip is, or what the clips of a kind are."""
+        """Return a sentence whose mask is the name of a clip, or of the clips of a kind."""
         weights = np.array([len(kind.clips) ** 0.5 for kind in self.kinds])
         kind = self.kinds[random.choice(len(weights), p=weights / weights.sum())]
         clips = given_clip(kind.clips[random.integers(len(kind.clips))], GIVEN)

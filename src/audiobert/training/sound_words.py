@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-RATIO = math.e**3  # of the frequencies in captions and in plain text, from which a word speaks of sound
+RATIO = math.e**3  # of the frequencies in captions and in plain text, from which on a word counts as about sound
 LEAST = 15  # occurrences in captions
 PLAIN_PER_MILLION = 20.0  # a word that is more frequent in plain text than this has other meanings, too
 _WORD = re.compile(r"[a-z]+")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
-# Okabe and Ito's colours, which people with any colour vision tell apart.
+# Okabe and Ito's colours, which people with any colour vision can distinguish.
 WITH_SOUND, WITHOUT_SOUND, PUBLISHED, CONTROL = "#D55E00", "#7F8C99", "#A9B8C6", "#E7C66B"
 _SECTION = {"published": PUBLISHED, "control": CONTROL, "model": WITH_SOUND}
 _STYLE: Any = {

@@ -98,7 +98,7 @@ def by_answer(lines: Iterable[Line], unheard: Mapping[Key, Line]) -> list[Group]
 def clips_by_span(line: Line) -> list[list[str]]:
     """Return the ids of the clips of each span; a line lists them span after span, as many for each.
 
-    Empty where they cannot be told apart.
+    Empty where they cannot be distinguished.
     """
     spans, clips = line.get("spans") or [], line.get("clips") or []
     if not spans or not clips or len(clips) % len(spans):

@@ -17,7 +17,7 @@ LEAST_CLIPS = 5
 
 
 def retrieval_by_class(model: AudioBert, *, top_k: int = TOP_K) -> list[tuple[str, float, int]]:
-    """Compute the precision at `top_k` of each label of the bank, asked by its name, the best first.
+    """Compute the precision at `top_k` of each label of the bank, with its name as the query, best first.
 
     Labels of fewer than five clips are left out; of one with fewer clips than `top_k`, as many clips as it has are
     looked at. Banks without labels give nothing.
