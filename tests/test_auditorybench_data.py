@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import audiobert
 from audiobert.auditorybench import data
 from audiobert.auditorybench.align import align_spans
+from audiobert.auditorybench.attributes import builtin_attributes
 from audiobert.auditorybench.published import published_file
 from audiobert.auditorybench.tasks import builtin_tasks, find_task
 from audiobert.errors import InputError
@@ -314,3 +316,14 @@ def test_no_task_or_word_is_written_into_the_code() -> None:
         constants = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
         found += [(path.name, node.lineno, node.value) for node in constants if node.value in names]
     assert found == []
+
+
+def test_no_word_of_a_comparison_decides_anything_outside_its_yaml() -> None:
+    words = {word for attribute in builtin_attributes() for word in attribute.words}
+    found = []
+    for path in Path(audiobert.__file__).parent.rglob("*.py"):
+        if "construct" in path.parts or path.name == "playback.py":  # makes the benchmark; draws from the lower left
+            continue
+        constants = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+        found += [(path.name, node.lineno, node.value) for node in constants if node.value in words]
+    assert found == [] and {"higher", "lower"} <= words

@@ -43,6 +43,17 @@ class Model:
                 first.setdefault(self.outcomes[one].content, one)
         return [one for one in self.walk if one in first.values()]
 
+    def rejections(self) -> list[tuple[str, str, str]]:
+        """Ids, reasons and details of what the last walk met and the bank does not hold, but for repeated ids."""
+        first = {self.outcomes[one].content: one for one in self.clips()}
+        return [
+            (one, "bad", "it is \\udcff")
+            if self.outcomes[one].rejected
+            else (one, "duplicate", f"same content as {first[self.outcomes[one].content]}")
+            for one in self.walk
+            if one not in first.values()
+        ]
+
 
 def record(one: Offered) -> Record:
     vector = np.full(3, int(one.content), np.float16)
@@ -83,7 +94,9 @@ def test_the_bank_is_what_the_last_walk_met(walks: list[list[Offered]]) -> None:
             assert all(clap.tolist() == [int(model.outcomes[row["id"]].content)] * 3 for row, clap, _ in clips)
             assert journal.count_clips() == len(clips)
             rejected = list(journal.rejected())
-            assert len(rejected) == len(model.walk) + model.repeats - len(clips)
+            told = [(one["id"], one["reason"], one["detail"]) for one in rejected if one["reason"] != "duplicate-id"]
+            assert told == model.rejections()
+            assert all(one["path"] == one["id"] for one in rejected if one["reason"] != "duplicate-id")
             assert sum(one["reason"] == "duplicate-id" for one in rejected) == model.repeats
             known = journal.known([one.id for one in model.outcomes.values()])
             assert {name: one.accepted for name, one in known.items()} == {
@@ -111,6 +124,10 @@ def test_a_transaction_that_fails_leaves_no_half(tmp_path: Path) -> None:
 
 
 def test_other_facts_are_refused(tmp_path: Path) -> None:
-    Journal(tmp_path / "journal", {"models": "one"}).close()
+    path = tmp_path / "new" / "folder" / "journal"
+    Journal(path, {"models": {"clap": 1, "tower": 2}}).close()
+    Journal(path, {"models": {"tower": 2, "clap": 1}}).close()  # the same in another order
     with pytest.raises(ArtefactError, match="models"):
-        Journal(tmp_path / "journal", {"models": "other"})
+        Journal(path, {"models": {"clap": 1, "tower": 3}})
+    with pytest.raises(ArtefactError, match="cannot be written"):
+        Journal(path / "below-a-file", {})

@@ -11,6 +11,7 @@ import numpy as np
 
 from audiobert.answers import Hit
 from audiobert.audio import Attributes
+from audiobert.auditorybench.attributes import builtin_attributes
 from audiobert.errors import InputError
 from audiobert.pitch import compare_pitch
 from audiobert.recordings import encode_recording
@@ -19,6 +20,7 @@ from audiobert.web.uploads import calling_it
 if TYPE_CHECKING:
     from audiobert.pipeline import AudioBert
 
+MEASURE = "pitch_hz"
 QUESTION = "The sound of {first} has a [MASK] pitch than the sound of {second}."
 # A recording without a name is called this, so that nothing but the recording says what it sounds like.
 NAMELESS = ("the first recording", "the second recording")
@@ -182,10 +184,11 @@ def _predict(model: AudioBert, sounds: tuple[Sound, Sound], *, with_sound: bool)
         texts.append(text)
         spans.append([(before, before + len(one.name)), (end - len(other.name), end)])
         hits.append([one.injected, other.injected])
-    higher, lower = (model.tokenizer.convert_tokens_to_ids(word) for word in ("higher", "lower"))
+    words = next(attribute.words for attribute in builtin_attributes() if attribute.measure == MEASURE)
+    answers = [model.tokenizer.convert_tokens_to_ids(word) for word in words]  # the first where the first is higher
     if with_sound:
         scored = model.score_masks(texts, sound="on", spans=spans, hits=hits)
     else:
         scored = model.score_masks(texts, sound="off")
-    chances = [float(one.log_probs[0, [higher, lower]].softmax(dim=0)[0]) for one in scored]
+    chances = [float(one.log_probs[0, answers].softmax(dim=0)[0]) for one in scored]
     return Said(chances[0], 1.0 - chances[1])
