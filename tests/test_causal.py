@@ -20,6 +20,7 @@ from audiobert.modeling import AudioBertForCausalLM, with_injection
 from audiobert.sentence import encode_prompts
 from audiobert.training.audiobert_config import AudioBertConfig
 from tiny_causal import FAMILIES, causal
+from tiny_models import ast
 from training_toys import write_data
 
 SOUND = "Woof is the sound a dog makes."
@@ -51,6 +52,25 @@ def trained(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest
     command = ["train", "audiobert", "--data", str(data), "--out", str(folder / "out"), "--config", str(config)]
     assert run([*command, "--parts", "mini"]) == 0
     return folder / "out" / "model"
+
+
+def test_a_bfloat16_model_trains_and_is_the_plain_one_where_sound_is_off(data: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    language_model = {"name": str(causal("llama", tmp_path / "llama")), "dtype": "bfloat16"}
+    own = {"audio_encoder": {"name": str(ast(tmp_path / "ast"))}, "gradient_checkpointing": True}
+    config.write_text(yaml.safe_dump({**CONFIG, **own, "language_model": language_model}))
+    command = ["train", "audiobert", "--data", str(data), "--out", str(tmp_path / "out"), "--config", str(config)]
+    assert run([*command, "--parts", "mini"]) == 0
+    model = AudioBert.from_pretrained(tmp_path / "out" / "model", device="cpu")
+    assert {one.language_model.dtype for one in (model.model, model.plain)} == {torch.bfloat16}
+    loaded = load_language_model(language_model["name"], dtype="bfloat16")
+    ids = loaded.tokenizer(SILENT, return_tensors="pt")["input_ids"]
+    made = loaded.model.generate(ids, do_sample=False, max_new_tokens=8, pad_token_id=2)
+    wanted = loaded.tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
+    assert model.complete(SILENT, max_new_tokens=8).completion == wanted
+    on, unheard, off = (model.score_masks([MASKED], sound=sound)[0].log_probs for sound in ("on", "unheard", "off"))
+    assert not torch.equal(on, unheard)
+    assert not torch.equal(unheard, off)
 
 
 @pytest.fixture

@@ -76,7 +76,10 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> dict[str, nn.Parameter
             " RoBERTa, DeBERTa-v2, DistilBERT, ModernBERT, Llama, Gemma, Qwen, Mistral, GPT-2 or a model whose layers"
             " are named like theirs"
         ) from None
-    return lora_parameters(model)
+    parameters = lora_parameters(model)
+    for parameter in parameters.values():  # AdamW's small steps get lost in bfloat16
+        parameter.data = parameter.data.float()
+    return parameters
 
 
 def lora_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

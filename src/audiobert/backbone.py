@@ -92,6 +92,7 @@ PACKAGED = {
 }
 
 Kind = Literal["masked", "causal"]
+Dtype = Literal["float32", "bfloat16"]
 _AUTO_CLASS: dict[Kind, Any] = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}
 # What the names of architectures contain, by kind.
 _ARCHITECTURES: dict[Kind, tuple[str, ...]] = {
@@ -134,18 +135,22 @@ class Identity:
 
 @dataclass(frozen=True)
 class Published:
-    """Name a published model (hub id or folder); with `sha256`, only these weights are accepted."""
+    """Name a published model (hub id or folder); with `sha256`, only these weights are accepted.
+
+    `dtype` is what a language model computes in.
+    """
 
     name: str
     revision: str | None = None
     sha256: dict[str, str] | None = None
+    dtype: Dtype = "float32"
 
     @classmethod
-    def of(cls, identity: Identity) -> Published:
+    def of(cls, identity: Identity, dtype: Dtype = "float32") -> Published:
         """Return the name under which a loaded model is loaded again."""
         folder = identity.origin.startswith("folder:") and identity.name not in PACKAGED
         name = str(Path(identity.name).expanduser().resolve()) if folder else identity.name
-        return cls(name, identity.revision, identity.sha256)
+        return cls(name, identity.revision, identity.sha256, dtype)
 
     def check(self, identity: Identity) -> None:
         """Raise unless a loaded model is this one.
@@ -220,6 +225,7 @@ def load_language_model(
     attention: str | None = None,
     whole: bool = True,
     device: torch.device | None = None,
+    dtype: Dtype | None = None,
     hub: HubAccess | None = None,
 ) -> Backbone:
     """Load a masked or causal language model by name; see `load_backbone`.
@@ -229,7 +235,9 @@ def load_language_model(
     kind : str, optional
         By default what the model's config says.
     device : torch.device, optional
-        Device to compute on. The weights are float32, but bfloat16 on a CUDA device that supports it.
+        Device to compute on.
+    dtype : str, optional
+        By default `float32`, but `bfloat16` where `device` is a CUDA device that supports it.
     """
     folder, origin, commit = find_model(name, revision, hub=hub)
     checksums = weights_checksums(folder)
@@ -238,8 +246,9 @@ def load_language_model(
     if kind == "masked" and tokenizer.mask_token_id is None:
         raise InputError(f"{name} has no mask token; a masked language model (BERT, RoBERTa, ModernBERT ...) is wanted")
     on_cuda = device is not None and device.type == "cuda"
-    dtype = torch.bfloat16 if on_cuda and torch.cuda.is_bf16_supported() else torch.float32
-    model = load_weights(_AUTO_CLASS[kind], folder, name, whole=whole, dtype=dtype, attn_implementation=attention)
+    fast = on_cuda and torch.cuda.is_bf16_supported()
+    chosen = getattr(torch, dtype or ("bfloat16" if fast else "float32"))
+    model = load_weights(_AUTO_CLASS[kind], folder, name, whole=whole, dtype=chosen, attn_implementation=attention)
     return Backbone(model.to(device) if device else model, tokenizer, Identity(name, origin, commit, checksums))
 
 

@@ -129,12 +129,12 @@ def load_parts(
     folders: dict[str, Path] = {}
     if wanted := models.get("language_model"):
         backbone = backbones.add(
-            load_language_model(wanted.name, revision=wanted.revision, attention=attention, hub=hub)
+            load_language_model(wanted.name, revision=wanted.revision, attention=attention, dtype=wanted.dtype, hub=hub)
         )
         wanted.check(backbone.identity)
         if not is_causal(backbone.model):
             masked_lm_head(backbone.model)  # refused here, not in the middle of a training
-        models["language_model"] = Published.of(backbone.identity)
+        models["language_model"] = Published.of(backbone.identity, wanted.dtype)
         language_model, records["language_model"] = backbone.model, published_record(backbone.identity)
     else:
         language_model, backbone, records["language_model"] = load_trained_language_model(folder, backbones)

@@ -74,6 +74,8 @@ class Trained:
         tower.requires_grad_(settings.knowledge.trained_encoder)
         if config.gradient_checkpointing:
             checkpoint_gradients(tower)
+            if is_causal(language_model):
+                checkpoint_gradients(language_model)
         self.encoder = KnowledgeEncoder(tower, hidden_size, settings.knowledge)
 
     def groups(self, config: AudioBertConfig) -> list[ParameterGroup]:

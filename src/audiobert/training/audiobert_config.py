@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from audiobert.backbone import PRESETS, Published
+from audiobert.backbone import PRESETS, Dtype, Published
 from audiobert.model_folder import ModelSettings
 from audiobert.settings import Settings
 from audiobert.training.config import TrainingConfig
@@ -21,6 +21,12 @@ class PublishedConfig(Settings):
 
     name: str
     revision: str | None = None
+
+
+class LanguageModelConfig(PublishedConfig):
+    """A published language model; `bfloat16` halves its memory, in training and for answering."""
+
+    dtype: Dtype = "float32"
 
 
 class AudioBertConfig(TrainingConfig):
@@ -58,13 +64,14 @@ class AudioBertConfig(TrainingConfig):
     pair_weight
         Weight of a second loss of comparisons: the right word's logit against the other word's alone.
     gradient_checkpointing
-        Compute the audio encoder's inner states again on the way back instead of keeping them: less memory, more time.
+        Compute inner states of the audio encoder, and of a causal language model, again on the way back instead of
+        keeping them: less memory, more time.
     dev_every
         Epochs between measurements on dev; always after the last.
     """
 
     preset: Literal["paper-base", "paper-large"] | None = None
-    language_model: PublishedConfig | None = None
+    language_model: LanguageModelConfig | None = None
     clap: PublishedConfig | None = None
     audio_encoder: PublishedConfig | None = None
     detector: str | None = None
@@ -106,5 +113,6 @@ class AudioBertConfig(TrainingConfig):
         for role in ("language_model", "clap", "audio_encoder"):
             chosen: PublishedConfig | None = getattr(self, role)
             if chosen:
-                named[role] = Published(chosen.name, chosen.revision)
+                dtype = chosen.dtype if isinstance(chosen, LanguageModelConfig) else "float32"
+                named[role] = Published(chosen.name, chosen.revision, dtype=dtype)
         return named
