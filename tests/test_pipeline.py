@@ -251,6 +251,7 @@ def test_bad_questions_are_refused(model: AudioBert) -> None:
         ("search", {"query": "dog", "top_k": 2.5}, "top_k is 2.5; give a whole number of at least 1"),
         ("search", {"query": "dog", "top_k": None}, "top_k is None"),
         ("save_pretrained", {"folder": None}, "the folder is of type NoneType"),
+        ("save_pretrained", {"folder": ""}, "the folder is an empty string"),  # not the current folder
     ],
 )
 def test_arguments_of_wrong_types_are_one_line(

@@ -91,6 +91,17 @@ def test_the_records_say_what_made_the_parts(trained):
     assert len(predictions) == 32
 
 
+@pytest.mark.parametrize(
+    ("config", "absent"), [("mini/audiobert", "language_model, detector, clap"), ("paper-base", "detector")]
+)
+def test_a_folder_without_the_trained_parts_is_one_line(tmp_path, capsys, config, absent):
+    command = ["train", "audiobert", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--config", config]
+    assert run([*command, "--parts", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path} has no trained {absent}; give --parts" in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_a_training_that_is_killed_and_resumed_has_the_same_weights(trained, data, tmp_path, monkeypatch):
     config = trained / "audiobert.json"

@@ -19,6 +19,8 @@ def checked_path(what: str, value: Any) -> Path:
     """
     if not isinstance(value, str | Path):
         raise InputError(f"{what} is of type {type(value).__name__}; give a string or a path")
+    if value == "":
+        raise InputError(f"{what} is an empty string; give a string or a path")
     return Path(value)
 
 

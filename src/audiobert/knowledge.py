@@ -16,7 +16,7 @@ from audiobert.audio import Attributes
 from audiobert.encoders import AudioEncoder
 from audiobert.settings import Settings
 
-ATTRIBUTE_FEATURES = ("pitch", "pitched", "voiced", "loudness", "duration", "centroid", "flatness")
+ATTRIBUTE_FEATURES = ("pitch", "pitched", "voiced", "level", "duration", "centroid", "flatness")
 
 
 class KnowledgeSettings(Settings):

@@ -25,7 +25,8 @@ def encode_recording(encoder: ModelClipEncoder, file: str | Path) -> tuple[Hit, 
     decoded = decode_clip(Entry(id=path.name, given={}, file=path), DecodeSettings(encoder.makers))
     if decoded.problem or decoded.features is None or decoded.attributes is None:
         reason, detail = decoded.problem or ("undecodable", "it cannot be decoded")
-        raise InputError(f"{path}: {detail} ({reason}); give a recording as WAV, FLAC, Ogg, MP3 or AIFF")
+        where = "" if str(path) in detail else f"{path}: "
+        raise InputError(f"{where}{detail} ({reason}); give a recording as WAV, FLAC, Ogg, MP3 or AIFF")
     clap, knowledge = encoder.encode([decoded.features], [decoded.attributes])
     clip = Clip.from_row({"id": path.name, "path": str(path), "title": path.stem, **(decoded.measured or {})})
     return Hit(clip, 1.0, -1, knowledge[0]), clap, decoded.attributes

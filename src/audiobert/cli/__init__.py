@@ -128,7 +128,7 @@ def run(arguments: list[str]) -> int:
 def _explain(error: Exception, arguments: list[str], *, debug: bool) -> int:
     """Print one line about an error and return the exit status; with `debug`, its traceback was printed."""
     if isinstance(error, typer.TyperException):
-        message = error.format_message()
+        message = error.format_message().replace("Value error, ", "")
         stop = "" if message.endswith((".", "?")) else "."
         named = arguments[: len(arguments) - len(_find_command(arguments)[1])]
         return _fail(f"{message}{stop} See '{' '.join(['audiobert', *named, '--help'])}'.", 2)

@@ -21,7 +21,14 @@ from audiobert.errors import InputError
 from audiobert.features import AUDIO_ENCODER, CLAP
 from audiobert.injection import new_injection
 from audiobert.knowledge import KnowledgeEncoder
-from audiobert.model_folder import BANK_FOLDER, PartRecord, encoder_identity, write_model_folder
+from audiobert.model_folder import (
+    BANK_FOLDER,
+    PART_FOLDERS,
+    PartRecord,
+    encoder_identity,
+    part_folder,
+    write_model_folder,
+)
 from audiobert.modeling import is_causal, with_injection
 from audiobert.parts import Parts, load_parts, new_audio_encoder, saved_half
 from audiobert.progress import stderr
@@ -121,6 +128,7 @@ def train_audiobert(
         The record beside the weights (in the main process). `out/model` is the whole model with a bank of the clips in
         `data/audio`.
     """
+    _check_parts(parts_from, config)
     attention = None if config.models() else "eager"  # mini is small: eager attention is faster in bfloat16 on a CPU
     parts = load_parts(
         parts_from, models=config.models(), detector=config.detector, attention=attention, device=processes().device
@@ -202,6 +210,17 @@ def train_audiobert(
         )
     stderr.print(f"audiobert: {figures}; wrote {out}")
     return record
+
+
+def _check_parts(folder: Path, config: AudioBertConfig) -> None:
+    """Refuse a folder that lacks a trained part, before anything is loaded."""
+    elsewhere = {*config.models(), *(["detector"] if config.detector else [])}
+    wanted = [part for part in PART_FOLDERS if part != "audiobert" and part not in elsewhere]
+    absent = [part for part in wanted if not (part_folder(folder, part) / f"{part}.json").is_file()]
+    if absent:
+        raise InputError(
+            f"{folder} has no trained {', '.join(absent)}; give --parts the folder in which 'audiobert train' left them"
+        )
 
 
 def calibrated(config: AudioBertConfig, parts: Parts) -> AudioBertConfig:
