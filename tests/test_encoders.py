@@ -219,7 +219,7 @@ def test_a_projection_for_another_width_is_refused(tmp_path: Path) -> None:
     settings = KnowledgeSettings(attributes=False, projection="linear")
     trained = KnowledgeEncoder(encoder, 32, settings)
     other = KnowledgeEncoder(encoder, 48, settings)
-    with pytest.raises(ArtefactError, match=r"outer.weight has shape \(32, 16\), the model wants \(48, 16\)"):
+    with pytest.raises(ArtefactError, match=r"outer.weight has shape \(32, 16\), the model needs \(48, 16\)"):
         copy_tensors(other.state_dict(), trained.state_dict(), "audiobert.safetensors")
 
 

@@ -83,7 +83,7 @@ def test_one_setting_is_changed_on_the_command_line(assignment, expected):
         ("epochs: many\nlora: {rank: 0}\n", "(and 1 more)"),
         ("lora: 3\n", "a.yaml: lora is 3: Input should be"),
         ("learning_rate: .nan\n", "learning_rate is nan: Input should be a finite number"),
-        ("epochs: 1\nepochs: 2\n", "a.yaml is not YAML: the key 'epochs' stands twice"),
+        ("epochs: 1\nepochs: 2\n", "a.yaml is not YAML: the key 'epochs' occurs twice"),
         ("- 1\n- 2\n", "a.yaml holds no mapping of settings"),
         ("3: 4\n", "a.yaml holds no mapping of settings"),
         ("a: [\n", "a.yaml is not YAML"),

@@ -159,6 +159,6 @@ def copy_tensors(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
                 raise ArtefactError(f"{what} lacks the tensor {name}; the file is of another version or damaged")
             if tensors[name].shape != parameter.shape:
                 raise ArtefactError(
-                    f"{what}: {name} has shape {tuple(tensors[name].shape)}, the model wants {tuple(parameter.shape)}"
+                    f"{what}: {name} has shape {tuple(tensors[name].shape)}, the model needs {tuple(parameter.shape)}"
                 )
             parameter.copy_(tensors[name])

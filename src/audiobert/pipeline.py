@@ -414,7 +414,7 @@ class AudioBert:
             template, or a recording cannot be decoded or its piece is not in the text.
         """
         if not self.causal:
-            raise InputError(f"{self.parts.identity.name} is a masked language model; ask it with fill_mask")
+            raise InputError(f"{self.parts.identity.name} is a masked language model; use fill_mask")
         max_new_tokens = checked_count("max_new_tokens", max_new_tokens, self.max_tokens - 1)
         _check_clips(clips_per_span)
         given = [texts] if isinstance(texts, str) else checked_texts(texts)

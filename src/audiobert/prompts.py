@@ -104,7 +104,7 @@ def read_prompt(
     before, *after = _chat(tokenizer, _WORDS, name).split(_WORDS)
     prompt = before + words + "".join(after)
     if len(after) != 1 or _chat(tokenizer, words, name) != prompt:
-        raise InputError(f"the chat template of {name} changes {shortened(text)!r}; ask without --chat")
+        raise InputError(f"the chat template of {name} changes {shortened(text)!r}; run without --chat")
     check_length(tokenizer, prompt, max_tokens, chat=True)
     return Sentence(text, prompt, ((len(before), text.index(words), len(words)),), 1)
 
@@ -114,7 +114,7 @@ def _chat(tokenizer: Any, words: str, name: str) -> str:
     from jinja2 import TemplateError
 
     if not tokenizer.chat_template:
-        raise InputError(f"{name} has no chat template; ask without --chat, or give a model that is made for chat")
+        raise InputError(f"{name} has no chat template; run without --chat, or give a model that is made for chat")
     try:
         return str(
             tokenizer.apply_chat_template(

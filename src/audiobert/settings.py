@@ -70,13 +70,13 @@ class Settings(BaseModel):
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML's safe loader, which refuses a key that stands twice in one mapping."""
+    """YAML's safe loader, which refuses a key that occurs twice in one mapping."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
         if repeated := [key for key in keys if keys.count(key) > 1]:
             raise yaml.constructor.ConstructorError(
-                None, None, f"the key {repeated[0]!r} stands twice", node.start_mark
+                None, None, f"the key {repeated[0]!r} occurs twice", node.start_mark
             )
         return super().construct_mapping(node, deep=deep)
 

@@ -223,7 +223,7 @@ def unread_figures(
 
     if not isinstance(model, AudioBertModel) or (model.sound, model.span_source) != ("on", "detected"):
         raise InputError(
-            f"the task {UNREAD} is for an AudioBERT with a bank, which it asks with and without sound, not for '{name}'"
+            f"the task {UNREAD} is for an AudioBERT with a bank, evaluated with and without sound, not for '{name}'"
         )
     figures = []
     for condition in evaluate_unread(model.pipeline, name=name, limit=limit):

@@ -112,7 +112,7 @@ def make_question(
         raise InputError(f"{where}: exactly one {MASK} is wanted, the sentence has {text.count(MASK)}")
     options = row.choices if with_choices else candidates
     if with_choices and not options:
-        raise InputError(f"{where}: the row has no options to choose from; ask it with the protocol 'paper'")
+        raise InputError(f"{where}: the row has no options to choose from; use the protocol 'paper'")
     shift = text.find(row.text) if text != row.text else 0
     places = tuple((s + shift, e + shift) for s, e in filter(None, row.span_offsets)) if shift >= 0 else ()
     shown = text if MASK in row.text else row.text

@@ -99,8 +99,8 @@ def evaluate_unread(model: AudioBert, *, name: str = "", limit: int | None = Non
     known = [kind for kind in kinds if not kind.withheld and kind.measured is not None]
     if len(unread) < 2 or not known:
         raise InputError(
-            f"the task {TASK} wants a bank with labels and at least two withheld kinds with a pitch; this one has"
-            f" {len(unread)} of {len(kinds)} kinds; ask the model with its own bank"
+            f"the task {TASK} needs a bank with labels and at least two withheld kinds with a pitch; this one has"
+            f" {len(unread)} of {len(kinds)} kinds; evaluate the model with its own bank"
         )
     names = made_up_names(kind.label for kind in kinds if kind.withheld)
     renamed = model.with_bank(rename(model, names), only=True)

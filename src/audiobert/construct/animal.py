@@ -46,7 +46,7 @@ def make_animal_rows(
 def _row(clip: CategorizedClip, reply: Reply, labels: LabelFilter) -> AnimalRow:
     answer = answer_of(reply, AnimalAnswer)
     if not answer.usable:
-        raise BrokenRuleError("not-usable", "the text does not tell which animal, or how it sounds")
+        raise BrokenRuleError("not-usable", "the text does not say which animal it is, or how it sounds")
     sentence = answer.sentence
     check_mask(sentence)
     start, end = locate_span(sentence, answer.span)

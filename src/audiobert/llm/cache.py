@@ -75,7 +75,7 @@ class AnswerCache:
             ) from None
         except sqlite3.DatabaseError as error:
             raise ArtefactError(
-                f"{self.path} is no cache of answers ({error}); move it away to ask everything again"
+                f"{self.path} is no cache of answers ({error}); move it away to send every request again"
             ) from None
 
     def answer(self, key: str) -> Completion | None:

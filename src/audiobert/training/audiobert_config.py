@@ -104,7 +104,7 @@ class AudioBertConfig(TrainingConfig):
         if self.audio == "none" and self.grounding.of_clips:
             raise ValueError("audio 'none' is a training without recordings; set grounding's sentences of clips to 0")
         if self.loss_tokens == "all" and self.pair_weight:
-            raise ValueError("loss_tokens 'all' wants pair_weight: 0, which speaks of masks alone")
+            raise ValueError("loss_tokens 'all' needs pair_weight: 0, which is a loss at masks alone")
         return self
 
     def models(self) -> dict[str, Published]:

@@ -107,7 +107,7 @@ def load_clips(folder: Path, makers: Makers, cache: Path) -> TrainingClips:
     """
     manifest = folder / "clips.csv"
     if not manifest.is_file():
-        raise InputError(f"{manifest} does not exist; --data wants a folder with audio/clips.csv")
+        raise InputError(f"{manifest} does not exist; --data needs a folder with audio/clips.csv")
     settings = DecodeSettings(makers)
     what = json.dumps([settings.settings(), sha256_of(manifest)], sort_keys=True)
     stem = cache / f"clips-{hashlib.sha256(what.encode()).hexdigest()[:16]}"

@@ -214,7 +214,7 @@ def training_lines(text: Path, leave_out: str | None) -> tuple[list[str], list[P
     kept = [line for line in lines if line not in unwanted]
     if len(kept) == len(lines):
         raise InputError(
-            f"leave_out is {leave_out!r}, but none of its lines is in the text; a line per text line is wanted"
+            f"leave_out is {leave_out!r}, but none of its lines is in the text; one line per line of text is wanted"
         )
     return kept, [*sources, path], len(lines) - len(kept)
 

@@ -26,7 +26,7 @@ def manifest_source(path: Path) -> Source:
         row = shape.first_refused
         raise InputError(f"{path} has no row that can be read; {row.place}: {row.fault}")
     if not shape.rows:
-        raise InputError(f"{path} has no rows; give a manifest with a row per clip")
+        raise InputError(f"{path} has no rows; give a manifest with one row per clip")
     if shape.columns and "path" not in shape.columns:
         raise InputError(f"{path} has the columns {', '.join(shape.columns)}; a manifest needs a column 'path'")
     return Source(str(path), path.parent, shape.rows, lambda: _entries(path))
