@@ -56,8 +56,9 @@ def answers(model: Written, questions: list[Question], protocol: Any = "paper") 
 def test_every_piece_must_be_the_first_choice() -> None:
     right = [[0, 1, 2, 0, 0, 0], [0, 0, 0, 3, 0, 0]]
     third = [[0, 1, 2, 0, 0, 0], [5, 4, 0, 3, 0, 0]]
-    model = Written({"River otter": right, "dog": [[0, 0, 0, 0, 1, 1]]})
-    otter, dog = answers(model, [question("River otter"), question("dog")])
+    model = Written({"River otter": right, "dog": [[0, 0, 0, 0, 1, 1]], "cat": [[2, 1, 0, 0, 0, 0]]})
+    otter, dog, cat = answers(model, [question("River otter"), question("dog"), question("cat")])
+    assert (cat.text, cat.rank) == ("#0", 2)
     assert (otter.text, otter.correct, otter.rank) == ("River otter", True, 1)  # as the row writes it
     assert (dog.text, dog.correct, dog.rank) == ("dog", True, 1)  # of equal logits the smaller id
     (otter,) = answers(Written({"River otter": third}), [question("River otter")])

@@ -191,8 +191,9 @@ def search(
     from audiobert.errors import InputError
     from audiobert.pipeline import AudioBert
 
-    if not next(read_texts([query])).strip():
+    if not query.strip():
         raise InputError("the query is empty; give words for a sound")
+    next(read_texts([query]))  # refuses what is not UTF-8
     excluded = [identifier for path in exclude or [] for identifier in read_ids(path)]
     hits = AudioBert.from_pretrained(model, bank=bank, only_bank=bank is not None).search(
         query,
