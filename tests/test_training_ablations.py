@@ -56,7 +56,7 @@ def test_seeds_are_averaged_and_compared_row_by_row(runs):
     assert reference["seeds"] == [0, 1]
     assert reference["combined.dev"]["mean"] == pytest.approx(0.8)
     assert reference["combined.dev"]["sd"] == pytest.approx(0.0707, abs=1e-3)
-    assert control["reference_minus_this.dev"]["mean"] == pytest.approx(0.5)
+    assert control["reference_minus_this.combined.dev"]["mean"] == pytest.approx(0.5)
     assert summarise(runs, "random-clip") is None
     table = as_markdown([reference, control])
     assert "80.0 ± 63.5" in table  # Student's t with one degree of freedom
@@ -73,3 +73,14 @@ def test_bad_usage_is_one_line(arguments, message, tmp_path, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_task_is_compared_apart_from_the_others(runs):
+    for path in runs.glob("*/seed-*/predictions.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        wiki = [row | {"split": "wiki", "correct": row["row"] < 2 or REFERENCE in path.parts} for row in rows]
+        animal = [row | {"task": "animal", "split": "wiki", "correct": True} for row in rows]
+        path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *wiki, *animal]))
+    control = summarise(runs, CONTROL)
+    assert control["reference_minus_this.pitch.wiki"]["mean"] == pytest.approx(0.5)
+    assert control["reference_minus_this.combined.wiki"]["mean"] == pytest.approx(0.25)

@@ -61,9 +61,11 @@ def test_made_sentences_have_spans_where_their_sounds_are(words):
     spans = [one.text[start:end] for one in made for start, end in one.spans]
     assert all(span == span.strip() and span and "{" not in span for span in spans)
     assert not any("{" in one.text or "}" in one.text for one in made)
-    for expected in ("dog barked", "bell chiming", "rattle of a train", "sound", "first sound", "sound of a dog"):
+    for expected in ("dog barked", "bell chiming", "rattle of a train", "sound", "first sound", "dog", "barked"):
         assert expected in spans
     assert any("[MASK] has a" not in one.text and "[MASK]" in one.text and len(one.spans) == 2 for one in made)
+    assert "sound of a " in {one.text[start:end] for one in made for start, end in one.unknown}
+    assert any("came from a [MASK]" in one.text or ", says the [MASK]" in one.text for one in made)
     assert any(not one.spans for one in made)  # "the river lasts [MASK] than the house"
     assert made == [carriers(again) for again in [np.random.default_rng(0)] for _ in range(400)]
 
@@ -75,6 +77,7 @@ def test_clauses_of_a_caption_without_a_verb_of_sound_are_left_open(words):
 
 def test_spans_are_marked_by_braces():
     assert marked("{a dog} and the {cat purred}.") == Marked("A dog and the cat purred.", ((0, 5), (14, 24)))
+    assert marked("the <sound of a >{dog}") == Marked("The sound of a dog", ((15, 18),), ((4, 15),))
 
 
 class OneByOne:

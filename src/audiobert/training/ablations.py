@@ -44,6 +44,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 MEASURES = (
     "animal.dev", "pitch.dev", "combined.dev", "pitch.dev.both_ways", "animal.wiki", "pitch.wiki", "combined.wiki"
 )  # fmt: skip
+COMPARED = ("combined.dev", "combined.wiki", "pitch.wiki")
 
 
 def run_ablations(
@@ -55,7 +56,8 @@ def run_ablations(
     -------
     list of dict
         One entry per ablation: `name`, `seeds`, and for each measure its mean, standard deviation and 95% interval of
-        the mean over seeds (Student's t); and `reference_minus_this` per split, by a bootstrap over seeds and rows.
+        the mean over seeds (Student's t); and `reference_minus_this` per measure of `COMPARED`, by a bootstrap over
+        seeds and rows.
     """
     if unknown := [name for name in names if name not in ABLATIONS]:
         raise InputError(f"no ablation {unknown[0]!r}; there are: {', '.join(ABLATIONS)}")
@@ -102,26 +104,27 @@ def summarise(out: Path, name: str) -> dict[str, Any] | None:
             summary[measure] = over_seeds(values)
     if name != REFERENCE:
         common = [seed for seed in sorted(records) if (out / REFERENCE / f"seed-{seed}" / "audiobert.json").exists()]
-        for split in ("dev", "wiki") if common else ():
-            first, second = (correctness(out / which, common, split) for which in (REFERENCE, name))
+        for measure in COMPARED if common else ():
+            first, second = (correctness(out / which, common, measure) for which in (REFERENCE, name))
             if first.size:
-                summary[f"reference_minus_this.{split}"] = two_level_difference(first, second).__dict__
+                summary[f"reference_minus_this.{measure}"] = two_level_difference(first, second).__dict__
     return summary
 
 
-def correctness(folder: Path, seeds: Sequence[int], split: str) -> np.ndarray:
-    """Return 0 or 1 per seed and row of a split, `(seeds, rows)`, all tasks together."""
+def correctness(folder: Path, seeds: Sequence[int], measure: str) -> np.ndarray:
+    """Return 0 or 1 per seed and row of a task's split, or of a split of all tasks together; `(seeds, rows)`."""
+    task, split = measure.split(".")
     rows = []
     for seed in seeds:
         lines = (folder / f"seed-{seed}" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
         found = [json.loads(line) for line in lines]
-        rows.append([float(row["correct"]) for row in found if row["split"] == split])
+        rows.append([float(row["correct"]) for row in found if row["split"] == split and task in (row["task"], "combined")])
     return np.array(rows)
 
 
 def as_markdown(summaries: Sequence[dict[str, Any]]) -> str:
     """Return the table of `docs/ablations.md`: percent, mean ± half of the 95% interval over seeds."""
-    header = ["training", "seeds", *MEASURES, "audio minus this, dev", "audio minus this, wiki"]
+    header = ["training", "seeds", *MEASURES, *(f"audio minus this, {measure}" for measure in COMPARED)]
     lines = ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|"]
     for summary in summaries:
         cells = [summary["name"], str(len(summary["seeds"]))]
@@ -129,8 +132,8 @@ def as_markdown(summaries: Sequence[dict[str, Any]]) -> str:
             value = summary.get(measure)
             half = f" ± {100 * value['half_width']:.1f}" if value and value["half_width"] is not None else ""
             cells.append(f"{100 * value['mean']:.1f}{half}" if value else "")
-        for split in ("dev", "wiki"):
-            found = summary.get(f"reference_minus_this.{split}")
+        for measure in COMPARED:
+            found = summary.get(f"reference_minus_this.{measure}")
             points = [f"{100 * found[key]:+.1f}" for key in ("mean", "low", "high")] if found else []
             cells.append(f"{points[0]} [{points[1]}, {points[2]}], p = {found['p_value']:.3g}" if found else "")
         lines.append("| " + " | ".join(cells) + " |")
