@@ -118,7 +118,8 @@ def correctness(folder: Path, seeds: Sequence[int], measure: str) -> np.ndarray:
     for seed in seeds:
         lines = (folder / f"seed-{seed}" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
         found = [json.loads(line) for line in lines]
-        rows.append([float(row["correct"]) for row in found if row["split"] == split and task in (row["task"], "combined")])
+        chosen = [row for row in found if row["split"] == split and task in (row["task"], "combined")]
+        rows.append([float(row["correct"]) for row in chosen])
     return np.array(rows)
 
 
