@@ -260,6 +260,8 @@ def test_odd_characters_of_a_page_reach_no_row() -> None:
         ('out: "a\\0b"\n', "holds a NUL"),
         ('name: "\\ud800"\n', "holds a NUL or half a character"),
         ("out: x\n", "input: Field required; llm: Field required"),
+        ("out: x\ninput: {path: x}\nllm: {modl: m}\n", "unknown key 'llm.modl'; did you mean llm.model"),
+        ("ouput: x\ninput: {path: x}\nllm: {model: m}\n", "unknown key 'ouput'; did you mean input|out"),
         ("out: {a: 1}\ninput: {path: x}\nllm: {model: m}\n", "out: Input is not a valid path"),
         ("out: x\ninput: {path: x}\nllm: {model: m, engine: local}\n", "'http', 'transformers' or 'ray'"),
         ("out: x\ninput: {path: x}\nllm: {model: m, base_url: 'http://h:99999/v1'}\n", "give a URL such as"),

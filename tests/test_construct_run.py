@@ -197,7 +197,7 @@ def test_step_by_step_and_by_parquet_is_the_same_as_at_once(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"llm": {"api_key": "sk-very-secret"}}, "llm.api_key: Extra inputs are not permitted"),
+        ({"llm": {"api_key": "sk-very-secret"}}, "unknown key 'llm.api_key'; did you mean llm.api_key_env?"),
         ({"llm": {"base_url": "http://u:sk-very-secret@h/v1"}}, "no key in the URL"),
         ({"input": {"path": "nowhere.csv"}}, "nowhere.csv does not exist"),
         ({"split": {"train": 0.9}}, "together they must be 1"),

@@ -3,6 +3,7 @@ import multiprocessing
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
+from audiobert.artefacts import locked
 from audiobert.errors import ArtefactError, InputError
 from audiobert.training.config import TrainingConfig
 from audiobert.training.loop import Batches, ParameterGroup, Recipe, RowBatches, fit
@@ -213,6 +215,14 @@ def test_weights_of_an_earlier_training_are_replaced_only_when_asked_for(tmp_pat
     run(tmp_path, "a", model, seed=1, overwrite=True)
     assert model.calls == 48
     assert (tmp_path / "a" / "notes.txt").read_text() == "mine"
+
+
+def test_two_trainings_never_write_one_folder(tmp_path):
+    refused = pytest.raises(InputError, match="another process is writing to")
+    with ThreadPoolExecutor(1) as pool, locked(tmp_path / "a"), refused:
+        pool.submit(run, tmp_path, "a", Regression()).result()
+    assert list(tmp_path.rglob("*.safetensors")) == []
+    run(tmp_path, "a", Regression())
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -219,7 +219,8 @@ class AudioBert:
 
     def __repr__(self) -> str:
         backbone = self.parts.identity.name
-        return f"AudioBert({self.name!r}: {backbone}, {len(self.banks)} banks, {len(self.retriever):,} clips)"
+        banks = f"{len(self.banks)} bank{'s' if len(self.banks) != 1 else ''}"
+        return f"AudioBert({self.name!r}: {backbone}, {banks}, {len(self.retriever):,} clips)"
 
     @property
     def banks(self) -> tuple[AudioBank, ...]:

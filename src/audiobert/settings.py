@@ -162,7 +162,7 @@ def _explain(model: type[BaseModel], error: ValidationError, sources: Mapping[Ke
     key = ".".join(path)
     more = f" (and {len(others)} more)" if others else ""
     if first["type"] == "extra_forbidden":
-        return f"{where}: unknown key {key!r}; {_suggestion(model, path)}{more}"
+        return f"{where}: unknown key {key!r}; {suggestion(model, path)}{more}"
     if first["type"] == "missing":
         return f"{where}: the key {key!r} is missing{more}"
     reason = first["msg"].removeprefix("Value error, ")
@@ -170,8 +170,8 @@ def _explain(model: type[BaseModel], error: ValidationError, sources: Mapping[Ke
     return " ".join(f"{where}: {given}{reason}{more}".split())
 
 
-def _suggestion(model: type[BaseModel], path: KeyPath) -> str:
-    """Name the known key that an unknown one comes nearest to, or all keys of its part."""
+def suggestion(model: type[BaseModel], path: KeyPath) -> str:
+    """Return the known key that an unknown one comes nearest to, or all keys of its part, as advice."""
     siblings = [".".join((*path[:-1], name)) for name in _names_at(model, path[:-1])]
     everywhere = list(_key_paths(model))
     wanted = ".".join(path)

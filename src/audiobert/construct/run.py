@@ -42,6 +42,7 @@ from audiobert.construct.store import Store
 from audiobert.construct.wiki import WikiSettings, make_wiki_rows
 from audiobert.construct.workspace import Make, StepReport, Workspace, disk_faults
 from audiobert.errors import ArtefactError, InputError
+from audiobert.settings import suggestion
 
 STEPS = ("collect", "categorize", "animal", "pitch", "wiki", "split")
 
@@ -102,6 +103,11 @@ def read_settings(path: str | Path, *, engine: str | None = None, limit: int | N
     try:
         return ConstructionSettings.model_validate(value)
     except ValidationError as error:
+        for one in error.errors(include_input=False):
+            if one["type"] == "extra_forbidden":
+                key = tuple(map(str, one["loc"]))
+                advice = suggestion(ConstructionSettings, key)
+                raise InputError(f"{path}: unknown key '{'.'.join(key)}'; {advice}") from None
         raise InputError(f"{path}: {validation_message(error)}") from None
 
 
