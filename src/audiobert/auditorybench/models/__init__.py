@@ -5,7 +5,7 @@ The adapters: AudioBERT, any masked or causal language model of transformers, a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -83,9 +83,7 @@ def load_adapter(name: str, train: Mapping[str, Sequence[Row]], options: ModelOp
     """
     options = options or ModelOptions()
     if name.startswith("control:"):
-        from audiobert.auditorybench.models.controls import make_control
-
-        return make_control(name, train)
+        return _control(name, train)
     if options.base_url is not None:
         from audiobert.auditorybench.models.chat import ChatModel, ChatOptions
 
@@ -110,6 +108,21 @@ def load_adapter(name: str, train: Mapping[str, Sequence[Row]], options: ModelOp
 
         return CausalLanguageModel.from_pretrained(base, device=options.device, **sizes)
     raise InputError(f"no kind '{kind}': there are masked, causal, audiobert")
+
+
+def _control(name: str, train: Mapping[str, Sequence[Row]]) -> Adapter:
+    from audiobert.auditorybench.models.controls import BagOfWords, Majority
+    from audiobert.auditorybench.models.text_scorers import TextScorers
+
+    controls: dict[str, Callable[[], Adapter]] = {
+        "control:majority": lambda: Majority(name, train),
+        "control:bag-of-words": lambda: BagOfWords(name, train),
+        "control:bag-of-words-told": lambda: BagOfWords(name, train, told=True),
+        "control:text-scorers": lambda: TextScorers(name, train, told=True),
+    }
+    if name not in controls:
+        raise InputError(f"no control '{name}': there are {', '.join(controls)}")
+    return controls[name]()
 
 
 def kind_of_model(name: str) -> str:

@@ -191,18 +191,3 @@ def merge_proportional_columns(inputs: Any) -> Any:
     squares = np.bincount(group_of, weights=lengths[kept] ** 2, minlength=len(groups))
     weights = signs * lengths[kept] / np.sqrt(squares[group_of])
     return sparse.csr_matrix((weights, (kept, group_of)), shape=(columns.shape[1], len(groups)))
-
-
-def make_control(name: str, train: Mapping[str, Sequence[Row]]) -> Control:
-    """Make a control by name."""
-    from audiobert.auditorybench.models.text_scorers import TextScorers
-
-    controls: dict[str, Callable[[], Control]] = {
-        "control:majority": lambda: Majority(name, train),
-        "control:bag-of-words": lambda: BagOfWords(name, train),
-        "control:bag-of-words-told": lambda: BagOfWords(name, train, told=True),
-        "control:text-scorers": lambda: TextScorers(name, train, told=True),
-    }
-    if name not in controls:
-        raise InputError(f"no control '{name}': there are {', '.join(controls)}")
-    return controls[name]()
