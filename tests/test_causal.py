@@ -17,8 +17,10 @@ from audiobert.cli import run
 from audiobert.errors import InputError
 from audiobert.injection import InjectionSettings, SpanKnowledge, new_injection
 from audiobert.modeling import AudioBertForCausalLM, with_injection
+from audiobert.prompts import BLANK, blank_template
 from audiobert.sentence import encode_prompts
 from audiobert.training.audiobert_config import AudioBertConfig
+from audiobert.web.compare import compare_sounds
 from tiny_causal import FAMILIES, causal
 from tiny_models import ast
 from training_toys import write_data
@@ -194,6 +196,23 @@ def plain_scores(
     assert run([*command, "--protocol", protocol, "--tasks", "pitch", "--predictions", str(out)]) == 0
     capsys.readouterr()
     return [json.loads(line)["scores"] for line in out.read_text().splitlines()]
+
+
+def test_the_page_compares_by_the_words_behind_the_prompt(model: AudioBert) -> None:
+    compared = compare_sounds(model, "a dog", "a bell")
+    assert all(len(model.tokenizer.encode(word, add_special_tokens=False)) == 1 for word in (" higher", " lower"))
+    text = compared.question
+    prompt = blank_template().format(blank=text.replace("[MASK]", BLANK))
+    spans = [(prompt.index(name), prompt.index(name) + len(name)) for name in ("a dog", "a bell")]
+    for sound, said in (("on", compared.with_sound), ("off", compared.without_sound)):
+        found = model.clips_of([prompt], [spans if sound == "on" else []])
+        scores = model.prompts([prompt], found, sound).log_likelihoods([[" higher", " lower"]])[0]  # type: ignore[arg-type]
+        assert said.forward == pytest.approx(float(torch.tensor(scores).softmax(dim=0)[0]), abs=1e-4)
+
+
+def test_masked_tokens_are_not_measured(trained: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plain-text", str(data / "text" / "general_eval.txt.gz"), "--model", str(trained)]) == 2
+    assert "has a causal language model" in capsys.readouterr().err
 
 
 def test_a_saved_model_completes_as_before(model: AudioBert, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from audiobert.errors import InputError
 from audiobert.loading import load_model
+from audiobert.modeling import is_causal
 from audiobert.training.detector import false_alarms
 from audiobert.training.masked_lm import SHORTEST, Lines, MaskedLmConfig, MaskedLmObjective, perplexity
 from audiobert.training.text_files import read_lines
@@ -39,10 +40,12 @@ def plain_text_figures(folder: Path, text: Path, *, limit: int | None = None) ->
     Raises
     ------
     InputError
-        The file is missing or has no line that is long enough.
+        The file is missing or has no line that is long enough, or the model is a causal one.
     """
     lines = read_lines(text)[:limit]
     parts, model, _, _ = load_model(folder)
+    if is_causal(parts.language_model):
+        raise InputError(f"{folder} has a causal language model, which masks no tokens; give a model with a masked one")
     tokenized = Lines(lines, parts.tokenizer, MaskedLmConfig())
     if not len(tokenized):
         raise InputError(

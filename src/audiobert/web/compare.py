@@ -185,7 +185,8 @@ def _predict(model: AudioBert, sounds: tuple[Sound, Sound], *, with_sound: bool)
         spans.append([(before, before + len(one.name)), (end - len(other.name), end)])
         hits.append([one.injected, other.injected])
     words = next(attribute.words for attribute in builtin_attributes() if attribute.measure == MEASURE)
-    answers = [model.tokenizer.convert_tokens_to_ids(word) for word in words]  # the first where the first is higher
+    # The first where the first is higher; within a text, words stand behind a space, which many tokens hold.
+    answers = [model.tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in words]
     if with_sound:
         scored = model.score_masks(texts, sound="on", spans=spans, hits=hits)
     else:
