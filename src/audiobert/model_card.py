@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCardData
 
-from audiobert.backbone import PACKAGED
 from audiobert.bank.store import read_manifest
 from audiobert.model_folder import BANK_FOLDER, PartRecord, read_config, read_record
+from audiobert.packaged import PACKAGED
 
 CARD = "README.md"
 # A card with this line belongs to the model and is written anew with it; any other stays as it is.

@@ -18,12 +18,13 @@ from torch import Tensor
 from audiobert.adapters import LoraSettings
 from audiobert.arguments import checked_path
 from audiobert.artefacts import read_json, sha256_of, whole_file, write_json
-from audiobert.backbone import PACKAGED, PRESETS, Identity, Published
+from audiobert.backbone import PRESETS, Identity, Published
 from audiobert.bank.store import bank_files
 from audiobert.errors import ArtefactError, InputError
 from audiobert.hub import HubAccess, fetch, is_hub_id
 from audiobert.injection import InjectionSettings
 from audiobert.knowledge import KnowledgeSettings
+from audiobert.packaged import PACKAGED
 from audiobert.retrieve import RetrievalSettings
 from audiobert.settings import Settings
 

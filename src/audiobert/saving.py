@@ -8,12 +8,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from audiobert.artefacts import whole_folder
-from audiobert.backbone import PACKAGED
 from audiobert.bank.store import read_manifest, write_manifest
 from audiobert.errors import InputError
 from audiobert.hub import HubRepository
 from audiobert.model_card import CARD, is_own_card, model_card
 from audiobert.model_folder import BANK_FOLDER, model_files, read_config, read_record
+from audiobert.packaged import PACKAGED
 
 
 def save_model(source: Path, bank: Path, folder: str | Path, title: str) -> None:
