@@ -52,8 +52,9 @@ lint: $(VENV)/.all
 docs: $(VENV)/.all
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
+# Measure speed and memory on this machine and write docs/performance.md.
 bench: $(VENV)/.all
-	@$(BIN)/python -m benchmarks
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks --write
 
 weights: $(VENV)/.all
 	@for part in masked-lm detector clap audiobert; do \

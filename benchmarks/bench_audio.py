@@ -17,6 +17,7 @@ import soundfile
 
 from audiobert.audio import MEASURED_SECONDS, SAMPLE_RATE_HZ, load_audio, log_mel_spectrogram
 from audiobert.pitch import compare_pitch, measure_pitch
+from benchmarks.measure import row
 
 _CLIPS = 40
 _NOTES = 24
@@ -44,17 +45,12 @@ def some_clips(count: int, folder: Path) -> list[Path]:
     return paths
 
 
-def row(name: str, ours: float, plain: float, unit: str, note: str, *, more_is_better: bool = True) -> dict[str, Any]:
-    """Return a line of the report; the ratio is above 1 where ours is better."""
-    ratio = ours / plain if more_is_better else plain / ours
-    return {"name": name, "ours": ours, "plain": plain, "ratio": ratio, "unit": unit, "note": note}
-
-
-def run() -> list[dict[str, Any]]:
+def run() -> Iterator[dict[str, Any]]:
     """Measure."""
     with tempfile.TemporaryDirectory() as folder:
         clips = some_clips(_CLIPS, Path(folder))
-        return [*_decode(clips), *_spectrogram(clips), *_pitch(), *_synthetic_tones(), *_written_notes()]
+        for part in (lambda: _decode(clips), lambda: _spectrogram(clips), _pitch, _synthetic_tones, _written_notes):
+            yield from part()
 
 
 def _decode(clips: list[Path]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Writing, opening and searching banks of 100,000 and 630,000 clips (LAION-Audio-630K's size), and building one.
+"""Writing, opening and searching banks of 100,000 and 630,000 clips (LAION-Audio-630K's size).
 
 CPU seconds; run it with OMP_NUM_THREADS=1, so that both sides have one thread. `AUDIOBERT_BENCH_FULL=1` adds the
 approximate index at full size (several minutes of clustering).
@@ -24,8 +24,7 @@ from audiobert.bank.clips import MEASURED_COLUMNS
 from audiobert.bank.journal import Journal, Record
 from audiobert.bank.search import ApproximateIndex, build_index, exact_search, tuning_queries
 from audiobert.bank.store import open_vectors, write_bank
-from benchmarks import bank_build
-from benchmarks.bench_audio import row
+from benchmarks.measure import row
 
 _SIZES = (100_000, 630_000)
 _CLAP_DIM = 256
@@ -36,33 +35,31 @@ _TOP_K = 10
 _REFINE = 4  # candidates per result that FAISS scores again in float32
 
 
-def run() -> list[dict[str, Any]]:
+def run() -> Iterator[dict[str, Any]]:
     """Measure."""
     with tempfile.TemporaryDirectory() as folder:
-        return [*bank_build.run(Path(folder)), *search_and_open(Path(folder))]
+        yield from search_and_open(Path(folder))
 
 
-def search_and_open(folder: Path) -> list[dict[str, Any]]:
+def search_and_open(folder: Path) -> Iterator[dict[str, Any]]:
     """Measure search in, and opening of, banks of two sizes."""
-    rows: list[dict[str, Any]] = []
     everything = _vectors(_SIZES[-1])
     for clips in _SIZES:
         vectors = everything[:clips]
         started = time.process_time()
         path = _bank(folder / str(clips), vectors)
         rate = clips / (time.process_time() - started)
-        rows.append(row(f"journal and files of {clips:,} clips", rate, rate, "clips/s", "with names, nothing decoded"))
+        yield row(f"journal and files of {clips:,} clips", rate, rate, "clips/s", "with names, nothing decoded")
         opening, whole = _fastest(lambda: _open(path))[0], _fastest(lambda: _read_all(path))[0]  # noqa: B023
         name = f"open a bank of {clips:,}"
-        rows.append(row(name, 1000 * opening, 1000 * whole, "ms", "reading all of it", more_is_better=False))
+        yield row(name, 1000 * opening, 1000 * whole, "ms", "reading all of it", more_is_better=False)
         started = time.process_time()
         distinct = len(AudioBank.open(path).names)
-        rows.append(row("its names, first use", time.process_time() - started, 1.0, "s", f"{distinct:,} distinct"))
-        rows += _search(vectors)
+        yield row("its names, first use", time.process_time() - started, 1.0, "s", f"{distinct:,} distinct")
+        yield from _search(vectors)
         if clips == _SIZES[-1] and os.environ.get("AUDIOBERT_BENCH_FULL"):
-            rows.append(_approximate(folder, vectors))
+            yield _approximate(folder, vectors)
         shutil.rmtree(path)
-    return rows
 
 
 def _vectors(clips: int) -> np.ndarray:
@@ -135,7 +132,7 @@ def _read_all(path: Path) -> None:
     AudioBank.open(path).table.combine_chunks()
 
 
-def _search(vectors: np.ndarray) -> list[dict[str, Any]]:
+def _search(vectors: np.ndarray) -> Iterator[dict[str, Any]]:
     """Compare the exact search with FAISS's flat indexes: float32, float16, and 8 bits refined in float32."""
     import faiss
 
@@ -151,7 +148,6 @@ def _search(vectors: np.ndarray) -> list[dict[str, Any]]:
         index.add(matrix)
     refined = faiss.IndexRefine(byte, flat)
     refined.k_factor = _REFINE
-    rows = []
     for count in _BATCHES:
         some = queries[:count]
         ours, (_, truth) = _fastest(lambda: exact_search(vectors, some, _TOP_K))  # noqa: B023
@@ -159,8 +155,7 @@ def _search(vectors: np.ndarray) -> list[dict[str, Any]]:
             plain, (_, found) = _fastest(lambda: index.search(some, _TOP_K))  # noqa: B023
             title = f"exact search {len(vectors):,} x {_CLAP_DIM}, {count} at once"
             note = f"FAISS {name}, which finds {_recall(truth, found):.2%} of the ten"
-            rows.append(row(title, count / ours, count / plain, "queries/s", note))
-    return rows
+            yield row(title, count / ours, count / plain, "queries/s", note)
 
 
 def _approximate(folder: Path, vectors: np.ndarray) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench_audio import row
+from benchmarks.measure import row
 
 _QUESTIONS = 200
 _PAUSE_S = 0.025

@@ -48,7 +48,7 @@ from audiobert.training.processes import on_cpu, processes
 from audiobert.training.step import Recipe, make_optimizer, trainable, training_step
 
 CONFIG = "paper-base"
-ROWS_ON_CPU, ROWS_ON_ACCELERATOR = 6, 32
+ROWS_ON_CPU, ROWS_ON_ACCELERATOR = 3, 32
 SPANS_A_CLIP = 1.11
 CLIP_SECONDS, CLIP_RATE_HZ = 10.0, 44_100
 PEAK_TFLOPS = float(os.environ.get("AUDIOBERT_PEAK_TFLOPS", "989"))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,21 @@ from audiobert.clip_encoder import ModelClipEncoder
 from audiobert.features import AUDIO_ENCODER, CLAP, make_features
 from audiobert.loading import load_clip_encoder
 from audiobert.pitch import Estimator
-from benchmarks.bench_audio import row, some_clips
+from benchmarks.bench_audio import some_clips
+from benchmarks.measure import row
 
-_CLIPS = 240
+_CLIPS = 96
 _PYIN_CLIPS = 10  # pYIN takes half a second for a second of sound
 
 
-def run(folder: Path) -> list[dict[str, Any]]:
-    """Audio seconds a second of the whole build, and of each of its steps."""
+def run() -> Iterator[dict[str, Any]]:
+    """Measure."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _measure(Path(folder))
+
+
+def _measure(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield audio seconds per second of the whole build, and of each of its steps."""
     encoder = load_clip_encoder("mini")
     clips = some_clips(_CLIPS, folder)
     source = folder / "clips.csv"
@@ -46,26 +54,24 @@ def run(folder: Path) -> list[dict[str, Any]]:
         return _timed(lambda: build_bank(source, folder / name, encoder, workers=workers, estimator=estimator))
 
     note = f"librosa.load + ASTFeatureExtractor + mini's models one clip at a time; {len(clips)} clips, {seconds:.0f} s"
-    rows = []
     for precision in ("fp32", "bf16"):
         ours = build(f"cpu-{precision}", 0, precision, "none")[1]
-        rows.append(row(f"bank build, {precision}, CPU time", seconds / ours, seconds / cpu, "audio s/CPU s", note))
+        yield row(f"bank build, {precision}, CPU time", seconds / ours, seconds / cpu, "audio s/CPU s", note)
     cores = available_cores()
     for precision in ("fp32", "bf16"):
         ours = build(f"wall-{precision}", cores, precision, "none")[0]
         name = f"bank build, {precision}, {cores} workers, wall"
-        rows.append(row(name, seconds / ours, seconds / wall, "audio s/s", f"as above, {cores} cores for both"))
+        yield row(name, seconds / ours, seconds / wall, "audio s/s", f"as above, {cores} cores for both")
     split = _our_steps(clips, encoder, limit)
     for name, ours in split.items():
-        rows.append(row(f"bank build: {name}", seconds / ours, seconds / steps[name], "audio s/CPU s", "one process"))
+        yield row(f"bank build: {name}", seconds / ours, seconds / steps[name], "audio s/CPU s", "one process")
     with_pitch = f"as above, and librosa.pyin on {len(some)} of the clips, scaled"
     ours = build("pitch-cpu", 0, "fp32", "swiftf0")[1]
     name = "bank build with pitch (as shipped), fp32, CPU time"
-    rows.append(row(name, seconds / ours, seconds / (cpu + pyin), "audio s/CPU s", with_pitch))
+    yield row(name, seconds / ours, seconds / (cpu + pyin), "audio s/CPU s", with_pitch)
     ours = build("pitch-wall", cores, "fp32", "swiftf0")[0]
     name = f"bank build with pitch (as shipped), {cores} workers, wall"
-    rows.append(row(name, seconds / ours, seconds / (wall + pyin), "audio s/s", with_pitch))
-    return rows
+    yield row(name, seconds / ours, seconds / (wall + pyin), "audio s/s", with_pitch)
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, float]:
