@@ -40,7 +40,7 @@ from audiobert.knowledge import KnowledgeEncoder
 from audiobert.modeling import AudioBertForMaskedLM
 from audiobert.sentence import fill_mask
 from audiobert.training.audiobert_config import AudioBertConfig
-from audiobert.training.batches import BatchMaker, Example, SpanClips
+from audiobert.training.batches import BatchMaker, Example, given_clip
 from audiobert.training.clips import load_clips
 from audiobert.training.loop import checkpoint_gradients, set_dropout
 from audiobert.training.objective import AudioBertObjective
@@ -87,7 +87,7 @@ def make_examples(tokenizer: Any, rows: int) -> list[Example]:
         ids = tuple(tokenizer(answer, add_special_tokens=False)["input_ids"])
         filled, moved = fill_mask(text, spans, " ".join([tokenizer.mask_token] * len(ids)))
         numbers = range(number, number + len(spans))
-        clips = tuple(SpanClips(np.array([one % count]), np.ones(1, dtype=np.float32)) for one in numbers)
+        clips = tuple(given_clip(one % count, 1.0) for one in numbers)
         number += len(spans)
         examples.append(Example(filled, ids, tuple(moved), clips))
     return examples

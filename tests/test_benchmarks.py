@@ -4,6 +4,9 @@ import re
 
 import pytest
 from benchmarks import __main__ as command
+from benchmarks.bench_train_step import make_examples
+
+from audiobert.backbone import load_backbone
 
 END = "<!-- end of measurement -->\n"
 TEXT = f"before\n<!-- measured: one -->\nold\n{END}after\n<!-- measured: two -->\n{END}"
@@ -31,3 +34,10 @@ def test_an_unknown_benchmark_is_bad_usage(capsys):
     with pytest.raises(SystemExit, match="2"):
         command.main(["bank_builds"])
     assert "no benchmark 'bank_builds'; there are: audio, bank, bank_build," in capsys.readouterr().err
+
+
+def test_the_spans_of_the_training_step_share_clips():
+    examples = make_examples(load_backbone("mini").tokenizer, 6)
+    spans = [int(known.rows[0]) for example in examples for known in example.clips]
+    assert (len(spans), len(set(spans))) == (10, 9)
+    assert all(len(example.spans) == len(example.clips) for example in examples)
