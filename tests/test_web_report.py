@@ -215,7 +215,7 @@ def test_the_report_names_the_training_without_recordings(tmp_path: Path) -> Non
 
 def test_what_could_not_be_had_is_said(report: Elements) -> None:
     assert "What this report lacks" in report.text
-    assert "no model 'no/such-model'" in report.text  # so neither Figure 1 nor retrieval
+    assert "as no/such-model cannot be loaded here: " in report.text  # so neither Figure 1 nor retrieval
     assert "--detector" in report.text
 
 
