@@ -21,6 +21,7 @@ from audiobert.prompts import BLANK, blank_template
 from audiobert.sentence import encode_prompts
 from audiobert.training.audiobert_config import AudioBertConfig
 from audiobert.web.compare import compare_sounds
+from bank_fakes import write_tone
 from tiny_causal import FAMILIES, causal
 from tiny_models import ast
 from training_toys import write_data
@@ -109,7 +110,8 @@ def test_without_a_span_or_with_sound_off_it_is_the_plain_model_to_the_last_bit(
     silent = model.complete(SILENT, max_new_tokens=8)
     assert not silent.auditory
     assert silent.completion == silent.base_completion == plain_text(model, SILENT, 8)
-    assert model.complete(SOUND, max_new_tokens=8, audio=False).completion == plain_text(model, SOUND, 8)
+    for text in (SOUND, "Hello ", "The sound of a bell\n\n", "🐱"):
+        assert model.complete(text, max_new_tokens=8, audio=False).completion == plain_text(model, text, 8)
     off = model.score_masks([MASKED], sound="off")[0].log_probs
     prompt = "Fill in the blank with one word.\nSentence: Woof is the sound a ____ makes.\nAnswer:"
     loaded = load_language_model(model.parts.identity.name)
@@ -196,6 +198,37 @@ def plain_scores(
     assert run([*command, "--protocol", protocol, "--tasks", "pitch", "--predictions", str(out)]) == 0
     capsys.readouterr()
     return [json.loads(line)["scores"] for line in out.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("trained", ["llama"], indirect=True)
+def test_sounds_never_read_about_are_asked_for_by_prompts(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pitches_hz = {"bell": 2_000.0, "tuba": 200.0, "dog": 450.0, "cat": 900.0}  # bell and tuba are withheld kinds
+    lines = []
+    for label, pitch_hz in pitches_hz.items():
+        write_tone(tmp_path / f"{label}.wav", pitch_hz, seconds=1.0)
+        lines.append({"path": f"{label}.wav", "label": label, "caption": f"a {label} sounding"})
+    (tmp_path / "clips.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    bank = str(tmp_path / "bank")
+    assert run(["bank", "build", str(tmp_path / "clips.jsonl"), "--out", bank, "--model", str(trained)]) == 0
+    predictions = tmp_path / "predictions.jsonl"
+    evaluate = ["evaluate", str(trained), "--tasks", "unread", "--data", str(tmp_path), "--device", "cpu", "--json"]
+    capsys.readouterr()
+    assert run([*evaluate, "--bank", bank, "--predictions", str(predictions)]) == 0
+    asked = {
+        (result["task"], result["split"]): result["n"] for result in json.loads(capsys.readouterr().out)["results"]
+    }
+    assert asked["unread-own", "bank-added"] == asked["unread-made-up", "unheard"] == 1
+    assert asked["unread-naming", "withheld-kinds"] == 2
+    said = [json.loads(line) for line in predictions.read_text().splitlines()]
+    given = [line["clips"] for line in said if line["task"] == "unread-naming"]
+    assert sorted(given) == [["bell.wav"], ["tuba.wav"]]  # the recording that is handed over, and no other
+    by_split = {
+        split: [line["scores"] for line in said if line["task"] == "unread-own" and line["split"] == split]
+        for split in ("bank-added", "bank-not-added", "unheard")
+    }
+    assert by_split["bank-added"] != by_split["unheard"]
 
 
 def test_the_page_compares_by_the_words_behind_the_prompt(model: AudioBert) -> None:

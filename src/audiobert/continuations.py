@@ -77,6 +77,7 @@ class Continuations:
             [self._answer(prompt, continuation) for continuation in row]
             for prompt, row in zip(prompts, continuations, strict=True)
         ]
+        prompts = [prompt.rstrip() for prompt in prompts]  # their last spaces belong to the continuations
         scores: list[list[float]] = [[] for _ in prompts]
         short = [i for i, row in enumerate(answers) if all(len(ids) == 1 for ids in row)]
         for members, inputs, known in self._batches(prompts, short, spans, knowledge, self.batch_size):
@@ -114,7 +115,7 @@ class Continuations:
             members = order[start : start + size]
             inputs = encode_prompts(
                 self.tokenizer,
-                [prompts[i].rstrip() if self.special else prompts[i] for i in members],
+                [prompts[i] for i in members],
                 None if spans is None else [spans[i] for i in members],
                 special=self.special,
             ).to(self.device)
