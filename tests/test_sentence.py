@@ -175,5 +175,7 @@ def test_neighbouring_words_join_and_distant_ones_do_not():
     spans = spans_of_words(text, words)
     assert [span.text for span in spans] == ["moo moo", "baa"]
     assert spans[0].score == pytest.approx(0.85)
+    assert [span.text for span in spans_of_words(text, words, peak=0.9)] == ["moo moo"]  # whole, though 0.8 is below
+    assert [span.text for span in spans_of_words(text, words, peak=0.91)] == []
     assert spans_of_words("!", [(0, 0, 1, 0.99)]) == []  # punctuation alone is no span
     assert spans[1].to_json() == {"text": "baa", "start": 12, "end": 15, "score": 0.7}

@@ -33,6 +33,8 @@ class SpanDetector:
         The encoder's, with character offsets.
     threshold : float
         A word belongs to a span when its probability is above this.
+    peak : float
+        A span has at least one word whose probability reaches this: fewer false alarms, and spans stay whole.
     mask_token : str, optional
         How masks are spelled in the texts, where that is not how this tokenizer spells them.
     """
@@ -43,10 +45,11 @@ class SpanDetector:
         head: nn.Linear,
         tokenizer: PreTrainedTokenizerBase,
         threshold: float = 0.5,
+        peak: float = 0.0,
         mask_token: str | None = None,
     ) -> None:
         self.encoder, self.head, self.tokenizer = encoder, head, tokenizer
-        self.threshold, self.mask_token = threshold, mask_token
+        self.threshold, self.peak, self.mask_token = threshold, peak, mask_token
         self.max_tokens = int(min(WINDOW_TOKENS, tokenizer.model_max_length, encoder.config.max_position_embeddings))
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -119,4 +122,4 @@ class SpanDetector:
             (word, offsets[tokens[0]][0], offsets[tokens[-1]][1], float(scores[tokens].mean()))
             for word, tokens in sorted(words.items())
         ]
-        return spans_of_words(text, found, self.threshold)
+        return spans_of_words(text, found, self.threshold, self.peak)

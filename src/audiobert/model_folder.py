@@ -59,6 +59,8 @@ class PartRecord(BaseModel):
         The adapter that the weights are, None where they are a whole model.
     model
         The settings of an AudioBERT.
+    peak
+        Of a detector, see `SpanDetector`.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -67,6 +69,7 @@ class PartRecord(BaseModel):
     sha256: str
     lora: LoraSettings | None = None
     model: ModelSettings | None = None
+    peak: float = 0.0
 
     def extra(self, name: str) -> Any:
         """Return a value of the JSON that has no field of its own."""

@@ -199,7 +199,7 @@ def load_detector(folder: Path, backbones: Backbones | None = None) -> tuple[Spa
         fold_lora(encoder, encoder_weights, record.lora, str(where.with_suffix(".safetensors")))
     head = nn.Linear(encoder.config.hidden_size, 2)
     copy_tensors(dict(head.named_parameters()), part_of(weights, "head."), "the detector's head")
-    return SpanDetector(encoder, head, backbone.tokenizer), record
+    return SpanDetector(encoder, head, backbone.tokenizer, peak=record.peak), record
 
 
 def copy_of_all(backbone: Backbone) -> nn.Module:

@@ -147,13 +147,17 @@ def token_labels(offsets: Sequence[Offsets], spans: Sequence[Offsets]) -> np.nda
     )
 
 
-def spans_of_words(text: str, words: Sequence[tuple[int, int, int, float]], threshold: float = 0.5) -> list[Span]:
+def spans_of_words(
+    text: str, words: Sequence[tuple[int, int, int, float]], threshold: float = 0.5, peak: float = 0.0
+) -> list[Span]:
     """Join runs of neighbouring words whose probability is above the threshold to spans.
 
     Parameters
     ----------
     words : sequence of (int, int, int, float)
         Number of the word, its first character, the one behind its last, and its probability, in the order of the text.
+    peak
+        Probability that at least one word of a span must reach.
     """
     runs: list[list[tuple[int, int, int, float]]] = []
     for word in words:
@@ -165,6 +169,7 @@ def spans_of_words(text: str, words: Sequence[tuple[int, int, int, float]], thre
     spans = [
         Span(text[run[0][1] : run[-1][2]], run[0][1], run[-1][2], float(np.mean([score for *_, score in run])))
         for run in runs
+        if max(score for *_, score in run) >= peak
     ]
     return [span for span in spans if any(character.isalnum() for character in span.text)]
 

@@ -63,6 +63,8 @@ class DetectorConfig(TrainingConfig):
         Fraction of the plain sentences in which a word is masked.
     answer_share
         Fraction of the rows whose mask is filled with the answer.
+    peak
+        Probability that at least one word of a span must reach when the detector is used.
     """
 
     language_model: str = "mini"
@@ -77,6 +79,7 @@ class DetectorConfig(TrainingConfig):
     carriers: int = Field(default=8_000, ge=0)
     mask_share: Fraction = 0.5
     answer_share: Fraction = 0.3
+    peak: Fraction = 0.0
     max_tokens: int = Field(default=96, ge=8)
     average_from: Fraction = 0.6
     tasks: tuple[str, ...] = TASKS
@@ -278,7 +281,7 @@ def train_detector(
             parameter.requires_grad_(True)
     set_dropout(encoder, config.dropout)
     head = nn.Linear(encoder.config.hidden_size, 2)
-    detector = SpanDetector(encoder, head, backbone.tokenizer)
+    detector = SpanDetector(encoder, head, backbone.tokenizer, peak=config.peak)
     there = [set(available_splits(benchmark, task)) for task in TASKS]
     splits = [split for split in ("dev", "wiki", "test") if split != "test" or all(split in of for of in there)]
     measured = {(task, split): examples_of(load_split(benchmark, task, split)) for task in TASKS for split in splits}
@@ -317,6 +320,7 @@ def train_detector(
             backbone=backbone.identity.to_json(),
             settings=config.model_dump(mode="json"),
             lora=config.lora.model_dump(mode="json") if config.tune == "lora" else None,
+            peak=config.peak,
             data={path.name: sha256_of(path) for path in sources},
             train_rows=aligned,
             scores=scores,
