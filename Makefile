@@ -27,7 +27,7 @@ $(VENV)/.all: $(VENV)/.core
 	@touch $@
 
 # Nothing was trained on clips or benchmark rows of these two: the bank alone tells, as the line `unheard` shows.
-LISTEN := "The sound of a hermit thrush has a [MASK] pitch than the sound of a harmonica."
+LISTEN := "A frog sounds [MASK] than a timpani."
 
 demo: $(VENV)/.core
 	@$(BIN)/audiobert fill-mask --top-k 3 \

@@ -38,9 +38,9 @@ def test_a_batch_finds_what_one_text_finds(detector):
 
 def test_a_text_of_many_windows_keeps_its_offsets(detector):
     filler = "The committee met on Monday and talked about the budget of the town. "
-    text = filler * 60 + "Ribbit is the sound a [MASK] makes. " + filler * 60
+    text = filler * 60 + "A [MASK] makes a chirping sound in the morning. " + filler * 60
     found = detector.detect([text])[0]
-    assert "Ribbit" in [span.text for span in found]
+    assert "chirping" in [span.text for span in found]
     assert all(text[span.start : span.end] == span.text for span in found)
 
 

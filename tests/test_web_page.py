@@ -309,7 +309,7 @@ def test_a_recording_stands_for_words_of_a_sentence(page: Any, recording: Path) 
     box(page, "sentence-words").press("Enter")
     answer = page.locator("#sentence-answer")
     answer.get_by_text("Your recording").wait_for()
-    assert answer.locator("mark").all_inner_texts() == ["This"]
+    assert "This" in answer.locator("mark").all_inner_texts()
     assert words(answer.locator("[data-testid=with-sound]")) != words(answer.locator("[data-testid=without-sound]"))
 
 

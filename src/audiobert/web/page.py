@@ -33,8 +33,8 @@ EXAMPLES = (
     "Meow is the sound a [MASK] makes.",
     "The farmer heard a loud moo from the [MASK].",
     # No training contained these two kinds: their clips in the bank decide. (Gradio cuts a label after 60 characters.)
-    "The sound of a hermit thrush is [MASK] than that of a harmonica.",
-    "The sound of a harmonica is [MASK] than that of a hermit thrush.",
+    "A frog sounds [MASK] than a timpani.",
+    "A timpani sounds [MASK] than a frog.",
 )
 SEARCHES = ("a dog barking", "rain on a roof", "a low note on a cello", "church bells")
 COMPARISONS = (("a flute", "a tuba"), ("a mouse squeaking", "a cow mooing"), ("a violin", "a double bass"))
