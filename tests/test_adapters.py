@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM
 
 from audiobert.adapters import LoraSettings, add_lora, copy_sharing_embeddings, fold_lora, lora_parameters, lora_state
 from audiobert.errors import ArtefactError, InputError
+from tiny_bert import bert
 
 IDS = torch.tensor([[5, 6, 7, 8]])
 SETTINGS = LoraSettings(rank=4, alpha=8, dropout=0.0, targets="all-linear")
@@ -13,12 +13,7 @@ SETTINGS = LoraSettings(rank=4, alpha=8, dropout=0.0, targets="all-linear")
 
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=32,
-    )  # fmt: skip
-    return BertForMaskedLM(config).eval().requires_grad_(False)
+    return bert().requires_grad_(False)
 
 
 def logits(model):

@@ -46,7 +46,7 @@ def nearest_names(
     tuple of np.ndarray
         Numbers of names and their cosines, `(queries, count)` or fewer columns; the nearest first.
     """
-    if bank.name_vectors is None:
+    if bank.name_vectors is None or not count:
         return np.zeros((len(sentences), 0), np.int64), np.zeros((len(sentences), 0), np.float32)
     mask = None
     if allowed is not None:
