@@ -348,10 +348,7 @@ class AudioBert:
         single = isinstance(texts, str)
         given = [texts] if isinstance(texts, str) else checked_texts(texts)
         sentences = self._read(given)
-        recordings = {piece: recorded_hit(self._clip_encoder, file) for piece, file in checked_sounds(sounds).items()}
-        spans: Sequence[tuple[AuditorySpan, ...]] = [()] * len(given)
-        if audio:
-            spans = self._with_clips(self._spans(sentences, recordings), clips_per_span)
+        spans = self._auditory_spans(sentences, sounds, clips_per_span, audio=audio)
         with_sound = self._predict(sentences, spans, "on" if heard else "unheard")
         rows = [row for row in range(len(sentences)) if base or row not in with_sound]
         without = dict(zip(rows, self._plain([sentences[row] for row in rows]), strict=True))
@@ -421,10 +418,7 @@ class AudioBert:
         given = [texts] if isinstance(texts, str) else checked_texts(texts)
         room, name = self.max_tokens - max_new_tokens, self.parts.identity.name
         sentences = [read_prompt(self.tokenizer, text, room, chat=chat, name=name) for text in given]
-        recordings = {piece: recorded_hit(self._clip_encoder, file) for piece, file in checked_sounds(sounds).items()}
-        spans: Sequence[tuple[AuditorySpan, ...]] = [()] * len(given)
-        if audio:
-            spans = self._with_clips(self._spans(sentences, recordings), clips_per_span)
+        spans = self._auditory_spans(sentences, sounds, clips_per_span, audio=audio)
         prompts = [sentence.text for sentence in sentences]
         said = self.prompts(prompts, spans, "on" if heard else "unheard", chat=chat).complete(
             max_new_tokens, **settings
@@ -540,6 +534,20 @@ class AudioBert:
             ordered = sorted([*given, *rest], key=lambda span: span.start)
             found.append([_moved(sentence, span) for span in ordered] if self.causal else ordered)
         return found
+
+    def _auditory_spans(
+        self,
+        sentences: Sequence[Sentence],
+        sounds: Mapping[str, Recording] | None,
+        clips: int | None,
+        *,
+        audio: bool,
+    ) -> list[tuple[AuditorySpan, ...]]:
+        """Return the spans of each sentence with their clips or the recordings given for them; none without audio."""
+        recordings = {piece: recorded_hit(self._clip_encoder, file) for piece, file in checked_sounds(sounds).items()}
+        if not audio:
+            return [()] * len(sentences)
+        return self._with_clips(self._spans(sentences, recordings), clips)
 
     def _with_clips(
         self, spans: Sequence[Sequence[Span]], clips: int | None = None, exclude: Iterable[str] | None = None
