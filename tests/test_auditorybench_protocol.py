@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from audiobert.auditorybench.interfaces import Evidence, MaskBatch, MaskQuery, Prediction
-from audiobert.auditorybench.protocol import protocol_of, score_continuations, score_masked, score_replies
+from audiobert.auditorybench.protocol import choose, protocol_of, score_continuations, score_masked, score_replies
 from audiobert.auditorybench.questions import Question
 from audiobert.errors import InputError
 
@@ -74,6 +74,13 @@ def test_letter_case_does_not_matter(best: int) -> None:
     assert cat.correct
 
 
+def test_pieces_may_have_any_number_of_variants() -> None:
+    model = Written({name: [[0, 0, 0, 1, 1, 1]] for name in ("cat", "dog", "higher")})
+    model.variants = {1: (1, 5), 4: (4,), 0: (0, 2, 3)}.__getitem__  # type: ignore[method-assign]
+    found = answers(model, [question("cat"), question("dog"), question("higher")])
+    assert [one.rank for one in found] == [3, 2, 1]
+
+
 @pytest.mark.parametrize("protocol", ["paper", "candidates"])
 def test_candidates_are_ranked_by_log_probability(protocol: str) -> None:
     model = Written({"higher": [[2, 3, 0, 0, 0, 0]], "lower": [[1, 1, 0, 0, 0, 0]]})
@@ -100,6 +107,9 @@ def test_a_causal_model_completes_or_chooses() -> None:
     assert [found[i].correct for i in range(3)] == [True, True, False]
     assert [found[i].text for i in range(3)] == ["cat", "lower", "cat"]
     assert asked == [(["say lower"], [[" higher", " lower"]]), ["say cat", "say dog"]]
+    asked.clear()
+    assert [list(score_continuations(model, [one], "paper"))[0][1].correct for one in questions] == [True, True, False]
+    assert asked == [["say cat"], (["say lower"], [[" higher", " lower"]]), ["say dog"]]  # nothing empty
 
 
 @pytest.mark.parametrize(
@@ -107,6 +117,9 @@ def test_a_causal_model_completes_or_chooses() -> None:
     [
         ("B", "multiple-choice", "multiple-choice", "Lower", True),
         ("b) lower", "comparison", "multiple-choice", "Lower", True),
+        ("B", "comparison", "multiple-choice", "Lower", True),
+        ("A", "multiple-choice", "multiple-choice", "Higher", False),
+        ("It is lower.", "multiple-choice", "multiple-choice", "Lower", True),  # no letter, but a word
         ("C", "multiple-choice", "multiple-choice", "c", False),  # there are two options
         ("B", "comparison", "paper", "b", False),  # no letter was asked for
         ("It is lower.", "comparison", "paper", "Lower", True),
@@ -118,6 +131,11 @@ def test_a_reply_names_a_word_or_a_letter(reply: str, kind: str, protocol: Any, 
     server = SimpleNamespace(replies=lambda _: iter([(0, reply)]))
     ((_, found),) = score_replies(server, [question("lower", ("Higher", "Lower"), kind)], protocol)
     assert (found.text, found.correct) == (said, correct)
+
+
+def test_a_word_that_is_the_whole_reply_goes_before_one_within_it() -> None:
+    assert choose("A lower note.", ["note", "lower note"], lettered=False) == "lower note"
+    assert choose("Is it a lower note?", ["note", "lower note"], lettered=False) is None
 
 
 def test_which_protocol_a_task_has() -> None:

@@ -82,7 +82,9 @@ def test_comparisons_of_clips_say_what_was_measured(world, share):
 def test_names_that_are_read_are_those_of_the_clips_or_have_none(world):
     spelling = world[2]
     read = {"read_share": 1.0, "unheard_share": 0.0, "mixed_share": 0.0, "clip_share": 0.0}
-    for example in made(world, comparisons=200, **read):
+    examples = made(world, comparisons=200, **read)
+    assert examples
+    for example in examples:
         labels = [
             next(label for label in KNOWN if label in example.text[slice(*span)].lower()) for span in example.spans
         ]
@@ -90,7 +92,8 @@ def test_names_that_are_read_are_those_of_the_clips_or_have_none(world):
     unheard = {"read_share": 0.0, "unheard_share": 1.0, "mixed_share": 0.0, "clip_share": 0.0}
     attribute = [a for a in builtin_attributes() if a.name == "pitch"]
     examples = made(world, attribute, comparisons=200, nearest_share=0.0, **unheard)
-    assert all(not len(known.rows) + len(known.names) for example in examples for known in example.clips)
+    assert examples
+    assert not any(len(known.rows) + len(known.names) for example in examples for known in example.clips)
     for example in examples:
         labels = [
             next(label for label in KNOWN if label in example.text[slice(*span)].lower()) for span in example.spans
@@ -100,7 +103,9 @@ def test_names_that_are_read_are_those_of_the_clips_or_have_none(world):
 
 def test_unread_comparisons_name_no_kind_and_can_be_known_only_by_their_clips(world):
     shares = {"read_share": 0.0, "unheard_share": 0.0, "mixed_share": 0.0, "clip_share": 0.5}
-    for example in made(world, comparisons=300, **shares):
+    examples = made(world, comparisons=300, **shares)
+    assert examples
+    for example in examples:
         assert not re.search("|".join(MEASURED), example.text.lower())
         assert all(len(known.rows) for known in example.clips)
 
@@ -171,7 +176,9 @@ def test_naming_asks_for_the_kind_of_the_clip(world):
 
 
 def test_spans_are_places_in_the_text_that_hold_no_mask(world):
-    for example in made(world, comparisons=200, extremes=50, names=50):
+    examples = made(world, comparisons=200, extremes=50, names=50)
+    assert any(example.spans for example in examples)
+    for example in examples:
         assert example.text.count("[MASK]") == len(example.answer)
         assert list(example.spans) == sorted(example.spans)
         for start, end in example.spans:

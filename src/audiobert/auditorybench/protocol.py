@@ -156,9 +156,7 @@ def score_replies(
         if question.candidates is None:
             yield index, free_prediction(question, reply)
         else:
-            chosen = choose(
-                reply, question.candidates, lettered=question.kind == "multiple-choice" or protocol != "paper"
-            )
+            chosen = choose(reply, question.candidates, lettered=protocol == "multiple-choice")
             correct = chosen is not None and chosen.casefold() == question.answer.casefold()
             yield index, Prediction(chosen if chosen is not None else normalise_reply(reply), correct)
 
