@@ -108,7 +108,11 @@ def test_a_causal_model_completes_or_chooses() -> None:
     assert [found[i].text for i in range(3)] == ["cat", "lower", "cat"]
     assert asked == [(["say lower"], [[" higher", " lower"]]), ["say cat", "say dog"]]
     asked.clear()
-    assert [list(score_continuations(model, [one], "paper"))[0][1].correct for one in questions] == [True, True, False]
+    assert [found.correct for one in questions for _, found in score_continuations(model, [one], "paper")] == [
+        True,
+        True,
+        False,
+    ]
     assert asked == [["say cat"], (["say lower"], [[" higher", " lower"]]), ["say dog"]]  # nothing empty
 
 

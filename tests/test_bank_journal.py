@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiobert.bank.journal import Journal, Record
+from audiobert.bank.journal import Journal, Record, remove_journal
 from audiobert.errors import ArtefactError
 
 IDS = st.sampled_from(["a", "b", "c", "ü", "'; DROP TABLE entries; --", "nul\0"])
@@ -131,3 +133,42 @@ def test_other_facts_are_refused(tmp_path: Path) -> None:
         Journal(path, {"models": {"clap": 1, "tower": 3}})
     with pytest.raises(ArtefactError, match="cannot be written"):
         Journal(path / "below-a-file", {})
+
+
+def test_faults_of_the_disk_are_one_line_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ArtefactError, match=r"cannot be used: unable to open .*; check the disk and its permissions"):
+        Journal(tmp_path, {})
+    (tmp_path / "text").write_bytes(b"no database" * 1_000)
+    with pytest.raises(ArtefactError, match=r"cannot be used: it is damaged \(.*\); build again with --overwrite"):
+        Journal(tmp_path / "text", {})
+    connect = sqlite3.connect
+
+    def small(path: Path, **options: Any) -> sqlite3.Connection:
+        database = connect(path, **options)
+        database.execute("PRAGMA max_page_count = 12")
+        return database
+
+    monkeypatch.setattr(sqlite3, "connect", small)
+    with closing(Journal(tmp_path / "journal", {})) as journal:
+        entries = [Record(f"{number:0>4000}", None, {}, ("bad", "")) for number in range(9)]
+        with pytest.raises(ArtefactError, match="cannot be used: the disk is full; free some space and resume"):
+            journal.commit(entries)
+        journal.commit(entries[:1])
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):  # a fault of the code, not of the disk
+        journal.begin_walk()
+
+
+def test_a_closed_journal_is_one_file_and_removing_it_leaves_other_files(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    files = {path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm")}
+    journal = Journal(path, {"models": 1})
+    assert set(tmp_path.iterdir()) == files  # written ahead, so that a batch is one write
+    journal.close()
+    with pytest.raises(ArtefactError, match="models") as refused:
+        Journal(path, {"models": 2})
+    assert list(tmp_path.iterdir()) == [path], refused
+    for file in (*files, path.with_suffix(".txt")):
+        file.touch()
+    remove_journal(path)
+    assert list(tmp_path.iterdir()) == [path.with_suffix(".txt")]
+    remove_journal(path)
