@@ -125,6 +125,17 @@ def test_a_transaction_that_fails_leaves_no_half(tmp_path: Path) -> None:
         assert journal.has_vectors()
 
 
+def test_an_unchanged_entry_brings_metadata_alone(tmp_path: Path) -> None:
+    with closing(Journal(tmp_path / "journal", {})) as journal:
+        journal.place([(0, "a")], ())
+        journal.commit([record(Offered("a", "11", False, False))])
+        journal.commit([Record("a", None, {"path": "moved"}, unchanged=True)])
+        ((row, clap, knowledge),) = journal.clips()
+        assert row == {"id": "a", "path": "moved", "x": 1}
+        assert clap.tolist() == knowledge.tolist() == [11.0] * 3
+        assert journal.known(["a"])["a"].sha256 == "11"
+
+
 def test_other_facts_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "journal"
     Journal(path, {"models": {"clap": 1, "tower": 2}}).close()

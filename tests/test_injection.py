@@ -92,6 +92,8 @@ def test_log_odds_weigh_the_clips_and_set_the_gate():
     assert pooled[0, 0, :2].tolist() == pytest.approx([0.9, 0.1], rel=1e-4)
     torch.testing.assert_close(gate, torch.full((2, 2, 1), 9 * math.e / (1 + 9 * math.e)))
     assert torch.isfinite(injection.pool(knowledge(vectors, torch.ones(2, 2, 2)))).all()  # certain is not infinite
+    certain, _ = injection.gated(knowledge(vectors, torch.tensor([1.0, 0.5]).expand(2, 2, 2)))
+    assert certain[0, 0, 1].item() == pytest.approx(1e-4, rel=0.01)  # but 9,999 to 1
 
 
 def test_clips_are_dropped_in_training_alone():
@@ -103,6 +105,21 @@ def test_clips_are_dropped_in_training_alone():
     torch.manual_seed(0)
     weights = injection.pool(asked)[..., :8]
     assert (weights < 1e-3).float().mean().item() == pytest.approx(0.25, abs=0.02)
+
+
+def test_a_dropped_clip_loses_eight_of_its_log_odds():
+    injection = model(gate=True, clip_dropout=0.5, log_odds=True).injection.train()
+    vectors, scores = torch.eye(16)[:4].expand(20, 1, 4, 16), torch.full((20, 1, 4), 0.5)
+    pooled, gate = injection.gated(SpanKnowledge(torch.ones(20, 1, dtype=torch.int64), vectors, scores))
+    ratios = pooled[..., :4].log() - pooled[..., :4].log().amax(dim=-1, keepdim=True)
+    assert ratios.round(decimals=3).unique().tolist() == pytest.approx([-8.0, 0.0], abs=1e-3)
+    torch.testing.assert_close(gate, torch.full((20, 1, 1), math.e / (1 + math.e)))  # that of all clips
+
+
+def test_two_spans_with_the_same_first_token_add_both():
+    words, vectors = torch.zeros(1, 3, 16), torch.randn(1, 2, 1, 16)
+    both = SpanKnowledge(torch.tensor([[1, 1]]), vectors, torch.zeros(1, 2, 1))
+    torch.testing.assert_close(model().injection(words, both)[0, 1], vectors.sum(dim=(0, 1, 2)))
 
 
 def test_settings_are_the_papers_unless_others_are_given():
