@@ -48,6 +48,7 @@ CLIPS = [
     ("c1", "a cow mooing", "cow", unit(24)),
     ("d1", None, None, unit(20)),
 ]
+CLIP_IDS = [clip[0] for clip in CLIPS]
 
 
 def bank(folder: Path, clips=CLIPS, named=True) -> AudioBank:
@@ -108,6 +109,10 @@ def test_two_banks_are_searched_together(tmp_path):
     assert ids(retriever.find(["a cow"])[0])[0] == "c1"
     assert ids(retriever.find(["a bassoon"])[0])[0] == "b1"
     assert len(retriever) == 5
+    together = Retriever(Clap(), [bank(tmp_path / "c")], retriever.settings)
+    for query in ("a cow", "a bassoon", "woof", "a piccolo"):
+        wanted = {(hit.clip.id, round(hit.score, 6)) for hit in together.find([query])[0].hits}
+        assert {(hit.clip.id, round(hit.score, 6)) for hit in retriever.find([query])[0].hits} == wanted
 
 
 @pytest.mark.parametrize("by", ["sound", "both", "both, large"])
@@ -134,6 +139,52 @@ def test_a_large_bank_gives_what_a_small_one_gives(tmp_path, monkeypatch):
     for one, other in zip(small, large, strict=True):
         assert ids(one) == ids(other)
         np.testing.assert_allclose([hit.score for hit in one.hits], [hit.score for hit in other.hits], rtol=1e-4)
+
+
+@pytest.mark.parametrize("by", ["sound", "both", "caption"])
+def test_many_queries_are_made_in_blocks_and_give_what_each_gives_alone(tmp_path, monkeypatch, by):
+    opened = bank(tmp_path / "a")
+    texts = ["piccolo", "woof", "cow", "bassoon", "note"]
+    settings = RetrievalSettings(by=by, clips=2)
+    alone = [Retriever(Clap(), [opened], settings).find([text])[0] for text in texts]
+    blocks = []
+    embed = Clap.embed_query
+    monkeypatch.setattr(Clap, "embed_query", lambda self, some: blocks.append(len(some)) or embed(self, some))
+    monkeypatch.setattr("audiobert.retrieve._BLOCK_QUERIES", 2)
+    together = Retriever(Clap(), [opened], settings).find(texts)
+    assert blocks == [2, 2, 1]
+    assert [(ids(found), [hit.score for hit in found.hits]) for found in together] == [
+        (ids(found), pytest.approx([hit.score for hit in found.hits])) for found in alone
+    ]
+
+
+def test_scores_are_the_odds_of_name_and_sound_added(tmp_path):
+    calibration = Calibration(name=(2.0, -1.0), sound=(3.0, -2.0), same_name=10.0)
+    assert calibration.by_name(np.array([0.5, 0.9, 0.95])) == pytest.approx([0.0, 0.8, 1.4])
+    assert calibration.by_sound(np.array([0.0, 1.0])) == pytest.approx([-2.0, 1.0])
+    opened = bank(tmp_path / "a")
+    odds = {}
+    for by in ("caption", "both"):
+        settings = RetrievalSettings(by=by, clips=5, calibration=calibration)
+        hits = Retriever(Clap(), [opened], settings).find(["woof piccolo"])[0].hits
+        odds[by] = {hit.clip.id: hit.score / (1 - hit.score) for hit in hits}
+    name = np.exp(2 * unit(0) @ unit(0, 6) - 1)  # the nearest of what each clip is known by: its label
+    none = np.exp(-1.0)
+    sound, silence = np.exp(1.0), np.exp(-2.0)
+    assert odds["caption"] == pytest.approx({"d1": sound, "p1": name, "p2": name, "b1": none, "c1": none}, rel=1e-3)
+    assert odds["both"] == pytest.approx(
+        {**{id: odds["caption"][id] + silence for id in CLIP_IDS[:-1]}, "d1": sound}, rel=1e-3
+    )
+    assert list(odds["caption"]) == ["d1", "p1", "p2", "b1", "c1"]  # equal ones in the order of the bank
+
+
+def test_relatives_are_those_of_the_clips_that_may_be_found(tmp_path):
+    retriever = Retriever(Clap(), [bank(tmp_path / "a")], RetrievalSettings(by="both", relatives=1))
+    cow, piccolo = retriever.find(["a cow", "a piccolo"])
+    np.testing.assert_allclose(cow.relatives.vector, [3 / 1.1] * 4, rtol=1e-2)  # of the one clip named so
+    np.testing.assert_allclose(piccolo.relatives.vector, [0.5 / 1.1] * 4, rtol=1e-2)
+    (left,) = retriever.find(["a piccolo"], exclude=["p2"])
+    np.testing.assert_allclose(left.relatives.vector, [0.0] * 4, atol=1e-6)
 
 
 def test_of_a_large_bank_only_what_is_near_is_scored(tmp_path, monkeypatch):

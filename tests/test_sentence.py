@@ -1,6 +1,7 @@
 """Masks, spans and windows: offsets that lead where they should."""
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from audiobert.backbone import load_backbone
 from audiobert.errors import InputError
 from audiobert.sentence import (
+    encode_answer,
+    encode_prompts,
     encode_texts,
     fill_mask,
     pad_tokens,
@@ -100,6 +103,24 @@ def test_texts_that_cannot_be_answered(tokenizer, text, message):
 def test_padding_is_masked(tokenizer):
     inputs = encode_texts(tokenizer, ["short", "a much longer sentence than the other"])
     assert torch.equal(inputs.attention_mask == 0, inputs.input_ids == tokenizer.pad_token_id)
+
+
+def test_prompts_have_their_answers_behind_them(tokenizer):
+    long, short = (tokenizer.encode(text, add_special_tokens=False) for text in ("the big dog", "a cat"))
+    inputs = encode_prompts(tokenizer, ["the big dog", "a cat"], [[(8, 11)], []], [[7, 8, 9], [5]], special=False)
+    padding = [tokenizer.pad_token_id] * (len(long) + 2 - len(short))
+    assert inputs.input_ids.tolist() == [[*long, 7, 8], short + padding]  # of the last token nothing is predicted
+    assert inputs.masks.nonzero().tolist() == [[0, len(long) - 1 + i] for i in range(3)] + [[1, len(short) - 1]]
+    assert (inputs.starts.tolist(), inputs.ends.tolist()) == ([[len(long) - 1], [-1]], [[len(long)], [-1]])
+    prompts = encode_prompts(tokenizer, ["the big dog", "a cat"])
+    assert prompts.input_ids[0].tolist() == tokenizer.encode("the big dog")
+    assert prompts.masks.nonzero().tolist() == [[0, len(long) + 1], [1, len(short) + 1]]
+    assert prompts.starts.shape == (2, 0)
+
+
+def test_a_space_between_prompt_and_answer_is_the_answers():
+    characters = SimpleNamespace(encode=lambda text: list(text))
+    assert encode_answer(characters, "ab ", "cd") == (["a", "b"], [" ", "c", "d"])
 
 
 def test_a_query_is_cut_and_keeps_its_last_token(tokenizer):
