@@ -61,6 +61,10 @@ def test_no_clip_at_all_injects_nothing(gate):
     assert torch.equal(injection.pool(nothing), torch.zeros(2, 2, 16))
     none = knowledge(torch.zeros(2, 2, 0, 16), torch.zeros(2, 2, 0))
     assert torch.equal(injection.pool(none), torch.zeros(2, 2, 16))
+    assert injection.gated(none)[1].shape == (2, 2, 1)
+    scores = torch.tensor([[[0.9], [NO_CLIP]], [[NO_CLIP], [NO_CLIP]]])
+    pooled = injection.pool(knowledge(torch.ones(2, 2, 1, 16), scores)).sum(dim=-1)
+    assert (pooled > 0).tolist() == [[True, False], [False, False]]  # each span for itself
 
 
 def test_relatives_are_added_as_they_are_measured_from_their_centre():
@@ -131,6 +135,7 @@ def test_settings_are_the_papers_unless_others_are_given():
         for name in ("clip_dropout", "relatives_dropout"):
             with pytest.raises(ValidationError, match=name):
                 InjectionSettings.model_validate({name: wrong})
+    InjectionSettings(clip_dropout=0.01, relatives_dropout=0.01)
 
 
 def test_a_span_may_begin_at_the_first_token():
