@@ -55,6 +55,8 @@ def test_names_that_do_not_count_have_no_weight_and_leave_that_of_the_others():
 def test_what_is_opposite_counts_as_what_is_unrelated():
     weights = name_weights(np.array([0.5, -0.9]), np.array([[1.0, -0.8], [-0.8, 1.0]]))
     np.testing.assert_allclose(weights, [0.125 / 1.1, 0.0], atol=1e-12)
+    several = name_weights(np.array([[0.5, -0.9]] * 3), np.array([[[1.0, -0.8], [-0.8, 1.0]]] * 3))
+    np.testing.assert_allclose(several, [weights] * 3)
 
 
 def test_the_nearest_names_are_those_of_clips_that_may_be_found(tmp_path):

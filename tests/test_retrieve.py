@@ -187,6 +187,16 @@ def test_relatives_are_those_of_the_clips_that_may_be_found(tmp_path):
     np.testing.assert_allclose(left.relatives.vector, [0.0] * 4, atol=1e-6)
 
 
+@pytest.mark.parametrize("dense", [0, 100])
+def test_a_bank_none_of_whose_clips_has_a_name_is_searched_by_sound(tmp_path, monkeypatch, dense):
+    monkeypatch.setattr("audiobert.retrieve._DENSE_CLIPS", dense)
+    opened = bank(tmp_path / "a", [(id, None, None, sound) for id, _, _, sound in CLIPS])
+    retriever = Retriever(Clap(), [opened], RetrievalSettings(by="both", clips=2, relatives=1))
+    found = retriever.find(["woof"])[0]
+    assert ids(found)[0] == "d1" and len(found.hits) == 2
+    assert found.relatives is None
+
+
 def test_of_a_large_bank_only_what_is_near_is_scored(tmp_path, monkeypatch):
     for limit in ("_DENSE_CLIPS", "_CANDIDATE_CLIPS", "_CANDIDATE_NAMES", "_CLIPS_PER_NAME"):
         monkeypatch.setattr(f"audiobert.retrieve.{limit}", 1)

@@ -53,8 +53,7 @@ def nearest_names(
         mask = np.zeros(len(bank.names), dtype=bool)
         rows = bank.name_rows[allowed]
         mask[rows[rows >= 0]] = True
-    there = len(bank.names) if mask is None else int(mask.sum())
-    cosines, names = exact_search(bank.name_vectors, sentences, min(count, there), mask)
+    cosines, names = exact_search(bank.name_vectors, sentences, count, mask)
     return names, cosines
 
 

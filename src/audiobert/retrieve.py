@@ -195,7 +195,7 @@ class Retriever:
             `(clips,)` bool, True where a clip may be found.
         """
         named = None
-        if self.settings.by != "sound" and bank.name_vectors is not None:
+        if self.settings.by != "sound" and bank.name_vectors is not None and len(bank.name_vectors):
             allowed = _joined(bank.select(**filters), mask)
             named = _NamedClips(self.settings, bank, bank.name_vectors, top_k, allowed)
         large = named is not None and len(bank) > _DENSE_CLIPS
@@ -232,10 +232,10 @@ class _NamedClips:
         """Rank the clips that are near the only query by sound or have a name that is near it."""
         bank = self.bank
         _, by_sound = bank.search(clap, max(_CANDIDATE_CLIPS, self.top_k), mask=self.allowed)
-        _, nearest_names = exact_search(self.name_vectors, sentence, min(_CANDIDATE_NAMES, len(bank.names)))
+        _, nearest_names = exact_search(self.name_vectors, sentence, _CANDIDATE_NAMES)
         named = [bank.rows_of_name(int(name), self.allowed) for name in nearest_names[0]]
         named = [rows[: max(_CLIPS_PER_NAME, self.top_k)] for rows in named]
-        rows = np.union1d(by_sound[by_sound >= 0], np.concatenate(named)).astype(np.int64)
+        rows = np.unique(np.concatenate([by_sound[by_sound >= 0], *named]))
         distinct = np.unique(bank.name_rows[rows])
         chosen = distinct[distinct >= 0]
         names = np.full((1, len(bank.names)), -1.0, dtype=np.float32)

@@ -38,14 +38,14 @@ def exact_search(
     queries
         `(queries, clap_dim)` float32.
     top_k
-        Rows per query; at most the number that `mask` leaves.
+        Rows per query; fewer where `mask` leaves fewer.
     mask
         `(clips,)` bool, True where a row may be found; all when None.
 
     Returns
     -------
     tuple[np.ndarray, np.ndarray]
-        Scores float32, descending, and row numbers int64, both `(queries, top_k)`.
+        Scores float32, descending, and row numbers int64, both `(queries, up to top_k)`.
     """
     import torch
 
