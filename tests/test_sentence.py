@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from audiobert.backbone import load_backbone
 from audiobert.errors import InputError
 from audiobert.sentence import (
+    Span,
     encode_answer,
     encode_prompts,
     encode_texts,
@@ -20,11 +21,13 @@ from audiobert.sentence import (
     query_tokens,
     read_sentence,
     replace_text,
+    shortened,
     spans_of_words,
     token_labels,
     token_range,
     windows,
 )
+from auditorybench_toys import roberta
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,12 @@ def test_a_mask_in_any_letter_case(tokenizer, mask):
 def test_offsets_lead_back_to_the_users_text():
     class Roberta:
         mask_token = "<mask>!"  # of another length than [MASK]
-        mask_token_id = 1
+
+        def num_special_tokens_to_add(self):
+            return 2
+
+        def __call__(self, texts, **_):
+            return {"input_ids": [[1] * len(texts)], "offset_mapping": [[(0, 1)] * len(texts)]}
 
     original = "a [MASK] bark and a [mask] meow"
     sentence = read_sentence(Roberta(), original, 512)
@@ -64,6 +72,9 @@ def test_offsets_lead_back_to_the_users_text():
     assert sentence.to_original(start, start + 4) == (original.index("meow"), len(original))
     bark = original.index("bark")
     assert sentence.to_text(bark, bark + 4) == (sentence.text.index("bark"), sentence.text.index("bark") + 4)
+    mask = (sentence.text.index("<"), sentence.text.index("!") + 1)
+    assert sentence.to_original(*mask) == (2, 8)
+    assert sentence.to_text(2, 8) == mask
 
 
 def test_a_long_text_keeps_its_mask_and_loses_what_is_furthest(tokenizer):
@@ -75,6 +86,44 @@ def test_a_long_text_keeps_its_mask_and_loses_what_is_furthest(tokenizer):
     at = sentence.text.index("sound")
     start, end = sentence.to_original(at, at + 5)
     assert text[start:end] == "sound"
+    assert sentence.to_text(start, end) == (at, at + 5)
+    before, behind = (sentence.text[slice(*place)].count("word") for place in ((0, at), (at, None)))
+    assert (before, behind) == (59, 62)  # and "the sound a", "makes": 62 and 63 tokens around the mask
+    assert sentence.to_text(0, 4) == (0, 0)  # cut off
+    assert sentence.to_text(len(text) - 5, len(text)) == (len(sentence.text),) * 2
+    assert text[slice(*sentence.to_original(0, len(sentence.text)))] == sentence.text
+    first = read_sentence(tokenizer, "A [MASK] " + "word " * 900, 128)
+    assert first.text == "A [MASK]" + " word" * 124
+    last = read_sentence(tokenizer, "word " * 900 + "a [MASK].", 128)
+    assert last.text == "word " * 123 + "a [MASK]."
+
+
+@pytest.mark.parametrize("apart", [1, 2, 3, 4, 5])
+def test_all_masks_of_a_long_text_are_kept(tokenizer, apart):
+    text = "word " * 40 + "[MASK] " + "mid " * (apart - 1) + "[MASK]" + " word" * 40
+    assert encode_texts(tokenizer, [read_sentence(tokenizer, text, 8).text]).masks.sum() == 2
+
+
+def test_masks_too_far_apart_are_refused_with_their_distance(tokenizer):
+    with pytest.raises(InputError, match="stand 6 tokens apart, the model reads 6 at once"):
+        read_sentence(tokenizer, "[MASK] " + "mid " * 5 + "[MASK]", 8)
+
+
+@pytest.fixture(scope="module")
+def byte_level(tmp_path_factory):
+    return load_backbone(str(roberta(tmp_path_factory.mktemp("roberta")))).tokenizer
+
+
+WORDS = st.lists(st.sampled_from(["word", "chirruping", "xylophones", "🐶", "é本", " ", "."]), max_size=40).map("".join)
+
+
+@given(WORDS, WORDS, st.integers(6, 30))
+def test_what_is_left_of_a_long_text_fits(tokenizer, byte_level, before, behind, max_tokens):
+    for reader in (tokenizer, byte_level):  # where a word or a character is cut, its rest has other tokens
+        sentence = read_sentence(reader, f"{before}[MASK]{behind}", max_tokens)
+        inputs = encode_texts(reader, [sentence.text])
+        assert inputs.input_ids.shape[1] <= max_tokens
+        assert inputs.masks.sum() == 1
 
 
 def test_a_text_that_just_fits_is_not_cut(tokenizer):
@@ -186,6 +235,8 @@ def test_tokens_inside_a_span_are_labelled():
     assert token_labels(offsets, [(4, 9)]).tolist() == [0, 0, 1, 1, 0]
     assert token_labels(offsets, [(6, 9)]).tolist() == [0, 0, 0, 1, 0]  # the one before ends where it begins
     assert token_labels(offsets, []).tolist() == [0] * 5
+    assert token_labels([(0, 0), (3, 3), (2, 4)], [(0, 9)]).tolist() == [0, 0, 1]  # a token of no characters
+    assert token_range(np.array([(0, 0), (3, 3), (2, 4), (4, 4)]), (0, 9)) == (2, 3)
     for span, tokens in (((4, 9), (2, 4)), ((6, 9), (3, 4)), ((3, 4), (-1, -1)), ((10, 12), (-1, -1))):
         assert token_range(np.array(offsets), span) == tokens
 
@@ -199,4 +250,15 @@ def test_neighbouring_words_join_and_distant_ones_do_not():
     assert [span.text for span in spans_of_words(text, words, peak=0.9)] == ["moo moo"]  # whole, though 0.8 is below
     assert [span.text for span in spans_of_words(text, words, peak=0.91)] == []
     assert spans_of_words("!", [(0, 0, 1, 0.99)]) == []  # punctuation alone is no span
+    assert [(span.start, span.end) for span in spans] == [(0, 7), (12, 15)]
+    three = [(0, 0, 3, 0.9), (2, 8, 11, 0.4), (3, 12, 15, 0.35), (4, 15, 16, 0.6), (6, 20, 22, 0.3)]
+    found = spans_of_words("moo moo and baa! so woof", three, threshold=0.3)
+    assert [(span.text, span.start, span.end) for span in found] == [("moo", 0, 3), ("and baa!", 8, 16)]
     assert spans[1].to_json() == {"text": "baa", "start": 12, "end": 15, "score": 0.7}
+    assert Span("baa", 12, 15, 0.123456).to_json()["score"] == 0.1235
+
+
+def test_a_text_is_shortened_to_one_line():
+    assert shortened("  a\n b ") == "a b"
+    assert shortened("x" * 60) == "x" * 60
+    assert shortened("x" * 61) == "x" * 59 + "…"

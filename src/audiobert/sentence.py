@@ -328,9 +328,7 @@ def read_sentence(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int
     rendered, pieces, at = "", [], 0
     for match in found:
         pieces.append((len(rendered), at, match.start() - at))
-        rendered += text[at : match.start()]
-        pieces.append((len(rendered), match.start(), min(len(match.group()), len(str(tokenizer.mask_token)))))
-        rendered += str(tokenizer.mask_token)
+        rendered += text[at : match.start()] + str(tokenizer.mask_token)
         at = match.end()
     pieces.append((len(rendered), at, len(text) - at))
     rendered += text[at:]
@@ -344,23 +342,27 @@ def read_sentence(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int
 
 
 def _window(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int) -> Offsets:
-    """Return the character range of `text` that fits the model and holds all masks."""
-    if len(text) <= max_tokens - 2:  # no token is shorter than a character
+    """Return the character range of `text` that fits the model and holds all masks, with as much on both sides."""
+    tokens = tokenize(tokenizer, [text], special=False)
+    ids, offsets = tokens["input_ids"][0], tokens["offset_mapping"][0]
+    size = budget = max_tokens - tokenizer.num_special_tokens_to_add()
+    if len(ids) <= budget:
         return 0, len(text)
-    tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    budget = max_tokens - tokenizer.num_special_tokens_to_add()
-    offsets = tokens["offset_mapping"]
-    if len(offsets) <= budget:
-        return 0, len(text)
-    masks = [i for i, token in enumerate(tokens["input_ids"]) if token == tokenizer.mask_token_id]
-    if masks[-1] - masks[0] >= budget:
+    masks = [place for place, token in enumerate(ids) if token == tokenizer.mask_token_id]
+    least = masks[-1] - masks[0] + 1
+    if least > budget:
         raise InputError(
-            f"the masks of {shortened(text)!r} stand {masks[-1] - masks[0]} tokens apart, the model reads {budget} at"
+            f"the masks of {shortened(text)!r} stand {least - 1} tokens apart, the model reads {budget} at"
             " once; give them in separate texts"
         )
-    middle = (masks[0] + masks[-1]) // 2
-    first = max(0, min(middle - budget // 2, len(offsets) - budget))
-    return offsets[first][0], offsets[first + budget - 1][1]
+    while True:
+        first = max(0, min(masks[0] - (size - least) // 2, len(ids) - size))
+        start, end = offsets[first][0], offsets[first + size - 1][1]
+        # The rest of a word that is cut may have more tokens than it had within the word.
+        excess = len(tokenize(tokenizer, [text[start:end]], special=False)["input_ids"][0]) - budget
+        if excess <= 0 or size == least:
+            return start, end
+        size = max(least, size - excess)
 
 
 def check_text(text: object) -> None:
