@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from audiobert.auditorybench.stats import holm, mean_and_sd, two_level_difference, wilson_interval
 
 
-@pytest.mark.parametrize(("correct", "n"), [(0, 10), (10, 10), (240, 593), (1, 3), (1735, 3625)])
+@pytest.mark.parametrize(("correct", "n"), [(0, 10), (10, 10), (240, 593), (1, 3), (1735, 3625), (0, 1), (1, 1)])
 def test_wilson_is_scipy_s(correct: int, n: int) -> None:
     expected = binomtest(correct, n).proportion_ci(method="wilson")
     assert wilson_interval(correct, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
@@ -65,6 +65,13 @@ def test_all_seeds_count_not_the_first_alone() -> None:
     assert two_level_difference([right, right], [wrong, wrong]).p_value < 0.001
 
 
+def test_a_training_that_stands_out_draws_the_interval_to_its_side() -> None:
+    """Of four draws of four trainings, none is the first in 32 per cent, and three or four are it in 5 per cent."""
+    found = two_level_difference([[1, 1], [0, 0], [0, 0], [0, 0]], [[0, 0]] * 4)
+    widening = (4 / 3) ** 0.5
+    assert (found.low, found.high) == pytest.approx((0.25 - 0.25 * widening, 0.25 + 0.5 * widening))
+
+
 @pytest.mark.parametrize("pairs", [1, 2])
 def test_the_spread_of_few_trainings_is_widened(pairs: int) -> None:
     """Half of the trainings are right throughout: all drawn alike has a probability above 2.5 per cent."""
@@ -82,7 +89,10 @@ def test_the_same_trainings_are_compared_seed_by_seed() -> None:
     assert paired.mean == apart.mean
     assert paired.high - paired.low < 0.7 * (apart.high - apart.low)
     # Another number of seeds can only be drawn apart.
-    assert two_level_difference(first, second[:1]).mean == pytest.approx(first.mean() - second[0].mean())
+    for seeds in (1, 3):
+        found = two_level_difference(first, second[:seeds])
+        assert found.mean == pytest.approx(first.mean() - second[:seeds].mean())
+        assert found == two_level_difference(first, second[:seeds], paired_seeds=False)
 
 
 def test_many_patterns_give_what_few_give() -> None:
@@ -99,6 +109,9 @@ def test_what_cannot_be_compared_is_refused() -> None:
         two_level_difference([True], [True, False])
     with pytest.raises(ValueError, match="no rows"):
         two_level_difference([], [])
+    for first, second in ((0, 2), (2, 0)):
+        with pytest.raises(ValueError, match="no rows"):
+            two_level_difference(np.zeros((first, 3)), np.zeros((second, 3)))
 
 
 def test_holm_is_monotone_and_keeps_the_order() -> None:

@@ -129,13 +129,18 @@ def test_exclusion_and_filters(tmp_path, monkeypatch, by):
     scores, rows = retriever.rows(opened, retriever.embed(["piccolo"]), 4, mask=np.array([1, 0, 1, 1, 0], dtype=bool))
     assert sorted(rows[0, :3]) == [0, 2, 3]
     assert (rows[0, 3], scores[0, 3]) == (-1, -1.0)  # there are fewer
+    assert scores.shape == rows.shape == (1, 4)
+    mask = np.array([1, 0, 1, 0, 0], dtype=bool)
+    _, rows = retriever.rows(opened, retriever.embed(["piccolo"]), 4, mask=mask, exclude=["p1", "d1"])
+    assert rows.tolist() == [[2, -1, -1, -1]]
 
 
 def test_a_large_bank_gives_what_a_small_one_gives(tmp_path, monkeypatch):
     opened = bank(tmp_path / "a")
-    small = Retriever(Clap(), [opened], RetrievalSettings(by="both", clips=5)).find(["a piccolo", "woof", "cow"])
+    texts = ["a piccolo", "woof", "cow", "piccolo playing a note"]
+    small = Retriever(Clap(), [opened], RetrievalSettings(by="both", clips=5)).find(texts)
     monkeypatch.setattr("audiobert.retrieve._DENSE_CLIPS", 0)
-    large = Retriever(Clap(), [opened], RetrievalSettings(by="both", clips=5)).find(["a piccolo", "woof", "cow"])
+    large = Retriever(Clap(), [opened], RetrievalSettings(by="both", clips=5)).find(texts)
     for one, other in zip(small, large, strict=True):
         assert ids(one) == ids(other)
         np.testing.assert_allclose([hit.score for hit in one.hits], [hit.score for hit in other.hits], rtol=1e-4)
@@ -178,6 +183,16 @@ def test_scores_are_the_odds_of_name_and_sound_added(tmp_path):
     assert list(odds["caption"]) == ["d1", "p1", "p2", "b1", "c1"]  # equal ones in the order of the bank
 
 
+def test_a_clip_that_has_one_name_is_found_by_it(tmp_path):
+    clips = [("p1", None, "piccolo", unit(21)), *[(f"c{row}", "a cow mooing", None, unit(20)) for row in range(40)]]
+    for by in ("caption", "both"):
+        retriever = Retriever(Clap(), [bank(tmp_path / by, clips)], RetrievalSettings(by=by, clips=40))
+        found = retriever.find(["a piccolo"])[0].hits
+        assert found[0].clip.id == "p1" and found[0].score > 0.9
+        same = retriever.find(["mooing woof"])[0]
+        assert ids(same) == [f"c{row}" for row in range(40)]  # equal ones in the order of the bank
+
+
 def test_relatives_are_those_of_the_clips_that_may_be_found(tmp_path):
     retriever = Retriever(Clap(), [bank(tmp_path / "a")], RetrievalSettings(by="both", relatives=1))
     cow, piccolo = retriever.find(["a cow", "a piccolo"])
@@ -210,6 +225,8 @@ def test_of_a_large_bank_only_what_is_near_is_scored(tmp_path, monkeypatch):
     assert scored[0] == [0, 1]  # one by sound, and the first of one name
     assert 3 in scored[1] and len(scored[1]) == 2
     assert set(ids(retriever.find(["woof cow"], 3)[0])) == {"d0", "c1", "c2"}
+    assert len(retriever.find(["woof"], 5)[0].hits) == 5  # as many by sound as are wanted
+    assert ids(retriever.find(["cow mooing"], 2)[0]) == ["c1", "c2"]  # and of a name
     monkeypatch.setattr("audiobert.retrieve._DENSE_CLIPS", 5)
     assert ids(Retriever(Clap(), [opened], RetrievalSettings(by="both")).find(["cow mooing"])[0]) == ["c1"]
     assert scored[-1] == [0, 1, 2, 3, 4]
@@ -244,7 +261,7 @@ def test_clap_gets_the_words_as_they_are_and_names_get_them_plain(tmp_path, by, 
 
 def test_settings_are_the_papers_unless_others_are_given():
     plain = RetrievalSettings()
-    assert (plain.by, plain.clips, plain.query) == ("sound", 1, "{span}")
+    assert (plain.by, plain.clips, plain.relatives, plain.query) == ("sound", 1, 0, "{span}")
 
 
 def test_no_bank_finds_nothing():
