@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from audiobert.audio import SAMPLE_RATE_HZ, Attributes, load_audio, measure, spectrogram_frames
+from audiobert.audio import FRAME_LENGTH, HOP_LENGTH, SAMPLE_RATE_HZ, Attributes, load_audio, measure
 from audiobert.bank import build_bank
 from audiobert.bank.build import BATCH_SIZE
 from audiobert.bank.workers import available_cores
@@ -102,7 +102,8 @@ class _Plain:
             waveform, _ = librosa.load(path, sr=SAMPLE_RATE_HZ, duration=self._seconds)
             times.append(time.process_time())
             features = np.asarray(self._extractor(waveform, sampling_rate=SAMPLE_RATE_HZ)["input_values"][0])
-            features = features[: spectrogram_frames(len(waveform))]  # what it padded with is not for mini's models
+            frames = max(1, 1 + (len(waveform) - FRAME_LENGTH) // HOP_LENGTH)
+            features = features[:frames]  # what it padded with is not for mini's models
             attributes = measure(waveform, SAMPLE_RATE_HZ, estimator="none")
             times.append(time.process_time())
             self._encoder.encode([{CLAP: features, AUDIO_ENCODER: features}], [attributes])

@@ -16,7 +16,6 @@ from audiobert.audio import (
     log_mel_spectrogram,
     measure,
     seconds_heard,
-    spectrogram_frames,
 )
 from audiobert.errors import InputError
 
@@ -106,7 +105,7 @@ def test_the_spectrogram_is_that_of_the_transformers_feature_extractor(samples: 
 
     extractor = ASTFeatureExtractor(do_normalize=False, max_length=len(spectrogram))
     expected = extractor(waveform, sampling_rate=SAMPLE_RATE_HZ)["input_values"][0]
-    assert spectrogram.shape == (spectrogram_frames(samples), MEL_BINS) == expected.shape
+    assert spectrogram.shape == (1 + (samples - 400) // 160, MEL_BINS) == expected.shape
     np.testing.assert_allclose(spectrogram, expected, atol=2e-3)
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import ASTFeatureExtractor, AutoModel
 
-from audiobert.backbone import load_backbone
+from audiobert.backbone import load_backbone, load_language_model
 from audiobert.clap_hub import load_clap
 from audiobert.encoders import AudioEncoder, AudioTower, AudioTowerConfig, load_audio_encoder
 from audiobert.encoders import family as registry
@@ -209,7 +209,7 @@ def test_a_model_without_its_masked_lm_head_is_refused_as_a_language_model(tmp_p
     BertModel.from_pretrained(folder).save_pretrained(folder)
     load_backbone(str(folder))
     with pytest.raises(ArtefactError, match=r"lacks \d+ weights of a BertForMaskedLM, the first is cls"):
-        load_backbone(str(folder), whole=True)
+        load_language_model(str(folder), "masked")
 
 
 def test_a_projection_for_another_width_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from audiobert.backbone import load_backbone
+from audiobert.backbone import load_backbone, load_language_model
 from audiobert.clap_hub import load_clap
 from audiobert.encoders import load_audio_encoder
 from audiobert.errors import ArtefactError, RemoteError
@@ -25,7 +25,7 @@ def test_each_model_is_loaded_by_hub_id_and_remembers_the_commit(tmp_path: Path,
     }
     with fake_hub(folders) as address:
         use_hub(address)
-        language_model = load_backbone("someone/bert", whole=True)
+        language_model = load_language_model("someone/bert", "masked")
         identities = [
             language_model.identity, load_clap("someone/clap").identity, load_audio_encoder("someone/ast").identity
         ]  # fmt: skip

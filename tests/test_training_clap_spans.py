@@ -5,11 +5,12 @@ import torch
 from audiobert.auditorybench.data import Row
 from audiobert.clap import ClapProjections
 from audiobert.encoders import AudioTowerConfig
-from audiobert.training.clap_spans import SpanAlignment, align_spans, alignment_loss, span_hits, spans_by_label
+from audiobert.training.clap import ClapConfig
+from audiobert.training.clap_spans import align_spans, alignment_loss, span_hits, spans_by_label
 from audiobert.training.clips import label_of
 
 TOWER = AudioTowerConfig(window_frames=64, hidden_size=24, layers=1, heads=2)
-ALIGNMENT = SpanAlignment(steps=200, spans=16, learning_rate=1e-2, temperature=0.05, anchor=0.0)
+ALIGNMENT = ClapConfig(span_steps=200, spans=16, span_rate=1e-2, span_temperature=0.05, span_anchor=0.0)
 
 
 def row(answer, text, *spans):
@@ -54,7 +55,7 @@ def test_spans_find_the_clips_of_their_animal_afterwards(world):
     projections, labels, clips, spans, vectors, anchors = world
     before = span_hits(projections, spans, clips, labels, vectors)
     tower = [p.detach().clone() for p in projections.audio_tower.parameters()]
-    align_spans(projections, spans, clips, labels, vectors, anchors, ALIGNMENT, seed=0)
+    align_spans(projections, spans, clips, labels, vectors, anchors, ALIGNMENT)
     after = span_hits(projections, spans, clips, labels, vectors)
     assert before["R@1"] < 0.7 and after == {"R@1": 1.0, "R@4": 1.0, "spans": 12.0}
     assert all(torch.equal(a, b) for a, b in zip(tower, projections.audio_tower.parameters(), strict=True))
@@ -68,8 +69,8 @@ def test_the_clips_own_texts_stay_where_they_are_held(world):
     for anchor in (0.0, 50.0):
         projections.text_projection.weight.data.copy_(first)
         before = projections.text_vectors(held).detach()
-        alignment = SpanAlignment(200, 16, 1e-2, 0.05, anchor)
-        align_spans(projections, spans, clips, labels, vectors, anchors, alignment, seed=0)
+        alignment = ALIGNMENT.model_copy(update={"span_anchor": anchor})
+        align_spans(projections, spans, clips, labels, vectors, anchors, alignment)
         moved.append(float((1 - (before * projections.text_vectors(held)).sum(dim=-1)).mean().detach()))
     assert moved[1] < 0.02 < moved[0]
 
@@ -77,9 +78,9 @@ def test_the_clips_own_texts_stay_where_they_are_held(world):
 def test_nothing_to_learn_from_changes_nothing(world):
     projections, labels, clips, spans, vectors, anchors = world
     first = projections.text_projection.weight.detach().clone()
-    align_spans(projections, {"heron": ["cat 0"]}, clips, labels, vectors, anchors, ALIGNMENT, seed=0)
-    none = SpanAlignment(0, 16, 1e-2, 0.05, 0.0)
-    align_spans(projections, spans, clips, labels, vectors, anchors, none, seed=0)
+    align_spans(projections, {"heron": ["cat 0"]}, clips, labels, vectors, anchors, ALIGNMENT)
+    none = ALIGNMENT.model_copy(update={"span_steps": 0})
+    align_spans(projections, spans, clips, labels, vectors, anchors, none)
     assert torch.equal(projections.text_projection.weight, first)
     assert span_hits(projections, {}, clips, labels, vectors) == {}
 

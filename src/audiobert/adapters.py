@@ -1,4 +1,4 @@
-"""Add LoRA to a backbone for training, save it, and fold saved ones into copies of the weights for answering.
+"""Add LoRA to a backbone for training, and fold saved ones into copies of the weights for answering.
 
 Answering uses no adapter at all. Each role (plain language model, language model with sound, detector, text encoder)
 has its own weights with its LoRA folded in, and shares the embeddings. So "off" is another set of weights, threads
@@ -45,15 +45,7 @@ class LoraSettings(Settings):
 def add_lora(model: nn.Module, settings: LoraSettings) -> dict[str, nn.Parameter]:
     """Add a new LoRA (B is zero: it changes nothing until it is trained) and freeze everything else.
 
-    Returns
-    -------
-    dict
-        Its matrices by name, as they are saved.
-
-    Raises
-    ------
-    InputError
-        The model has no layers that the targets match.
+    Return its matrices by name, as they are saved; InputError if the model has no layers that the targets match.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -92,23 +84,14 @@ def lora_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def lora_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return the matrices of the added LoRA as float16 tensors, ready to be saved."""
-    return {name: value.detach().cpu().half().contiguous() for name, value in lora_parameters(model).items()}
-
-
 def fold_lora(model: nn.Module, matrices: Mapping[str, Tensor], settings: LoraSettings, what: str) -> None:
     """Add a saved LoRA to the weights: W + alpha / rank * B A.
 
     Parameters
     ----------
     matrices : mapping
-        `MODULE.lora_A.weight (rank, in)` and `MODULE.lora_B.weight (out, rank)`, as `lora_state` returns them.
-
-    Raises
-    ------
-    ArtefactError
-        The matrices do not fit the model.
+        `MODULE.lora_A.weight (rank, in)` and `MODULE.lora_B.weight (out, rank)`, as `lora_parameters` names them.
+        ArtefactError if they do not fit the model.
     """
     modules = dict(model.named_modules())
     with torch.no_grad():

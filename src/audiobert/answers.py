@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -61,54 +61,46 @@ class AuditorySpan(Span):
         return {**super().to_json(), "clips": [hit.to_json() for hit in self.clips]}
 
 
+class Answer:
+    """Base of the dataclasses that are answers; each field is a key of the documented JSON."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
+        return {
+            name: [inner.to_json() for inner in value] if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
+
+
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Answer):
     """A token for a mask with its probability; `score` is not rounded, so that equal means equal."""
 
     token: str
     score: float
 
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return {"token": self.token, "score": self.score}
-
 
 @dataclass(frozen=True)
-class MaskPredictions:
+class MaskPredictions(Answer):
     """The best tokens for one mask: AudioBERT's, and those of the plain language model."""
 
     predictions: tuple[Prediction, ...]
     base_predictions: tuple[Prediction, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return {
-            "predictions": [prediction.to_json() for prediction in self.predictions],
-            "base_predictions": [prediction.to_json() for prediction in self.base_predictions],
-        }
-
 
 @dataclass(frozen=True)
-class FillMask:
-    """The answer to one text; `to_json` gives the documented form."""
+class FillMask(Answer):
+    """The answer to one text; `to_json` gives what `fill-mask --json` prints."""
 
     text: str
     auditory: bool
     spans: tuple[AuditorySpan, ...]
     masks: tuple[MaskPredictions, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON object that `fill-mask --json` prints."""
-        return {
-            "text": self.text,
-            "auditory": self.auditory,
-            "spans": [span.to_json() for span in self.spans],
-            "masks": [mask.to_json() for mask in self.masks],
-        }
-
 
 @dataclass(frozen=True)
-class Completion:
+class Completion(Answer):
     """The text that a causal language model generates behind a prompt, with sound and as the plain language model."""
 
     text: str
@@ -117,16 +109,6 @@ class Completion:
     completion: str
     base_completion: str | None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return {
-            "text": self.text,
-            "auditory": self.auditory,
-            "spans": [span.to_json() for span in self.spans],
-            "completion": self.completion,
-            "base_completion": self.base_completion,
-        }
-
 
 @dataclass(frozen=True)
 class MaskScores:
@@ -134,4 +116,4 @@ class MaskScores:
 
     log_probs: Tensor
     auditory: bool
-    spans: tuple[AuditorySpan, ...] = field(default=())
+    spans: tuple[AuditorySpan, ...] = ()

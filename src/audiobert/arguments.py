@@ -46,13 +46,7 @@ def checked_count(what: str, value: Any, most: int | None = None) -> int:
 
 
 def checked_texts(texts: Iterable[str]) -> list[str]:
-    """Return texts as a list.
-
-    Raises
-    ------
-    InputError
-        They are no texts, or one text alone, or a mapping, or one of them is no string; the message names which.
-    """
+    """Return texts as a list; one text alone, a mapping, and what is no string are refused."""
     if isinstance(texts, Mapping | str | bytes | bytearray) or not isinstance(texts, Iterable):
         raise InputError(f"the texts are of type {type(texts).__name__}; give a list of strings")
     found = list(texts)

@@ -20,7 +20,6 @@ from filelock import FileLock, Timeout
 
 from audiobert.errors import ArtefactError, InputError
 
-_CHUNK_BYTES = 1 << 20
 _HIDDEN, _NEW, _OBSOLETE = ".audiobert.", ".audiobert.new", ".obsolete.json"
 _LONG_NAME = 200  # bytes; file systems take 255
 _RECORDED_LIBRARIES = ("audiobert", "torch", "transformers", "peft", "tokenizers", "numpy")
@@ -29,17 +28,10 @@ Ours = Callable[[Path], Collection[str]]
 """Given a folder, return the names (relative, with `/`) of the files in it that an earlier write made."""
 
 
-def _nothing(folder: Path) -> Collection[str]:  # noqa: ARG001
-    return ()
-
-
 def sha256_of(path: str | Path) -> str:
     """Compute the SHA-256 of a file, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -66,17 +58,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 def check_folder(path: str | Path, *, sources: Iterable[str | Path] = ()) -> Path:
     """Return the folder that `path` stands for, links followed, or refuse it before any work is done.
 
-    Parameters
-    ----------
-    path
-        Folder to be written to; it need not exist.
-    sources
-        Files and folders that the result is made from. None of them may be or lie in the folder.
-
-    Raises
-    ------
-    InputError
-        When it cannot be written to, or a source lies in it.
+    The folder need not exist. InputError if it cannot be written to, or if one of the `sources` that the result is made
+    from is the folder or lies in it.
     """
     path = Path(path)
     real = Path(os.path.realpath(path))
@@ -117,7 +100,7 @@ def locked(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole_folder(path: str | Path, *, ours: Ours = _nothing, sources: Iterable[str | Path] = ()) -> Iterator[Path]:
+def whole_folder(path: str | Path, *, ours: Ours = lambda _: (), sources: Iterable[str | Path] = ()) -> Iterator[Path]:
     """Yield an empty folder; on success its files get into `path`, which they make or join.
 
     Nothing else in `path` is changed or removed:
@@ -131,39 +114,26 @@ def whole_folder(path: str | Path, *, ours: Ours = _nothing, sources: Iterable[s
     - A link to a folder, or a mount point, is written to like any folder.
     - One process at a time writes to a folder; a second one is refused.
 
-    Parameters
-    ----------
-    ours
-        Given the folder, the names (relative, with `/`) of the files that an earlier write made; by default none.
-    sources
-        Files and folders that the result is made from; see `check_folder`.
-
-    Raises
-    ------
-    InputError
-        When the folder cannot be written to, a source lies in it, or it holds a file that would be overwritten.
+    InputError if `check_folder` refuses the folder, or if it holds a file that would be overwritten.
     """
     real = check_folder(path, sources=sources)
     with locked(real):
         finish_write(real)
         part = real / f"{_HIDDEN}part" if real.exists() else hidden(real, "part")
-        _remove(part)
+        shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         try:
             with _full_disk_named(real):
                 yield part
                 _move_in(part, real, set(ours(real)) if real.exists() else set())
         finally:
-            _remove(part)
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def finish_write(folder: str | Path) -> None:
     """Rename the rest of the files that an interrupted `whole_folder` had written; do nothing where there are none.
 
-    Raises
-    ------
-    ArtefactError
-        When the folder cannot be written to, or what lies there would change files elsewhere (no write of ours does).
+    ArtefactError if the folder cannot be written to, or what lies there would change files elsewhere.
     """
     folder = Path(folder)
     new = folder / _NEW
@@ -183,19 +153,15 @@ def finish_write(folder: str | Path) -> None:
             f"writing to {folder} was interrupted and cannot be finished ({error.strerror or error}); "
             "make the folder writable and try again"
         ) from None
-    _remove(new)
+    shutil.rmtree(new, ignore_errors=True)
 
 
 def hidden(path: Path, suffix: str) -> Path:
-    """Return a hidden path for work on a folder: beside it, or in it if its parent is read-only (a mounted volume).
-
-    The name is short enough for any file system.
-    """
+    """Return a hidden path for work on a folder: beside it, or in it if its parent is read-only (a mounted volume)."""
     if path.is_dir() and not os.access(path.parent, os.W_OK | os.X_OK):
         return path / f"{_HIDDEN}{suffix}"
-    name = (
-        path.name if len(os.fsencode(path.name)) <= _LONG_NAME else hashlib.sha256(os.fsencode(path.name)).hexdigest()
-    )
+    bare = os.fsencode(path.name)
+    name = path.name if len(bare) <= _LONG_NAME else hashlib.sha256(bare).hexdigest()
     return path.parent / f".{name}.{suffix}"
 
 
@@ -264,10 +230,6 @@ def _full_disk_named(path: Path) -> Iterator[None]:
 def _flush(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

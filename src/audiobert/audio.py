@@ -73,11 +73,8 @@ def load_audio(
     name
         What error messages call the source; its path by default.
 
-    Raises
-    ------
-    AudioFileError
-        (an `InputError`) When the file is missing, is no sound file, is damaged, holds no samples, or holds values
-        that are no numbers.
+    AudioFileError (an `InputError`) if the file is missing, is no sound file, is damaged, holds no samples, or holds
+    values that are no numbers.
     """
     if max_seconds is not None and not max_seconds > 0:
         raise InputError(f"max_seconds is {max_seconds}; it must be greater than 0")
@@ -230,11 +227,6 @@ def _mel_filters() -> np.ndarray:
 @cache
 def _window() -> np.ndarray:
     return np.hanning(FRAME_LENGTH).astype(np.float32)
-
-
-def spectrogram_frames(samples: int) -> int:
-    """Return the number of frames that `log_mel_spectrogram` makes of so many samples; at least one."""
-    return max(1, 1 + (samples - FRAME_LENGTH) // HOP_LENGTH)
 
 
 def log_mel_spectrogram(waveform: np.ndarray) -> np.ndarray:

@@ -80,10 +80,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Published:
-    """Name a published model (hub id or folder); with `sha256`, only these weights are accepted.
-
-    `dtype` is what a language model computes in.
-    """
+    """Name a published model (hub id or folder), of which only weights with these checksums are accepted, if any."""
 
     name: str
     revision: str | None = None
@@ -98,13 +95,7 @@ class Published:
         return cls(name, identity.revision, identity.sha256, dtype)
 
     def check(self, identity: Identity) -> None:
-        """Raise unless a loaded model is this one.
-
-        Raises
-        ------
-        ArtefactError
-            If the weights have other checksums.
-        """
+        """Raise ArtefactError if a loaded model has weights with other checksums."""
         if self.sha256 is not None and self.sha256 != identity.sha256:
             raise ArtefactError(
                 f"{self.name} has weights with the SHA-256 {identity.sha256}, but {self.sha256} were trained on;"
@@ -131,35 +122,10 @@ def load_backbone(
     *,
     revision: str | None = None,
     attention: str | None = None,
-    whole: bool = False,
     hub: HubAccess | None = None,
 ) -> Backbone:
-    """Load a masked language model by name.
-
-    Parameters
-    ----------
-    name : str
-        `mini`, a folder written by `save_pretrained`, or a hub id.
-    revision : str, optional
-        Commit, tag or branch of a hub id.
-    attention : str, optional
-        transformers' attention implementation; by default the fastest that the model has. `eager` trains about twice
-        as fast in bfloat16 on a CPU.
-    whole : bool
-        Require every weight, the masked-LM head included. `mini` gets its head from a trained part.
-    hub : HubAccess, optional
-        How the hub is read.
-
-    Raises
-    ------
-    ArtefactError
-        If weights are missing, damaged, or (for `mini`) have another SHA-256 than the known one.
-    RemoteError
-        If the hub cannot be reached or refuses.
-    InputError
-        If the model has no mask token.
-    """
-    return load_language_model(name, "masked", revision=revision, attention=attention, whole=whole, hub=hub)
+    """Load a masked language model by name; its head may be missing, as that of `mini`, which a trained part brings."""
+    return load_language_model(name, "masked", revision=revision, attention=attention, whole=False, hub=hub)
 
 
 def load_language_model(
@@ -173,16 +139,30 @@ def load_language_model(
     dtype: Dtype | None = None,
     hub: HubAccess | None = None,
 ) -> Backbone:
-    """Load a masked or causal language model by name; see `load_backbone`.
+    """Load a masked or causal language model by name.
 
     Parameters
     ----------
+    name : str
+        As for `find_model`.
     kind : str, optional
         By default what the model's config says.
-    device : torch.device, optional
-        Device to compute on.
+    attention : str, optional
+        transformers' attention implementation; by default the fastest that the model has. `eager` trains about twice
+        as fast in bfloat16 on a CPU.
+    whole : bool
+        Require every weight, the head included.
     dtype : str, optional
         By default `float32`, but `bfloat16` where `device` is a CUDA device that supports it.
+
+    Raises
+    ------
+    ArtefactError
+        If there is no such model, or weights are missing or damaged.
+    RemoteError
+        If the hub cannot be reached or refuses.
+    InputError
+        If a masked language model has no mask token.
     """
     folder, origin, commit = find_model(name, revision, hub=hub)
     checksums = weights_checksums(folder)
@@ -198,13 +178,7 @@ def load_language_model(
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """Return the given device, or by default the accelerator if there is one, else the CPU.
-
-    Raises
-    ------
-    InputError
-        If the device is unknown or not available.
-    """
+    """Return the given device, or by default the accelerator if there is one, else the CPU; InputError if not there."""
     if device is None:
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return found or torch.device("cpu")
@@ -230,15 +204,6 @@ def find_model(
         Commit, tag or branch of a hub id.
     files : sequence of str
         Patterns of the files to fetch.
-    hub : HubAccess, optional
-        How the hub is read.
-
-    Raises
-    ------
-    ArtefactError
-        If there is no such model or revision.
-    RemoteError
-        If the hub cannot be reached or refuses.
     """
     if name in PACKAGED:
         return find_packaged(name, files, revision, hub)
@@ -258,13 +223,7 @@ def weights_checksums(folder: Path) -> dict[str, str]:
 
 
 def gguf_of(folder: Path) -> Path | None:
-    """Return the GGUF file of a folder that has no weights as safetensors, or None.
-
-    Raises
-    ------
-    InputError
-        There are several, or the package that reads them is missing.
-    """
+    """Return the GGUF file of a folder that has no weights as safetensors, or None; InputError if it cannot be read."""
     found = [] if any(folder.glob("*.safetensors")) else sorted(folder.glob("*.gguf"))
     if len(found) > 1:
         raise InputError(f"{folder} has {len(found)} GGUF files; give a folder with the one to load")
@@ -316,17 +275,8 @@ def load_weights(
 ) -> Any:
     """Load a model class from a folder, from safetensors or one GGUF file, without remote code.
 
-    Parameters
-    ----------
-    whole : bool
-        Refuse a folder that lacks some of the weights.
-    options
-        Passed to `from_pretrained`.
-
-    Raises
-    ------
-    ArtefactError
-        If the folder is damaged, has no weights of these forms, or holds another model.
+    ArtefactError if the folder is damaged, has no weights of these forms, holds another model, or lacks some of the
+    weights of a `whole` one. The options go to `from_pretrained`.
     """
     gguf = _gguf_option(folder)
     if not gguf and not any(folder.glob("*.safetensors")):
@@ -358,15 +308,7 @@ def load_weights(
 
 
 def load_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
-    """Load the fast tokenizer of a model folder; spans need its character offsets.
-
-    Raises
-    ------
-    ArtefactError
-        If the folder has no tokenizer that can be loaded.
-    InputError
-        If the tokenizer is not a fast one.
-    """
+    """Load the tokenizer of a model folder; ArtefactError if there is none, InputError if it is not a fast one."""
     tokenizer = load_extractor(AutoTokenizer, folder, name)
     if not tokenizer.is_fast:
         raise InputError(f"{name} has no fast tokenizer; spans need its character offsets")

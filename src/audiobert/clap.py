@@ -23,18 +23,10 @@ MAX_QUERY_TOKENS = 64
 
 @dataclass(frozen=True)
 class QueryVectors:
-    """Vectors of query texts, from one pass of CLAP's text model.
+    """Vectors of query texts, float32 of unit norm, from one pass of CLAP's text model."""
 
-    Attributes
-    ----------
-    sentence
-        `(texts, text_dim)` float32, unit norm: the text model's sentence vectors.
-    clap
-        `(texts, clap_dim)` float32, unit norm: the same texts in the space of CLAP.
-    """
-
-    sentence: np.ndarray
-    clap: np.ndarray
+    sentence: np.ndarray  # (texts, text_dim), the text model's sentence vectors
+    clap: np.ndarray  # (texts, clap_dim), the same texts in the space of CLAP
 
 
 def mean_pooled(encoder: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Tensor:
@@ -102,13 +94,7 @@ class ClapProjections(nn.Module):
 
 
 def check_queries(queries: Sequence[str]) -> None:
-    """Refuse what cannot be looked up.
-
-    Raises
-    ------
-    InputError
-        One text is given where several are wanted, or a query is no valid text or has no words.
-    """
+    """Refuse what cannot be looked up: one text where several are wanted, no valid text, or one without words."""
     if isinstance(queries, str):
         raise InputError(f"the queries are one text, {shortened(queries)!r}; give a list of texts")
     for query in queries:
@@ -118,24 +104,9 @@ def check_queries(queries: Sequence[str]) -> None:
 
 
 class ClapModel:
-    """The CLAP that is trained here: texts and clips to unit vectors of one space.
+    """The CLAP that is trained here, on the backbone without any LoRA: texts and clips to unit vectors of one space."""
 
-    Parameters
-    ----------
-    projections : ClapProjections
-        The trained part.
-    encoder
-        The backbone as it is, without any LoRA.
-    tokenizer : PreTrainedTokenizerBase
-        The backbone's.
-    """
-
-    def __init__(
-        self,
-        projections: ClapProjections,
-        encoder: Any,
-        tokenizer: PreTrainedTokenizerBase,
-    ) -> None:
+    def __init__(self, projections: ClapProjections, encoder: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         self.projections = projections.eval()
         self.encoder, self.tokenizer = encoder, tokenizer
 

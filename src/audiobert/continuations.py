@@ -22,19 +22,7 @@ Spans = Sequence[Sequence[Offsets]]
 
 @dataclass(frozen=True)
 class Continuations:
-    """Scorer and generator of continuations of prompts.
-
-    Parameters
-    ----------
-    model
-        With or without injection.
-    name
-        Name in messages.
-    max_tokens
-        The model's window.
-    special
-        Put the tokenizer's special tokens around prompts; a chat template has its own.
-    """
+    """Scorer and generator of continuations of prompts; `special`: with the tokenizer's special tokens around them."""
 
     model: AudioBertForCausalLM
     tokenizer: PreTrainedTokenizerBase
@@ -65,13 +53,6 @@ class Continuations:
         ----------
         spans, knowledge
             Character spans of each prompt, and what is known of them; None injects nothing.
-
-        Raises
-        ------
-        InputError
-            A prompt is too long for the model, or a continuation cannot be spelled behind it.
-        ArtefactError
-            The model gives no numbers.
         """
         answers = [
             [self._answer(prompt, continuation) for continuation in row]
@@ -130,13 +111,7 @@ class Continuations:
         max_new_tokens: int,
         **settings: Any,
     ) -> list[str]:
-        """Return the text generated behind each prompt, greedily unless transformers' `settings` say otherwise.
-
-        Raises
-        ------
-        InputError
-            A prompt leaves no room for `max_new_tokens` in the model's window.
-        """
+        """Return the text generated behind each prompt, greedily unless transformers' `settings` say otherwise."""
         texts = [""] * len(prompts)
         padding = next((i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id) if i is not None), 0)
         for members, inputs, known in self._batches(prompts, range(len(prompts)), spans, knowledge, self.batch_size):
@@ -162,14 +137,7 @@ class Continuations:
 class Prompts:
     """Prompts with what is known of their spans; those without a span are the plain language model's.
 
-    Attributes
-    ----------
-    plain, with_sound
-        The two language models.
-    texts, spans
-        Prompts, and the character spans of each.
-    knowledge
-        What is known of the spans; None injects nothing.
+    `knowledge` None injects nothing.
     """
 
     plain: Continuations

@@ -12,15 +12,7 @@ from audiobert.audio import SAMPLE_RATE_HZ, log_mel_spectrogram, seconds_heard
 
 
 class FeatureMaker(Protocol):
-    """Settings and code of one model's features: a small picklable value; equal makers make equal features.
-
-    Attributes
-    ----------
-    rate_hz
-        Rate of the waveform it wants.
-    seconds
-        Length of a clip's start that it uses, in seconds; the rest is not decoded.
-    """
+    """Settings and code of one model's features: a small picklable value; equal makers make equal features."""
 
     @property
     def rate_hz(self) -> int:
@@ -28,7 +20,7 @@ class FeatureMaker(Protocol):
 
     @property
     def seconds(self) -> float:
-        """Length of sound that it uses at most, in seconds."""
+        """Length of a clip's start that it uses, in seconds; the rest is not decoded."""
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that a bank records, ready for JSON."""
@@ -67,13 +59,7 @@ class LogMel:
 
 
 def make_features(makers: Makers, waveforms: Mapping[int, np.ndarray]) -> Features:
-    """Compute the features of a clip by role; roles whose makers are equal share one array.
-
-    Parameters
-    ----------
-    waveforms
-        The clip by sample rate in Hz, mono; every maker's rate is there.
-    """
+    """Compute the features of a clip by role from its waveforms by rate in Hz; equal makers share one array."""
     made: dict[FeatureMaker, np.ndarray] = {}
     for maker in makers.values():
         if maker not in made:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import HfApi
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -54,19 +54,12 @@ def is_hub_id(name: str) -> bool:
 
 
 def fetch(name: str, files: Sequence[str], revision: str | None = None, access: HubAccess | None = None) -> Path:
-    """Return the folder with a model's files, fetched from the hub or from the local cache.
-
-    Parameters
-    ----------
-    files
-        Patterns of the files to fetch.
-    revision
-        Commit, tag or branch.
+    """Return the folder with a model's files that match the patterns, fetched from the hub or from the local cache.
 
     Raises
     ------
     ArtefactError
-        There is no such model or revision.
+        There is no such model or revision (commit, tag or branch).
     RemoteError
         The hub cannot be reached or refuses.
     """
@@ -83,30 +76,7 @@ def fetch(name: str, files: Sequence[str], revision: str | None = None, access: 
 
 
 class HubRepository:
-    """A repository to upload to; it is made where it does not exist.
-
-    Parameters
-    ----------
-    repo_id
-        `owner/name`, or a name of the token's owner.
-    private
-        Whether a new one is private.
-    token
-        Access token; by default the one of `hf auth login`.
-    revision
-        Branch; it is made where it does not exist.
-    create_pr
-        Open a pull request instead of committing to the branch.
-
-    Raises
-    ------
-    InputError
-        `repo_id` has another form.
-    ArtefactError
-        There is no such repository.
-    RemoteError
-        The hub cannot be reached or refuses.
-    """
+    """A repository to upload to, with the options of `AudioBert.push_to_hub`; it is made where it does not exist."""
 
     def __init__(
         self,
@@ -139,18 +109,15 @@ class HubRepository:
 
         Of the repository's folders that `replaced` names, files that were not uploaded are removed.
         """
-        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         with self._faults("upload to"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")  # the bank's clips
-            there = self._api.list_repo_files(self.repo_id, revision=self._revision)
-            obsolete = [name for name in there if name.partition("/")[0] in replaced and name not in names]
-            added = [CommitOperationAdd(name, folder / name) for name in names]
-            commit = self._api.create_commit(
-                self.repo_id,
-                [*added, *map(CommitOperationDelete, obsolete)],
+            commit = self._api.upload_folder(
+                repo_id=self.repo_id,
+                folder_path=folder,
                 commit_message=message,
                 revision=self._revision,
                 create_pr=self._create_pr,
+                delete_patterns=[f"{name}/*" for name in replaced],
             )
         return str(commit.pr_url or commit.commit_url)
 

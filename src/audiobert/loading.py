@@ -21,13 +21,7 @@ from audiobert.parts import Parts, load_parts, new_audio_encoder
 def load_model(
     folder: Path, device: str | None = None, hub: HubAccess | None = None
 ) -> tuple[Parts, AudioBertForMaskedLM, ModelClipEncoder, ModelSettings]:
-    """Load what a folder holds beside its bank: the parts, AudioBERT's own weights, the clip encoder, the settings.
-
-    Raises
-    ------
-    ArtefactError
-        A part is missing or damaged.
-    """
+    """Load what a folder holds beside its bank; ArtefactError if a part is missing or damaged."""
     chosen = torch.device(pick_device(device))
     parts = load_parts(folder, device=chosen, hub=hub)
     weights, record = load_part(folder, "audiobert")

@@ -24,15 +24,7 @@ def is_own_card(text: str) -> bool:
 
 
 def model_card(folder: Path, title: str) -> str:
-    """Return the model card of the AudioBERT in a folder, in Markdown with the hub's metadata.
-
-    Parameters
-    ----------
-    folder : Path
-        With the parts, their records and the bank.
-    title : str
-        Name of the model, as `from_pretrained` takes it.
-    """
+    """Return the model card of the AudioBERT in a folder, in Markdown with the hub's metadata."""
     config, bank = read_config(folder), read_manifest(folder / BANK_FOLDER)
     records = {part: read_record(folder, part) for part in config.parts}
     published = {role: model.name for role, model in config.models.items()}

@@ -1,10 +1,10 @@
-"""Read a model's folder as typed records: the trained parts, each with the JSON that says what made it."""
+"""Read and write a model's folder: the trained parts, each with a typed record that says what made it."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -12,12 +12,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from audiobert.adapters import LoraSettings
 from audiobert.arguments import checked_path
-from audiobert.artefacts import read_json, sha256_of, whole_file, write_json
+from audiobert.artefacts import provenance, read_json, sha256_of, whole_file, write_json
 from audiobert.backbone import PRESETS, Identity, Published
 from audiobert.bank.store import bank_files
 from audiobert.errors import ArtefactError, InputError
@@ -120,13 +120,6 @@ def write_model_folder(
     """Put the trained parts of a model side by side, with a `config.json` that names them and the published models.
 
     The weights of published models stay where they are; the bank is built into the folder later.
-
-    Parameters
-    ----------
-    folders : mapping
-        Where each trained part lies, by its name.
-    models : mapping, optional
-        The published models, by role.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = {}
@@ -173,15 +166,6 @@ def published_models(folder: Path) -> dict[str, Published]:
 
 def model_folder(name: str | Path, *, revision: str | None = None, hub: HubAccess | None = None) -> Path:
     """Return the folder of a model: a preset that ships with the package, a folder, or what the hub has.
-
-    Parameters
-    ----------
-    name : str or Path
-        `mini`, a folder, or the hub id of an AudioBERT.
-    revision : str, optional
-        Commit, tag or branch of a hub id.
-    hub : HubAccess, optional
-        How the hub is read.
 
     Raises
     ------
@@ -254,13 +238,7 @@ def read_record(folder: Path, part: str) -> PartRecord:
 
 
 def load_part(folder: Path, part: str) -> tuple[dict[str, Tensor], PartRecord]:
-    """Load weights (float32) and record of one part.
-
-    Raises
-    ------
-    ArtefactError
-        A file is missing or of another version, or the weights are not those that the record was written for.
-    """
+    """Load weights (float32) and record of one part; ArtefactError if a file is missing, damaged or another one."""
     record = read_record(folder, part)
     path = part_folder(folder, part) / f"{part}.safetensors"
     if not path.is_file():
@@ -277,10 +255,36 @@ def load_part(folder: Path, part: str) -> tuple[dict[str, Tensor], PartRecord]:
     return {name: tensor.float() for name, tensor in tensors.items()}, record
 
 
+def write_part(
+    folder: Path, part: str, weights: Mapping[str, Tensor], sources: Iterable[Path], **made_from: Any
+) -> dict[str, Any]:
+    """Write the weights (float16) of one part and the record beside them; return the record.
+
+    Parameters
+    ----------
+    sources
+        Files that the part was trained on; the record has their checksums.
+    **made_from
+        What else the record says: `backbone`, `settings`, figures.
+    """
+    path = folder / f"{part}.safetensors"
+    with whole_file(path) as file:
+        save_file({name: tensor.detach().cpu().half().contiguous() for name, tensor in weights.items()}, file)
+    data = {source.name: sha256_of(source) for source in sources}
+    record = {**provenance(part=part, **made_from, data=data), "sha256": sha256_of(path)}
+    write_json(folder / f"{part}.json", record)
+    return record
+
+
 def first_problem(error: ValidationError) -> str:
     """Return the first problem of a validation on one line: where it is and what it is."""
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
+
+
+def prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return tensors under names with a prefix, which `part_of` takes off."""
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
 
 
 def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -71,15 +71,7 @@ PACKAGED = {
 def find_packaged(
     name: str, files: Sequence[str], revision: str | None, hub: HubAccess | None
 ) -> tuple[Path, str, str | None]:
-    """Return folder, origin and commit of a model of `PACKAGED`, whose weights are checked.
-
-    Raises
-    ------
-    ArtefactError
-        If the weights are damaged, or those of another model.
-    RemoteError
-        If it is not installed and the hub cannot be reached or refuses.
-    """
+    """Return folder, origin and commit of a model of `PACKAGED`, whose weights are checked; see also `find_model`."""
     wanted = PACKAGED[name]
     if chosen := os.environ.get(wanted.variable):
         if not Path(chosen).is_dir():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from audiobert.adapters import copy_sharing_embeddings, copy_tensors, fold_lora
@@ -75,13 +76,7 @@ class Backbones:
         return backbone
 
     def of(self, identity: Identity, where: Path) -> Backbone:
-        """Return the backbone that a trained part stands on; the record at `where` names it.
-
-        Raises
-        ------
-        ArtefactError
-            The backbone of that name is another than the one that the part was trained on.
-        """
+        """Return the backbone that a part was trained on, by its record at `where`; ArtefactError if it is another."""
         for backbone in self._loaded:
             if backbone.identity.sha256 == identity.sha256:
                 return backbone
@@ -110,18 +105,12 @@ def load_parts(
     Parameters
     ----------
     folder : Path
-        Where the trained parts are, each in it or in a folder of its own below it.
+        Where the trained parts are, each in it or in a folder of its own below it. ArtefactError if one is missing,
+        damaged, or was trained on another backbone.
     models : mapping, optional
         Published models by role in place of trained parts; by default those that the folder's `config.json` names.
     detector : str, optional
         A detector from elsewhere: a preset that ships (`mini`), or the folder that `train detector` wrote.
-    hub : HubAccess, optional
-        How the hub is read.
-
-    Raises
-    ------
-    ArtefactError
-        A part is missing, damaged, or was trained on another backbone.
     """
     models = dict(published_models(folder) if models is None else models)
     backbones = Backbones(attention, hub)
@@ -190,23 +179,16 @@ def load_detector(folder: Path, backbones: Backbones | None = None) -> tuple[Spa
     weights, record = load_part(folder, "detector")
     where = part_folder(folder, "detector") / "detector.json"
     backbone = (backbones or Backbones()).of(record.backbone, where)
-    encoder = cast(PreTrainedModel, copy_sharing_embeddings(cast(PreTrainedModel, backbone.model.base_model)))
     encoder_weights = part_of(weights, "encoder.")
-    if record.lora is None:
-        encoder = cast(PreTrainedModel, copy_of_all(backbone))
+    if record.lora is None:  # fine-tuned as a whole: it shares nothing
+        encoder = copy.deepcopy(cast(PreTrainedModel, backbone.model.base_model))
         copy_tensors(encoder.state_dict(), encoder_weights, str(where.with_suffix(".safetensors")))
     else:
+        encoder = copy_sharing_embeddings(cast(PreTrainedModel, backbone.model.base_model))
         fold_lora(encoder, encoder_weights, record.lora, str(where.with_suffix(".safetensors")))
     head = nn.Linear(encoder.config.hidden_size, 2)
     copy_tensors(dict(head.named_parameters()), part_of(weights, "head."), "the detector's head")
     return SpanDetector(encoder, head, backbone.tokenizer, peak=record.peak), record
-
-
-def copy_of_all(backbone: Backbone) -> nn.Module:
-    """Return a copy of a backbone's encoder that shares nothing, as a detector that was fine-tuned whole needs."""
-    import copy
-
-    return copy.deepcopy(backbone.model.base_model)
 
 
 def load_trained_clap(folder: Path, backbones: Backbones) -> tuple[ClapModel, PartRecord]:
@@ -224,10 +206,7 @@ def new_audio_encoder(
 ) -> AudioEncoder:
     """Return the audio encoder before AudioBERT's training: the published one, or a copy of the trained CLAP's tower.
 
-    Raises
-    ------
-    InputError
-        CLAP is a published one, which lends its audio tower to nobody, and no audio encoder is named.
+    InputError if CLAP is a published one, which lends its audio tower to nobody, and no audio encoder is named.
     """
     if wanted := parts.models.get("audio_encoder"):
         encoder = load_audio_encoder(
@@ -241,8 +220,3 @@ def new_audio_encoder(
     tower = AudioTower(parts.clap.projections.audio_tower.config)
     tower.load_state_dict(parts.clap.projections.audio_tower.state_dict())
     return tower
-
-
-def saved_half(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
-    """Return tensors as they are saved: float16, on the CPU, names with a prefix."""
-    return {f"{prefix}{name}": value.detach().cpu().half().contiguous() for name, value in state.items()}

@@ -266,23 +266,10 @@ ESTIMATOR_NAMES = tuple(_ESTIMATORS)
 
 
 def measure_pitch(waveform: np.ndarray, sample_rate_hz: int, *, estimator: Estimator = "swiftf0") -> Pitch:
-    """Measure the pitch of a recording over its voiced frames.
+    """Measure the pitch of a mono recording `(samples,)` over its voiced frames.
 
-    Parameters
-    ----------
-    waveform
-        `(samples,)` float32, mono.
-    sample_rate_hz
-        Its rate; resampled to 16 kHz when it has another.
-    estimator
-        `swiftf0` (fast; the default), `pyin` (needs the extra `construct`), or `none`: nothing is measured.
-
-    Raises
-    ------
-    InputError
-        When the estimator is unknown or the waveform is empty.
-    MissingExtraError
-        When pYIN is asked for and librosa is not installed.
+    The estimator is `swiftf0` (fast), `pyin` (MissingExtraError without librosa), or `none`: nothing is measured.
+    InputError if it is unknown or the waveform is empty.
     """
     if estimator not in _ESTIMATORS:
         raise InputError(f"pitch estimator {estimator!r} is unknown; give one of {', '.join(_ESTIMATORS)}")

@@ -63,10 +63,7 @@ def fill_template(
 def read_blank(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int) -> Sentence:
     """Turn a text with one `[MASK]` into the prompt that a causal language model completes with the missing word.
 
-    Raises
-    ------
-    InputError
-        The text is no string, is empty, has no mask or several, or does not fit into the model's window.
+    InputError if the text is no string, has no mask or several, or does not fit into the model's window.
     """
     check_text(text)
     masks = list(_MASKS.finditer(text))
@@ -88,11 +85,7 @@ def read_prompt(
 ) -> Sentence:
     """Return a text as a prompt, as it is or inside the model's chat template.
 
-    Raises
-    ------
-    InputError
-        The text is no string, is empty or too long, or `chat` is wanted and there is no template that keeps the text
-        as it is.
+    InputError if it is no string, is empty or too long, or if there is no template that keeps it as it is.
     """
     check_text(text)
     if not text.strip():
@@ -126,13 +119,7 @@ def _chat(tokenizer: Any, words: str, name: str) -> str:
 
 
 def check_length(tokenizer: PreTrainedTokenizerBase, prompt: str, max_tokens: int, *, chat: bool = False) -> None:
-    """Refuse a prompt that does not fit: cut off, it would lose spans or the place of the answer.
-
-    Raises
-    ------
-    InputError
-        It has more than `max_tokens` tokens.
-    """
+    """Refuse a prompt of more than `max_tokens` tokens: cut off, it would lose spans or the place of the answer."""
     if len(prompt.encode()) < max_tokens:  # no token is shorter than a byte, and one more is the beginning
         return
     count = len(tokenizer(prompt, add_special_tokens=not chat, verbose=False)["input_ids"])

@@ -14,13 +14,8 @@ from audiobert.clip_encoder import ModelClipEncoder
 from audiobert.errors import InputError
 
 
-def recorded_hit(encoder: ModelClipEncoder, file: str | Path) -> Hit:
-    """Return a recording as a hit of score 1 with its knowledge vector."""
-    return encode_recording(encoder, file)[0]
-
-
 def encode_recording(encoder: ModelClipEncoder, file: str | Path) -> tuple[Hit, Any, Attributes]:
-    """Return a recording as a hit, its CLAP vector `(1, clap_dim)`, and its measured attributes."""
+    """Return a recording as a hit of score 1, its CLAP vector `(1, clap_dim)`, and its measured attributes."""
     path = Path(file)
     decoded = decode_clip(Entry(id=path.name, given={}, file=path), DecodeSettings(encoder.makers))
     if decoded.problem or decoded.features is None or decoded.attributes is None:

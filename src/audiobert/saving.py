@@ -20,12 +20,7 @@ def save_model(source: Path, bank: Path, folder: str | Path, title: str) -> None
     """Write the model of the folder `source`, with the bank of the folder `bank`, into another folder.
 
     Its model card is `source`'s own, or made from the records if there is none or it is of another bank. A card of
-    `folder` that a person wrote stays.
-
-    Raises
-    ------
-    InputError
-        `folder` holds files of these names that are no AudioBERT's.
+    `folder` that a person wrote stays. InputError if `folder` holds files of these names that are no AudioBERT's.
     """
     with whole_folder(folder, ours=_own_files) as part:
         for name in sorted(model_files(source)):
@@ -42,17 +37,8 @@ def save_model(source: Path, bank: Path, folder: str | Path, title: str) -> None
 def push_model(source: Path, bank: Path, repo_id: str, message: str, **options: Any) -> str:
     """Upload a model to the hub in one commit and return the commit's address.
 
-    The folder that the bank's recordings lie in is left out. A card of the repository that a person wrote stays.
-
-    Parameters
-    ----------
-    **options
-        Those of `HubRepository`.
-
-    Raises
-    ------
-    InputError
-        The model needs a model that is in a folder of this machine.
+    The folder that the bank's recordings lie in is left out. A card of the repository that a person wrote stays. The
+    options are those of `HubRepository`. InputError if the model needs a model that is in a folder of this machine.
     """
     if local := sorted(_local_models(source)):
         raise InputError(

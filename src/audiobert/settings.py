@@ -49,10 +49,7 @@ class Settings(BaseModel):
         set
             `key=value` each, with dots between the keys of nested settings; the value is read as YAML.
 
-        Raises
-        ------
-        InputError
-            A file is missing or is no YAML mapping, a key is unknown, or a value does not fit.
+        InputError if a file is missing or is no YAML mapping, a key is unknown, or a value does not fit.
         """
         # Nested settings change single values of the part's own default, not of the nested class's.
         values: dict[str, Any] = {

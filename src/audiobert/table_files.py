@@ -53,12 +53,8 @@ def read_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a table in order, refused ones included.
 
     CSV and TSV are read as RFC 4180 defines them. After a row whose quotes do not close, reading resumes at the next
-    line. Blanks around a column's name are dropped.
-
-    Raises
-    ------
-    InputError
-        When the file cannot be opened, is of another kind, or its header cannot be used.
+    line. Blanks around a column's name are dropped. InputError if the file cannot be opened, is of another kind, or its
+    header cannot be used.
     """
     suffix = path.suffix.lower()
     if suffix not in TABLE_EXTENSIONS:
@@ -77,13 +73,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def read_values(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the cells of each row by column, where a refused row must end the reading.
-
-    Raises
-    ------
-    InputError
-        At the first row that cannot be taken, or as `read_rows`.
-    """
+    """Yield the cells of each row by column; InputError at the first row that is refused, and as `read_rows`."""
     for row in read_rows(path):
         if row.fault:
             raise InputError(f"{path}, {row.place}: {row.fault}")
@@ -91,13 +81,7 @@ def read_values(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def table_shape(path: Path) -> TableShape:
-    """Return the columns and the number of rows of a table; reads all of it, unless it is Parquet.
-
-    Raises
-    ------
-    InputError
-        As `read_rows`.
-    """
+    """Return the columns and the number of rows of a table; reads all of it, unless it is Parquet."""
     if path.suffix.lower() == ".parquet":
         with _open_parquet(path) as file:
             return TableShape(tuple(_column_names(path, file.schema_arrow.names)), file.metadata.num_rows)
@@ -111,13 +95,7 @@ def table_shape(path: Path) -> TableShape:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file without surrounding blanks; empty lines are left out.
-
-    Raises
-    ------
-    InputError
-        When the file cannot be opened, or a line is not UTF-8.
-    """
+    """Return the lines of a UTF-8 text file without surrounding blanks; empty lines are left out."""
     lines = []
     try:
         with _open_text(path) as text:

@@ -1,4 +1,4 @@
-"""`audiobert fill-mask`, `audiobert complete` and `audiobert spans`: sentences in, answers out."""
+"""Define `audiobert fill-mask`, `audiobert complete` and `audiobert spans`: sentences in, answers out."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.text import Text as RichText
 
     from audiobert.answers import AuditorySpan, Completion, FillMask, Prediction
+    from audiobert.pipeline import AudioBert
     from audiobert.sentence import Span
 
 # Sentences that are answered together: enough for full batches, few enough that answers appear and memory stays flat.
@@ -48,13 +49,7 @@ def register(app: typer.Typer) -> None:
 
 
 def read_texts(texts: list[str] | None) -> Iterator[str]:
-    """Yield the given texts, or the lines of stdin without the empty ones, each when it is wanted.
-
-    Raises
-    ------
-    InputError
-        There is neither, or one of them is not UTF-8.
-    """
+    """Yield the given texts, or the lines of stdin without the empty ones; InputError if one is not UTF-8."""
     if not texts and (sys.stdin is None or sys.stdin.isatty()):
         raise InputError("no text: give one or more sentences, or pipe lines into stdin")
     for number, line in enumerate(texts or sys.stdin, start=1):
@@ -70,13 +65,7 @@ def read_texts(texts: list[str] | None) -> Iterator[str]:
 
 
 def text_blocks(texts: list[str] | None) -> Iterator[list[str]]:
-    """Return the texts in blocks, the first one read: what is wrong with it is said before a model is loaded.
-
-    Raises
-    ------
-    InputError
-        There is no text; see also `read_texts`.
-    """
+    """Return the texts in blocks, the first one read: what is wrong with it is said before a model is loaded."""
     sentences = read_texts(texts)
     blocks = iter(lambda: list(islice(sentences, BLOCK)), [])
     first = next(blocks, None)
@@ -105,10 +94,7 @@ def fill_mask(
     Example: audiobert fill-mask "Meow is the sound a [MASK] makes."
     """
     recordings = parse_sounds(sound or [])
-    blocks = text_blocks(texts)
-    from audiobert.pipeline import AudioBert
-
-    audiobert = AudioBert.from_pretrained(model, bank=bank, only_bank=only_bank)
+    blocks, audiobert = _texts_and_model(texts, model, bank, only_bank)
     for sentences in blocks:
         answers = audiobert.fill_mask(
             sentences,
@@ -120,10 +106,12 @@ def fill_mask(
             heard=not unheard,
         )
         for answer in answers:
-            if as_json:
-                print(json.dumps(answer.to_json(), ensure_ascii=False), flush=True)
-            else:
-                _print_answer(answer, heard=not unheard)
+            several = len(answer.masks) > 1
+            said = [
+                (f" {number}" if several else "", _list(mask.predictions), _list(mask.base_predictions) or None)
+                for number, mask in enumerate(answer.masks, start=1)
+            ]
+            _print_answer(answer, said, width=12, heard=not unheard, as_json=as_json)
 
 
 def complete(
@@ -145,10 +133,7 @@ def complete(
     Example: audiobert complete "Which animal says meow?" --chat --model runs/smollm2/model
     """
     recordings = parse_sounds(sound or [])
-    blocks = text_blocks(texts)
-    from audiobert.pipeline import AudioBert
-
-    audiobert = AudioBert.from_pretrained(model, bank=bank, only_bank=only_bank)
+    blocks, audiobert = _texts_and_model(texts, model, bank, only_bank)
     for text in chain.from_iterable(blocks):
         answer = audiobert.complete(
             text,
@@ -160,20 +145,23 @@ def complete(
             sounds=recordings,
             heard=not unheard,
         )
-        if as_json:
-            print(json.dumps(answer.to_json(), ensure_ascii=False), flush=True)
-        else:
-            _print_completion(answer, heard=not unheard)
+        base = None if answer.base_completion is None else _on_one_line(answer.base_completion)
+        said = [("", _on_one_line(answer.completion), base)]
+        _print_answer(answer, said, width=14, heard=not unheard, as_json=as_json)
+
+
+def _texts_and_model(
+    texts: list[str] | None, model: str, banks: list[Path] | None, only_bank: bool
+) -> tuple[Iterator[list[str]], AudioBert]:
+    """Return the texts in blocks and the model, which is not loaded where the first text is refused."""
+    blocks = text_blocks(texts)
+    from audiobert.pipeline import AudioBert
+
+    return blocks, AudioBert.from_pretrained(model, bank=banks, only_bank=only_bank)
 
 
 def parse_sounds(given: list[str]) -> dict[str, str]:
-    """Return recordings by the words that they are for, from `SPAN=FILE`.
-
-    Raises
-    ------
-    InputError
-        One of them has another form.
-    """
+    """Return recordings by the words that they are for, from `SPAN=FILE`; InputError for another form."""
     found = {}
     for one in given:
         words, equals, file = one.partition("=")
@@ -222,26 +210,13 @@ def marked(text: str, found: list[Span] | tuple[Span, ...]) -> RichText:
     return rendered
 
 
-def _print_answer(answer: FillMask, *, heard: bool) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(marked(answer.text, answer.spans))
-    for span in answer.spans:
-        console.print(f'  "{span.text}" sounds like: {clips_of(span)}', markup=False, style="cyan")
-    for number, mask in enumerate(answer.masks, start=1):
-        which = f" {number}" if len(answer.masks) > 1 else ""
-        if answer.auditory:
-            label = "with sound  " if heard else "unheard     "
-            console.print(f"  {label}{which}  {_list(mask.predictions)}", markup=False)
-            if mask.base_predictions:
-                console.print(f"  switched off{which}  {_list(mask.base_predictions)}", markup=False, style="dim")
-        else:
-            console.print(f"  no sound in it{which}  {_list(mask.predictions)}", markup=False)
-    console.print()
-
-
-def _print_completion(answer: Completion, *, heard: bool) -> None:
+def _print_answer(
+    answer: FillMask | Completion, said: list[tuple[str, str, str | None]], *, width: int, heard: bool, as_json: bool
+) -> None:
+    """Print an answer; `said` has the number of each mask and what is predicted with sound and switched off."""
+    if as_json:
+        print(json.dumps(answer.to_json(), ensure_ascii=False), flush=True)
+        return
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
@@ -249,9 +224,10 @@ def _print_completion(answer: Completion, *, heard: bool) -> None:
     for span in answer.spans:
         console.print(f'  "{span.text}" sounds like: {clips_of(span)}', markup=False, style="cyan")
     label = ("with sound" if heard else "unheard") if answer.auditory else "no sound in it"
-    console.print(f"  {label:<14}  {_on_one_line(answer.completion)}", markup=False)
-    if answer.auditory and answer.base_completion is not None:
-        console.print(f"  {'switched off':<14}  {_on_one_line(answer.base_completion)}", markup=False, style="dim")
+    for which, with_sound, base in said:
+        console.print(f"  {label:<{width}}{which}  {with_sound}", markup=False)
+        if answer.auditory and base is not None:
+            console.print(f"  {'switched off':<{width}}{which}  {base}", markup=False, style="dim")
     console.print()
 
 

@@ -61,10 +61,7 @@ def register(*extractors: str) -> Callable[[type[Family]], type[Family]]:
 def find_family(extractor: Any, name: str) -> EncoderFamily:
     """Return the family of a transformers feature extractor, with the extractor's settings; `name` is the model's.
 
-    Raises
-    ------
-    InputError
-        No family is registered for it, or the family does not support its settings.
+    InputError if no family is registered for it, or the family does not support its settings.
     """
     for module in iter_modules(encoders.__path__):
         import_module(f"{encoders.__name__}.{module.name}")

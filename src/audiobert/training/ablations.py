@@ -52,12 +52,8 @@ def run_ablations(
 ) -> list[dict[str, Any]]:
     """Train each named ablation with each seed, seed by seed; what is there already is kept.
 
-    Returns
-    -------
-    list of dict
-        One entry per ablation: `name`, `seeds`, and for each measure its mean, standard deviation and 95% interval of
-        the mean over seeds (Student's t); and `reference_minus_this` per measure of `COMPARED`, by a bootstrap over
-        seeds and rows.
+    Return one entry per ablation: `name`, `seeds`, and for each measure its mean, standard deviation and 95% interval
+    over seeds; and `reference_minus_this` per measure of `COMPARED`, by a bootstrap over seeds and rows.
     """
     if unknown := [name for name in names if name not in ABLATIONS]:
         raise InputError(f"no ablation {unknown[0]!r}; there are: {', '.join(ABLATIONS)}")

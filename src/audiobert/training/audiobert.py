@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
-from audiobert.adapters import add_lora, copy_sharing_embeddings, lora_state
-from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
+from audiobert.adapters import add_lora, copy_sharing_embeddings, lora_parameters
+from audiobert.artefacts import write_text
 from audiobert.auditorybench.kinds import names_withheld, withheld_clips
 from audiobert.errors import InputError
 from audiobert.features import AUDIO_ENCODER, CLAP
@@ -27,10 +25,12 @@ from audiobert.model_folder import (
     PartRecord,
     encoder_identity,
     part_folder,
+    prefixed,
     write_model_folder,
+    write_part,
 )
 from audiobert.modeling import is_causal, with_injection
-from audiobert.parts import Parts, load_parts, new_audio_encoder, saved_half
+from audiobert.parts import Parts, load_parts, new_audio_encoder
 from audiobert.progress import stderr
 from audiobert.retrieve import Calibration, Retriever
 from audiobert.training.audiobert_config import MODEL_FOLDER, AudioBertConfig
@@ -43,7 +43,7 @@ from audiobert.training.live import Live, write_training_bank
 from audiobert.training.lookup import Lookup, OtherClips
 from audiobert.training.loop import Recipe, checkpoint_gradients, fit
 from audiobert.training.objective import AudioBertObjective
-from audiobert.training.processes import is_main_process, processes
+from audiobert.training.processes import processes
 from audiobert.training.rows import TrainRows
 from audiobert.training.spelling import PromptSpelling, Spelling
 from audiobert.training.step import ParameterGroup
@@ -97,6 +97,15 @@ class Trained:
             ParameterGroup(list(self.model.injection.parameters()), config.injection_rate),
         ]
 
+    def weights(self) -> dict[str, Tensor]:
+        """Return what is saved."""
+        assert self.model.injection is not None
+        return {
+            **prefixed(lora_parameters(self.model.language_model), "lora."),
+            **prefixed(dict(self.model.injection.named_parameters()), "injection."),
+            **prefixed(self.encoder.saved_state(), "knowledge."),
+        }
+
 
 def train_audiobert(
     data: Path,
@@ -107,7 +116,6 @@ def train_audiobert(
     cache: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    bank: bool = True,
 ) -> dict[str, Any]:
     """Train AudioBERT; write `audiobert.safetensors`, its JSON, and the whole model with its bank.
 
@@ -115,18 +123,17 @@ def train_audiobert(
     ----------
     data : Path
         A folder with `auditorybench/` and `audio/` (with `clips.csv`).
+    out : Path
+        Folder of the weights; `out/model` is then the whole model with a bank of the clips in `data/audio`.
     parts_from : Path
         A folder with the trained language model, detector and CLAP, each in it or in a folder of its own below it.
     cache : Path, optional
         Features of the clips; by default a folder beside `out`.
-    bank : bool
-        Put a whole model with a bank together, too.
 
     Returns
     -------
     dict
-        The record beside the weights (in the main process). `out/model` is the whole model with a bank of the clips in
-        `data/audio`.
+        The record beside the weights, in the main process.
     """
     _check_parts(parts_from, config)
     attention = None if config.models() else "eager"  # mini is small: eager attention is faster in bfloat16 on a CPU
@@ -136,9 +143,10 @@ def train_audiobert(
     if config.loss_tokens == "all" and is_causal(parts.language_model):
         raise InputError("loss_tokens 'all' is for a masked language model; a causal one learns the answer: set mask")
     trained = Trained(parts, config, attention)
+    cache = cache or out.parent / "cache"
     makers = {CLAP: parts.clap.features, AUDIO_ENCODER: trained.encoder.tower.features}
-    clips = load_clips(data / "audio", makers, cache or out.parent / "cache")
-    vectors = torch.from_numpy(tower_vectors(trained.encoder, clips, cache or out.parent / "cache"))
+    clips = load_clips(data / "audio", makers, cache)
+    vectors = torch.from_numpy(tower_vectors(trained.encoder, clips, cache))
     training_bank = write_training_bank(out / "training-bank", parts, clips)
     config = calibrated(config, parts)
     retriever = Retriever(parts.clap, [training_bank], config.model.retrieval)
@@ -184,30 +192,39 @@ def train_audiobert(
         after_epoch=lambda epoch: live.dev_figures(epoch, config),
         buffers={"vectors": vectors},
     )
-    if not is_main_process():
+    if not processes().is_main_process:
         return {}
     live.encode_again()
     figures, lines = live.figures()
     unheard, _ = live.figures(sound="unheard")
     figures |= {f"{name}:unheard": value for name, value in unheard.items()} | live.unread_figures()
-    with whole_file(out / "predictions.jsonl") as part:
-        part.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    write_text(out / "predictions.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     sources = [*sorted((data / "auditorybench").glob("*train*")), data / "audio" / "clips.csv"]
     left_out = {task.task.name: task.left_out for task in rows}
-    record = write_weights(
-        out, parts, trained, config, sources, {"accuracy": figures, "rows_withheld": left_out, "log": log}
+    record = write_part(
+        out,
+        "audiobert",
+        trained.weights(),
+        sources,
+        made_with={name: record.sha256 for name, record in parts.records.items()},
+        backbone=parts.identity.to_json(),
+        models={role: asdict(published) for role, published in parts.models.items()},
+        model=config.model.model_dump(mode="json"),
+        settings=config.model_dump(mode="json"),
+        accuracy=figures,
+        rows_withheld=left_out,
+        log=log,
     )
-    if bank:
-        parts.records["audiobert"] = PartRecord.model_validate(record)
-        write_model_folder(out / MODEL_FOLDER, parts.folders | {"audiobert": out}, parts.models)
-        write_training_bank(
-            out / MODEL_FOLDER / BANK_FOLDER,
-            parts,
-            clips,
-            knowledge=live.knowledge,
-            identity=encoder_identity(parts.records),
-            chosen=in_bank,
-        )
+    parts.records["audiobert"] = PartRecord.model_validate(record)
+    write_model_folder(out / MODEL_FOLDER, parts.folders | {"audiobert": out}, parts.models)
+    write_training_bank(
+        out / MODEL_FOLDER / BANK_FOLDER,
+        parts,
+        clips,
+        knowledge=live.knowledge,
+        identity=encoder_identity(parts.records),
+        chosen=in_bank,
+    )
     stderr.print(f"audiobert: {figures}; wrote {out}")
     return record
 
@@ -247,36 +264,3 @@ def tower_vectors(encoder: KnowledgeEncoder, clips: TrainingClips, cache: Path) 
         return np.concatenate(batches)
 
     return kept_array(path, vectors)
-
-
-def write_weights(
-    out: Path,
-    parts: Parts,
-    trained: Trained,
-    config: AudioBertConfig,
-    sources: Sequence[Path],
-    figures: dict[str, Any],
-) -> dict[str, Any]:
-    """Write `audiobert.safetensors` and the record beside it, with the sources' checksums; return the record."""
-    injection = trained.model.injection
-    assert injection is not None
-    weights = {f"lora.{name}": value for name, value in lora_state(trained.model.language_model).items()}
-    weights |= saved_half(dict(injection.named_parameters()), "injection.")
-    weights |= saved_half(trained.encoder.saved_state(), "knowledge.")
-    with whole_file(out / "audiobert.safetensors") as part:
-        save_file(weights, part)
-    record = dict(
-        provenance(
-            part="audiobert",
-            made_with={name: record.sha256 for name, record in parts.records.items()},
-            backbone=parts.identity.to_json(),
-            models={role: asdict(published) for role, published in parts.models.items()},
-            model=config.model.model_dump(mode="json"),
-            settings=config.model_dump(mode="json"),
-            data={path.name: sha256_of(path) for path in sources},
-            **figures,
-            sha256=sha256_of(out / "audiobert.safetensors"),
-        )
-    )
-    write_json(out / "audiobert.json", record)
-    return record

@@ -17,7 +17,7 @@ from audiobert.sentence import MASK, Offsets, replace_text
 from audiobert.training.batches import NOTHING, Example
 from audiobert.training.clips import TrainingClips
 from audiobert.training.rows import Find
-from audiobert.training.spelling import AnySpelling
+from audiobert.training.spelling import Spelling
 
 MOST = 3500  # captions that are read
 COMMON = 60  # number of the most frequent words that are never masked, as they say too little
@@ -42,15 +42,9 @@ DOING_TEMPLATES = (
 
 
 class Captions:
-    """Captions of sounds, written by people, with one word missing.
+    """Captions of sounds, written by people, with one word missing; some are read, the same ones in every run."""
 
-    Parameters
-    ----------
-    captions
-        Some of them are read, the same ones in every run.
-    """
-
-    def __init__(self, captions: Sequence[str], detector: SpanDetector, spelling: AnySpelling) -> None:
+    def __init__(self, captions: Sequence[str], detector: SpanDetector, spelling: Spelling) -> None:
         self.spelling = spelling
         fitting = sorted({caption for caption in captions if 4 <= len(caption.split()) <= 16})
         order = np.random.default_rng(0).permutation(len(fitting))[:MOST]
@@ -91,7 +85,7 @@ class Captions:
 class ClipCaptions:
     """Captions of clips: the thing is missing and clips of what it does are injected, or the other way round."""
 
-    def __init__(self, clips: TrainingClips, allowed: np.ndarray, spelling: AnySpelling) -> None:
+    def __init__(self, clips: TrainingClips, allowed: np.ndarray, spelling: Spelling) -> None:
         self.spelling = spelling
         found = set()
         for index in np.flatnonzero(allowed):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -36,12 +37,7 @@ class Progress:
 class Checkpoint:
     """State of one run in one safetensors file that appears whole: weights, optimizer moments, averages, progress.
 
-    Parameters
-    ----------
-    settings
-        Of the run; a checkpoint of other settings is refused.
-    not_compared
-        Keys of settings that do not change how the weights are trained.
+    A checkpoint of other settings is refused, except for those in `not_compared`, which do not change the training.
     """
 
     def __init__(self, folder: Path, settings: BaseModel, not_compared: Collection[str] = ()) -> None:
@@ -49,15 +45,7 @@ class Checkpoint:
         self.best_path = folder / BEST
 
     def begin(self, *, resume: bool, overwrite: bool) -> bool:
-        """Return whether there is a state to continue from.
-
-        Raises
-        ------
-        InputError
-            The folder holds trained weights, and neither `resume` nor `overwrite` is given.
-        ArtefactError
-            The state was written with other settings.
-        """
+        """Return whether there is a state to continue from; InputError if another training's weights are there."""
         there = (self.folder / STATE).exists()
         if resume and there:
             self._compare_settings()
@@ -102,19 +90,15 @@ class Checkpoint:
     def load(self) -> tuple[dict[str, Tensor], Progress]:
         """Return the tensors and the place of the saved state."""
         path = self.folder / STATE
-        progress = Progress(**_header(path))
-        return load_file(path), progress
+        return load_file(path), Progress(**_header(path))
 
     def _compare_settings(self) -> None:
         """Refuse settings that differ; one that the file lacks was at its default, one that is gone is passed over."""
         path = self.folder / SETTINGS
-        before = _flat(_read_settings(path, type(self.settings)).model_dump(mode="json"))
-        now = _flat(self.settings.model_dump(mode="json"))
-        for key in sorted(before.keys() | now.keys()):
-            was, is_ = before.get(key), now.get(key)
-            if was != is_ and key.partition(".")[0] not in self.not_compared:
+        for key, was, now in _changes("", read_json(path), self.settings):
+            if key.partition(".")[0] not in self.not_compared:
                 raise ArtefactError(
-                    f"{path} was written with other settings ({key}: {was}, now {is_}); resume with those, or give"
+                    f"{path} was written with other settings ({key}: {was}, now {now}); resume with those, or give"
                     " another --out"
                 )
 
@@ -135,37 +119,15 @@ def _header(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Return nested settings by dotted key."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
-    return flat
-
-
-def _read_settings(path: Path, kind: type[BaseModel]) -> BaseModel:
-    """Read the settings of an earlier run, without those that the code no longer has."""
-    values = read_json(path)
-    while True:
-        try:
-            return kind.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            if first["type"] != "extra_forbidden" or not _remove(values, first["loc"]):
-                key = ".".join(map(str, first["loc"]))
-                raise ArtefactError(
-                    f"{path} was written with settings that do not fit this version ({key}: {first['msg']}); give"
-                    " another --out"
-                ) from None
-
-
-def _remove(values: Any, path: tuple[int | str, ...]) -> bool:
-    """Remove a key from nested settings; return whether it was there."""
-    for key in path[:-1]:
-        if not isinstance(values, Mapping) or key not in values:
-            return False
-        values = values[key]
-    return isinstance(values, dict) and values.pop(path[-1], None) is not None
+def _changes(key: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield key, earlier and present value where settings differ; what was not saved was at its default."""
+    if isinstance(now, BaseModel) and isinstance(was, Mapping):
+        defaults = type(now).model_construct()
+        for name, value in now:
+            earlier = was[name] if name in was else to_jsonable_python(getattr(defaults, name, None))
+            yield from _changes(f"{key}.{name}" if key else name, earlier, value)
+    elif was != to_jsonable_python(now):
+        yield key, was, to_jsonable_python(now)
 
 
 def state(

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
 from audiobert.auditorybench.data import load_split, split_path
 from audiobert.auditorybench.kinds import withheld_clips
 from audiobert.backbone import load_backbone
@@ -21,13 +19,14 @@ from audiobert.clap import ClapProjections, mean_pooled
 from audiobert.encoders import AudioTowerConfig
 from audiobert.encoders.tower import normalise
 from audiobert.features import CLAP
+from audiobert.model_folder import write_part
 from audiobert.progress import stderr
 from audiobert.training.calibration import fit_calibration
-from audiobert.training.clap_spans import SpanAlignment, align_spans, span_hits, spans_by_label
+from audiobert.training.clap_spans import align_spans, span_hits, spans_by_label
 from audiobert.training.clips import TrainingClips, in_batches, load_clips
 from audiobert.training.config import TrainingConfig
 from audiobert.training.loop import Batches, Recipe, fit
-from audiobert.training.processes import is_main_process, processes
+from audiobert.training.processes import processes
 from audiobert.training.text_files import CAPTIONS, read_captions
 
 SPLITS = ("train", "dev", "wiki")  # of the animal rows: the first is learnt from, the others are measured on
@@ -40,8 +39,9 @@ class ClapConfig(TrainingConfig):
     Attributes
     ----------
     span_steps, spans, span_rate, span_temperature, span_anchor
-        How the benchmark's spans are drawn to clips in the end (`audiobert.training.clap_spans`): `SpanAlignment`'s
-        `steps`, `spans`, `learning_rate`, `temperature` and `anchor`. With no steps they are not.
+        How the benchmark's spans are drawn to clips in the end (`audiobert.training.clap_spans`): steps (with none they
+        are not), spans per step, learning rate, what cosines are divided by, and the weight of the mean cosine distance
+        of the anchors from where they were.
     anchor_captions
         How many captions of `text/` are held where they were in the meantime, beside the clips' own texts.
     """
@@ -70,10 +70,6 @@ class ClapConfig(TrainingConfig):
     span_temperature: float = Field(default=0.05, gt=0.0)
     span_anchor: float = Field(default=60.0, ge=0.0)
     anchor_captions: int = Field(default=4000, ge=0)
-
-    def alignment(self) -> SpanAlignment:
-        """Return the settings of the alignment with spans."""
-        return SpanAlignment(self.span_steps, self.spans, self.span_rate, self.span_temperature, self.span_anchor)
 
     def tower(self) -> AudioTowerConfig:
         """Return the settings of the audio tower."""
@@ -307,7 +303,7 @@ def train_clap(
         description="clap",
         after_epoch=figures,
     )
-    if not is_main_process():
+    if not processes().is_main_process:
         return {}
     audio_vectors = clap_vectors(projections, clips)
     heard = np.flatnonzero(~kept & ~withheld).tolist()
@@ -318,36 +314,29 @@ def train_clap(
         [labels[i] for i in heard],
         sentence_vectors,
         [group for group in (captions, others) if group],
-        config.alignment(),
-        config.seed,
+        config,
     )
     hits = {split: span_hits(projections, own, audio_vectors, labels, sentence_vectors) for split, own in spans.items()}
-    with whole_file(out / "clap.safetensors") as part:
-        save_file(
-            {name: tensor.detach().half().contiguous() for name, tensor in projections.state_dict().items()}, part
-        )
     sources = [data / "audio" / "clips.csv"]
     if rows:
         sources.append(split_path(data / "auditorybench", "animal", "train"))
     if others:
         sources.append(data / "text" / CAPTIONS)
-    record = dict(
-        provenance(
-            part="clap",
-            backbone=backbone.identity.to_json(),
-            settings=config.model_dump(),
-            tower=asdict(config.tower()),
-            text_size=encoder.config.hidden_size,
-            clap_dim=config.clap_dim,
-            data={path.name: sha256_of(path) for path in sources},
-            clips_trained_on=len(heard),
-            spans=hits,
-            held_out=measure_clap(projections, audio_vectors, clips, groups, sentence_vectors),
-            calibration=fit_calibration(projections, audio_vectors, clips, sentence_vectors, kept | withheld),
-            log=log,
-            sha256=sha256_of(out / "clap.safetensors"),
-        )
+    record = write_part(
+        out,
+        "clap",
+        projections.state_dict(),
+        sources,
+        backbone=backbone.identity.to_json(),
+        settings=config.model_dump(),
+        tower=asdict(config.tower()),
+        text_size=encoder.config.hidden_size,
+        clap_dim=config.clap_dim,
+        clips_trained_on=len(heard),
+        spans=hits,
+        held_out=measure_clap(projections, audio_vectors, clips, groups, sentence_vectors),
+        calibration=fit_calibration(projections, audio_vectors, clips, sentence_vectors, kept | withheld),
+        log=log,
     )
-    write_json(out / "clap.json", record)
     stderr.print(f"clap: held-out {record['held_out']['all']}; wrote {out}")
     return record

@@ -8,7 +8,7 @@ where it had put the clips' own texts and captions of other sounds, so that a se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,26 +19,10 @@ from audiobert.clap import ClapProjections
 from audiobert.progress import track
 from audiobert.training.clips import label_of
 
+if TYPE_CHECKING:
+    from audiobert.training.clap import ClapConfig
+
 ANCHORS = 128  # drawn of each group a step
-
-
-@dataclass(frozen=True)
-class SpanAlignment:
-    """Settings of the alignment with spans: so many steps (with none, nothing changes) of so many spans each.
-
-    Attributes
-    ----------
-    temperature
-        Cosines of spans and clips are divided by it.
-    anchor
-        Weight of the mean cosine distance of the anchors from where they were.
-    """
-
-    steps: int
-    spans: int
-    learning_rate: float
-    temperature: float
-    anchor: float
 
 
 def spans_by_label(rows: Sequence[Row], labels: set[str]) -> dict[str, list[str]]:
@@ -77,8 +61,7 @@ def align_spans(
     labels: Sequence[str],
     sentence_vectors: dict[str, Tensor],
     anchors: Sequence[Sequence[str]],
-    alignment: SpanAlignment,
-    seed: int,
+    config: ClapConfig,
 ) -> None:
     """Train the text projection on spans and the clips of their classes.
 
@@ -95,9 +78,9 @@ def align_spans(
     """
     classes = sorted(set(labels))
     drawn_from = [label for label in sorted(spans) if label in classes]
-    if not drawn_from or not alignment.steps:
+    if not drawn_from or not config.span_steps:
         return
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(config.seed)
     of_clip = torch.tensor([classes.index(label) for label in labels])
     counts = torch.bincount(of_clip)[of_clip].float()
     shares = np.array([len(spans[label]) for label in drawn_from]) ** 0.5
@@ -105,23 +88,23 @@ def align_spans(
     with torch.no_grad():
         before = [projections.text_vectors(group) for group in held]
     weight = projections.text_projection.weight
-    optimizer = torch.optim.AdamW([weight], lr=alignment.learning_rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=alignment.steps)
-    for _ in track(range(alignment.steps), "spans"):
-        chosen = random.choice(len(drawn_from), size=alignment.spans, p=shares / shares.sum())
+    optimizer = torch.optim.AdamW([weight], lr=config.span_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=config.span_steps)
+    for _ in track(range(config.span_steps), "spans"):
+        chosen = random.choice(len(drawn_from), size=config.spans, p=shares / shares.sum())
         among = [spans[drawn_from[i]] for i in chosen]
         texts = torch.stack([sentence_vectors[own[random.integers(len(own))]] for own in among])
         asked = torch.tensor([classes.index(drawn_from[i]) for i in chosen])
         found = projections.text_vectors(texts)
         same = of_clip == asked.unsqueeze(1)
-        loss = alignment_loss(found, audio_vectors, same, counts, alignment.temperature)
+        loss = alignment_loss(found, audio_vectors, same, counts, config.span_temperature)
         moved = torch.zeros(())
         for group, there in zip(held, before, strict=True):
             some = torch.from_numpy(random.integers(len(group), size=ANCHORS))
             now = projections.text_vectors(group[some])
             moved = moved + (1.0 - (now * there[some]).sum(dim=-1).mean()) / len(held)
         optimizer.zero_grad()
-        (loss + alignment.anchor * moved).backward()
+        (loss + config.span_anchor * moved).backward()
         optimizer.step()
         schedule.step()
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from audiobert.artefacts import sha256_of, whole_file
+from audiobert.artefacts import sha256_of, whole_file, write_text
 from audiobert.audio import Attributes
 from audiobert.auditorybench.kinds import Recorded, held_out, words_of
 from audiobert.bank.batches import batched
@@ -23,7 +23,7 @@ from audiobert.errors import InputError
 from audiobert.features import Makers
 from audiobert.knowledge import attribute_features
 from audiobert.progress import stderr, track
-from audiobert.training.processes import main_process_first
+from audiobert.training.processes import processes
 
 _BLOCK = 32
 
@@ -98,13 +98,7 @@ class Features:
 
 
 def load_clips(folder: Path, makers: Makers, cache: Path) -> TrainingClips:
-    """Decode, measure and transform the clips of `clips.csv` in a folder of audio; cached for the next run.
-
-    Parameters
-    ----------
-    makers
-        What makes the features of each model, by role.
-    """
+    """Decode, measure and transform the clips of `clips.csv` in a folder of audio; cached for the next run."""
     manifest = folder / "clips.csv"
     if not manifest.is_file():
         raise InputError(f"{manifest} does not exist; --data needs a folder with audio/clips.csv")
@@ -113,7 +107,7 @@ def load_clips(folder: Path, makers: Makers, cache: Path) -> TrainingClips:
     stem = cache / f"clips-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
     paths = _paths(stem, makers)
     table = stem.with_suffix(".jsonl")
-    with main_process_first():
+    with processes().main_process_first():
         if not table.exists():
             _decode(manifest, settings, table, paths)
     records = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
@@ -151,8 +145,7 @@ def _decode(manifest: Path, settings: DecodeSettings, table: Path, paths: dict[s
         raise InputError(f"{manifest} names no clip that can be decoded")
     if rejected:
         stderr.print(f"{rejected} clips of {manifest} cannot be decoded and are left out")
-    with whole_file(table) as part:
-        part.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    write_text(table, "".join(json.dumps(record) + "\n" for record in records))
 
 
 class FeatureWriter:
@@ -216,7 +209,7 @@ def label_of(answer: str, labels: set[str]) -> str | None:
 
 def kept_array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     """Return the array of a file; where there is none yet, the main process makes it and the others wait."""
-    with main_process_first():
+    with processes().main_process_first():
         if not path.exists():
             with whole_file(path) as part, part.open("wb") as file:
                 np.save(file, make())

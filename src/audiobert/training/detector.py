@@ -10,24 +10,22 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from audiobert.adapters import LoraSettings, add_lora, lora_state
-from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
+from audiobert.adapters import LoraSettings, add_lora, lora_parameters
 from audiobert.auditorybench.data import Row, available_splits, load_split
 from audiobert.backbone import load_backbone
 from audiobert.detector import SpanDetector
+from audiobert.model_folder import prefixed, write_part
 from audiobert.modeling import IGNORED
-from audiobert.parts import saved_half
 from audiobert.progress import stderr
 from audiobert.sentence import MASK, Offsets, fill_mask, token_labels
 from audiobert.training.carriers import Carriers, Marked, by_sounds
 from audiobert.training.config import Count, Fraction, Rate, TrainingConfig
 from audiobert.training.draws import by_length
 from audiobert.training.loop import Recipe, RowBatches, fit, set_dropout
-from audiobert.training.processes import is_main_process, on_cpu
+from audiobert.training.processes import on_cpu, processes
 from audiobert.training.sound_words import find_sound_words
 from audiobert.training.text_files import (
     CAPTIONS,
@@ -112,17 +110,7 @@ def mask_a_word(line: str, random: np.random.Generator) -> str:
 
 
 class Sentences:
-    """The sentences of an epoch: all rows, and plain lines and made sentences anew each time.
-
-    Parameters
-    ----------
-    rows
-        Benchmark rows with their spans.
-    plain
-        Lines that mention no sound.
-    carriers
-        Makes sentences whose spans are known; None for none.
-    """
+    """The sentences of an epoch: all rows with their spans, and plain lines and made sentences anew each time."""
 
     def __init__(
         self,
@@ -303,7 +291,7 @@ def train_detector(
         description="detector",
         after_epoch=figures,
     )
-    if not is_main_process():
+    if not processes().is_main_process:
         return {}
     encoder.eval()
     scores = {f"{task}.{split}": span_scores(detector, examples) for (task, split), examples in measured.items()}
@@ -311,25 +299,21 @@ def train_detector(
         scores[f"combined.{split}"] = span_scores(detector, measured["animal", split] + measured["pitch", split])
     alarms_path = data / "text" / GENERAL_EVAL
     alarms = false_alarms(detector, read_lines(alarms_path)) if alarms_path.exists() else None
-    own = lora_state(encoder) if config.tune == "lora" else encoder.state_dict()
-    with whole_file(out / "detector.safetensors") as part:
-        save_file(saved_half(own, "encoder.") | saved_half(head.state_dict(), "head."), part)
-    record = dict(
-        provenance(
-            part="detector",
-            backbone=backbone.identity.to_json(),
-            settings=config.model_dump(mode="json"),
-            lora=config.lora.model_dump(mode="json") if config.tune == "lora" else None,
-            peak=config.peak,
-            data={path.name: sha256_of(path) for path in sources},
-            train_rows=aligned,
-            scores=scores,
-            false_alarms_general_eval=alarms,
-            log=log,
-            sha256=sha256_of(out / "detector.safetensors"),
-        )
+    own = lora_parameters(encoder) if config.tune == "lora" else encoder.state_dict()
+    record = write_part(
+        out,
+        "detector",
+        prefixed(own, "encoder.") | prefixed(head.state_dict(), "head."),
+        sources,
+        backbone=backbone.identity.to_json(),
+        settings=config.model_dump(mode="json"),
+        lora=config.lora.model_dump(mode="json") if config.tune == "lora" else None,
+        peak=config.peak,
+        train_rows=aligned,
+        scores=scores,
+        false_alarms_general_eval=alarms,
+        log=log,
     )
-    write_json(out / "detector.json", record)
     measured_alarms = "not measured" if alarms is None else f"{alarms:.2%} of general_eval"
     stderr.print(f"detector: {scores}, false alarms {measured_alarms}; wrote {out}")
     return record

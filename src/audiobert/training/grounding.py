@@ -23,7 +23,7 @@ from audiobert.training.clips import TrainingClips
 from audiobert.training.config import Fraction
 from audiobert.training.lookup import Lookup
 from audiobert.training.rows import unread_name
-from audiobert.training.spelling import AnySpelling
+from audiobert.training.spelling import Spelling
 
 # A clip that is handed over is the thing itself: its score.
 GIVEN = 0.99
@@ -116,19 +116,13 @@ class Phrase:
 
 
 class Grounding:
-    """Maker of grounding sentences from training clips.
-
-    Parameters
-    ----------
-    allowed : np.ndarray
-        `(clips,)` bool, which clips may be learnt from.
-    """
+    """Maker of grounding sentences from the training clips that may be learnt from, `allowed` `(clips,)` bool."""
 
     def __init__(
         self,
         clips: TrainingClips,
         allowed: np.ndarray,
-        spelling: AnySpelling,
+        spelling: Spelling,
         lookup: Lookup,
         settings: GroundingSettings,
         attributes: Sequence[Attribute] | None = None,

@@ -24,7 +24,8 @@ from audiobert.features import AUDIO_ENCODER, CLAP
 from audiobert.knowledge import KnowledgeEncoder
 from audiobert.modeling import AudioBertForMaskedLM
 from audiobert.parts import Parts
-from audiobert.pipeline import AudioBert, Sound
+from audiobert.pipeline import AudioBert
+from audiobert.prediction import Sound
 from audiobert.training.audiobert_config import AudioBertConfig
 from audiobert.training.clips import TrainingClips, in_batches
 
@@ -131,16 +132,8 @@ class Live:
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Measure the model on the benchmark's own terms.
 
-        Parameters
-        ----------
-        sound : str
-            `unheard` measures the same weights without knowledge.
-
-        Returns
-        -------
-        tuple
-            Accuracy by task and split, `combined` over all tasks, and `both_ways` of comparisons; and the lines of
-            predictions.
+        Return accuracies by task and split, `combined` over all tasks, and `both_ways` of comparisons; and the lines of
+        predictions.
         """
         model = AudioBertModel(self.pipeline(), "in training", sound=sound)
         tasks = self.config.tasks
@@ -165,15 +158,12 @@ class Live:
             conditions = list(evaluate_unread(self.pipeline()))
         except InputError:
             return {}
-        return {
-            f"{condition.task}.{condition.split}": float(
-                np.mean([one.prediction.correct for one in condition.answered])
-            )
-            for condition in conditions
-        } | {
-            f"{condition.task}.{condition.split}.among_five": float(
-                np.mean([(one.prediction.rank or TOP_K + 1) <= TOP_K for one in condition.answered])
-            )
-            for condition in conditions
-            if condition.task.endswith("naming")
-        }
+        figures: dict[str, float] = {}
+        for condition in conditions:
+            name = f"{condition.task}.{condition.split}"
+            predictions = [one.prediction for one in condition.answered]
+            figures[name] = float(np.mean([one.correct for one in predictions]))
+            if condition.task.endswith("naming"):
+                among = [(one.rank or TOP_K + 1) <= TOP_K for one in predictions]
+                figures[f"{name}.among_five"] = float(np.mean(among))
+        return figures

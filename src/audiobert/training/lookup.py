@@ -18,13 +18,7 @@ _SPARE = 1.5  # names that are kept per name wanted, because a batch leaves some
 
 
 class Lookup:
-    """Clips by the text of a span; row numbers of the bank are numbers of training clips.
-
-    Parameters
-    ----------
-    allowed : np.ndarray
-        `(clips,)` bool, which clips may be found.
-    """
+    """Clips by the text of a span, of those `allowed` `(clips,)`; the rows of the bank are the training clips."""
 
     def __init__(
         self, retriever: Retriever, bank: AudioBank, allowed: np.ndarray, seed: int = 0, relatives_dropout: float = 0.0
@@ -38,10 +32,7 @@ class Lookup:
     def prepare(self, texts: Iterable[str], allowed: np.ndarray | None = None) -> list[SpanClips]:
         """Look texts up, all at once; with `allowed` among other clips, which is not remembered.
 
-        Returns
-        -------
-        list of SpanClips
-            In the order of the sorted distinct texts that are new, or of all distinct texts with `allowed`.
+        Return what is found in the order of the sorted distinct texts that are new, or of all of them with `allowed`.
         """
         new = sorted({text for text in texts if allowed is not None or text not in self._found})
         if not new:
@@ -77,13 +68,7 @@ def _training_names(bank: AudioBank, allowed: np.ndarray, dropout: float) -> Tra
 
 
 class OtherClips:
-    """A control: retrieval scores as they are, with other clips and relatives.
-
-    Parameters
-    ----------
-    kind : str
-        `random` clips for every text, or the clips of another text (`shuffled`).
-    """
+    """A control: scores as they are, with `random` clips and relatives, or those of another text (`shuffled`)."""
 
     def __init__(
         self, lookup: Lookup, texts: Iterable[str], allowed: np.ndarray, kind: Literal["random", "shuffled"], seed: int

@@ -11,20 +11,18 @@ import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from pydantic import Field
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from audiobert.adapters import LoraSettings, add_lora, lora_state
-from audiobert.artefacts import provenance, sha256_of, whole_file, write_json
+from audiobert.adapters import LoraSettings, add_lora
 from audiobert.backbone import load_backbone
 from audiobert.errors import InputError
+from audiobert.model_folder import write_part
 from audiobert.modeling import IGNORED, head_parameters, masked_lm_head
-from audiobert.parts import saved_half
 from audiobert.progress import stderr
 from audiobert.training.config import Count, Fraction, Rate, TrainingConfig
 from audiobert.training.loop import Batches, Recipe, fit, set_dropout
-from audiobert.training.processes import is_main_process, on_cpu
+from audiobert.training.processes import on_cpu, processes
 from audiobert.training.text_files import (
     CAPTIONS,
     GENERAL_EVAL,
@@ -173,25 +171,21 @@ def train_masked_lm(
         description="masked-lm",
         after_epoch=lambda _: {"perplexity": perplexity(objective, held_out, limit=40)},
     )
-    if not is_main_process():
+    if not processes().is_main_process:
         return {}
-    with whole_file(out / "language_model.safetensors") as part:
-        save_file(lora_state(backbone.model) | saved_half(head), part)
-    record = dict(
-        provenance(
-            part="language_model",
-            backbone=backbone.identity.to_json(),
-            lora=config.lora.model_dump(mode="json"),
-            settings=config.model_dump(mode="json"),
-            data={path.name: sha256_of(path) for path in sources},
-            lines=len(corpus),
-            lines_left_out=left_out,
-            perplexity_general_eval=round(perplexity(objective, held_out), 2),
-            log=log,
-            sha256=sha256_of(out / "language_model.safetensors"),
-        )
+    record = write_part(
+        out,
+        "language_model",
+        lora | head,
+        sources,
+        backbone=backbone.identity.to_json(),
+        lora=config.lora.model_dump(mode="json"),
+        settings=config.model_dump(mode="json"),
+        lines=len(corpus),
+        lines_left_out=left_out,
+        perplexity_general_eval=round(perplexity(objective, held_out), 2),
+        log=log,
     )
-    write_json(out / "language_model.json", record)
     stderr.print(f"masked-lm: perplexity {record['perplexity_general_eval']} on general_eval; wrote {out}")
     return record
 
@@ -199,10 +193,7 @@ def train_masked_lm(
 def training_lines(text: Path, leave_out: str | None) -> tuple[list[str], list[Path], int]:
     """Return the lines to train on, the files that they are from, and how many of their lines were left out.
 
-    Raises
-    ------
-    InputError
-        A file is missing, or none of the lines to be left out is there.
+    InputError if a file is missing, or none of the lines to be left out is there.
     """
     sources = [text / GENERAL_TRAIN, *([text / GENERAL_TRAIN_2] if (text / GENERAL_TRAIN_2).exists() else [])]
     lines = [line for source in sources for line in read_lines(source)] + read_captions(text / CAPTIONS)

@@ -19,8 +19,6 @@ class PlainTextFigures:
 
     Attributes
     ----------
-    lines
-        How many lines were read.
     perplexity_off, perplexity_on
         Exponential of the mean cross entropy at 15% masked tokens, the same ones for both: of the plain language model,
         and of the language model with AudioBERT's LoRA and no knowledge.
@@ -37,10 +35,7 @@ class PlainTextFigures:
 def plain_text_figures(folder: Path, text: Path, *, limit: int | None = None) -> PlainTextFigures:
     """Measure a model of a folder on a file of plain text, one sentence per line, gzipped or not.
 
-    Raises
-    ------
-    InputError
-        The file is missing or has no line that is long enough, or the model is a causal one.
+    InputError if the file is missing or has no line that is long enough, or the model is a causal one.
     """
     lines = read_lines(text)[:limit]
     parts, model, _, _ = load_model(folder)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -25,15 +23,3 @@ def processes() -> PartialState:
     Several processes on CPUs talk through gloo.
     """
     return PartialState(cpu=on_cpu(), timeout=LONGEST_WAIT)
-
-
-def is_main_process() -> bool:
-    """Return whether this process writes the results."""
-    return processes().is_main_process
-
-
-@contextmanager
-def main_process_first() -> Iterator[None]:
-    """Let the main process fill a cache on disk before the others enter the block."""
-    with processes().main_process_first():
-        yield

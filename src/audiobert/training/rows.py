@@ -17,7 +17,7 @@ from audiobert.settings import Settings
 from audiobert.training.batches import NOTHING, Example, SpanClips
 from audiobert.training.config import Fraction
 from audiobert.training.lookup import Lookup
-from audiobert.training.spelling import AnySpelling
+from audiobert.training.spelling import Spelling
 
 # From the texts of spans to what is known of them.
 Find = Callable[[Sequence[str]], list[SpanClips]]
@@ -62,40 +62,34 @@ class _Variant:
     texts: tuple[str, ...]
 
 
-def read_questions(data: Path, task: Task, split: str) -> list[Question]:
-    """Return the rows of a split as questions, without the few published sentences that have several masks."""
-    path = split_path(data, task, split)
-    rows = [row for row in load_split(data, task, split) if row.text.count(MASK) == 1]
+def read_questions(data: Path, task: Task) -> list[Question]:
+    """Return the train rows as questions, without the few published sentences that have several masks."""
+    path = split_path(data, task, "train")
+    rows = [row for row in load_split(data, task, "train") if row.text.count(MASK) == 1]
     return [make_question(row, task, path, None) for row in rows]
 
 
 class TrainRows:
-    """The train rows of one task.
-
-    Parameters
-    ----------
-    keep
-        Which questions may be learnt from; those about withheld kinds may not.
-    """
+    """The train rows of one task, as far as `keep` lets them be learnt from: those about withheld kinds may not."""
 
     def __init__(
         self,
         data: Path,
         task: str,
-        spelling: AnySpelling,
+        spelling: Spelling,
         detector: SpanDetector,
         keep: Callable[[Question], bool],
-        split: str = "train",
     ) -> None:
         self.task, self.spelling = find_task(task), spelling
-        questions = read_questions(data, self.task, split)
+        questions = read_questions(data, self.task)
         kept = [question for question in questions if keep(question)]
         self.left_out = len(questions) - len(kept)
         found = detector.detect([question.text for question in kept])
+        detected = [[(span.start, span.end) for span in spans] for spans in found]
         # Per row: with gold and with detected spans, each as published and turned round.
         self._rows = [
-            tuple(self._both_ways(question, spans) for spans in (question.span_offsets, _places(detected)))
-            for question, detected in zip(kept, found, strict=True)
+            (self._both_ways(question, question.span_offsets), self._both_ways(question, spans))
+            for question, spans in zip(kept, detected, strict=True)
         ]
 
     def __len__(self) -> int:
@@ -160,7 +154,7 @@ class TrainRows:
         return self._spelled(text, row.answer, spans, clips)
 
 
-def unread_name(random: np.random.Generator, spelling: AnySpelling, lookup: Lookup) -> str:
+def unread_name(random: np.random.Generator, spelling: Spelling, lookup: Lookup) -> str:
     """Return a made-up name, or a hidden one."""
     if random.random() < 0.6:
         return lookup.made_up[random.integers(len(lookup.made_up))]
@@ -174,7 +168,3 @@ def _renamed(text: str, spans: list[Offsets], place: int, name: str) -> tuple[st
     text, moved = replace_text(text, (start, end), name, others)
     moved.insert(place, (start, start + len(name)))
     return text, moved
-
-
-def _places(spans: Sequence[object]) -> tuple[Offsets, ...]:
-    return tuple((span.start, span.end) for span in spans)  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from audiobert.artefacts import provenance, read_json, write_json
 from audiobert.auditorybench.stats import mean_and_sd
 from audiobert.errors import InputError
 from audiobert.progress import stderr
-from audiobert.training.processes import is_main_process
+from audiobert.training.processes import processes
 
 SUMMARY = "seeds.json"
 
@@ -44,14 +44,10 @@ def train_seeds(
     train: Callable[[int, Path], Mapping[str, Any]],
     figures: Callable[[Mapping[str, Any]], dict[str, float]],
 ) -> dict[str, Any]:
-    """Train once per seed, into `out/seed-N`; a seed that has its record is not trained again.
+    """Train once per seed, into `out/seed-N`; a seed that has its record, `PART.json`, is not trained again.
 
     Parameters
     ----------
-    part
-        Name of the record that a training writes: `out/seed-N/PART.json`.
-    train
-        Called with a seed and its folder.
     figures
         From a record to the figures that are summarized.
 
@@ -68,7 +64,7 @@ def train_seeds(
         if not (folder / f"{part}.json").exists():
             stderr.print(f"{part}, seed {seed}")
             train(seed, folder)
-    if not is_main_process():
+    if not processes().is_main_process:
         return {}
     by_seed = [figures(read_json(folder / f"{part}.json")) for folder in folders]
     common = [name for name in by_seed[0] if all(name in each for each in by_seed)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from transformers import PreTrainedTokenizerBase
 
@@ -17,21 +17,31 @@ from audiobert.training.batches import Example, SpanClips
 _BEFORE = 16
 
 
+Tokens = Callable[[str], tuple[int, ...]]  # from a word to its tokens, where it stands
+
+
 class Spelling:
     """Spelling for a masked language model: one mask per wordpiece of the answer, as the benchmark spells it."""
-
-    causal = False
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._vocabulary = Vocabulary(tokenizer, "the language model")
+        self._end: tuple[int, ...] = ()
         self.hidden = hidden_token(tokenizer)
         """A token that stands for hidden wordpieces and that no text of a user brings in."""
 
-    def tokens(self, text: str, word: str) -> tuple[int, ...]:
-        """Return the wordpieces of a word in the place of the text's mask, in lower case."""
+    def _placed(
+        self, text: str, word: str, spans: Sequence[Offsets], words: Sequence[str], template: str | None
+    ) -> tuple[str, list[Offsets], Tokens]:
+        """Return what the model reads, its spans, and how words are spelled in lower case in the mask's place."""
+        del words, template  # the text is all that a masked language model gets
         before, _, after = text.partition(MASK)
-        return self._vocabulary.pieces_between(before[-1:], word.lower(), after[:1])
+
+        def tokens(other: str) -> tuple[int, ...]:
+            return self._vocabulary.pieces_between(before[-1:], other.lower(), after[:1])
+
+        masks = " ".join([str(self._tokenizer.mask_token)] * len(tokens(word)))
+        return *fill_mask(text, spans, masks), tokens
 
     def example(
         self,
@@ -55,18 +65,13 @@ class Spelling:
         template
             The prompt of a causal language model; by default a blank to be filled in.
         """
-        del template  # the text is all that a masked language model gets
-        tokens = self.tokens(text, word)
-        masks = " ".join([str(self._tokenizer.mask_token)] * len(tokens))
-        opposite = one_token(word, words, lambda other: self.tokens(text, other))
-        masked, moved = fill_mask(text, spans, masks)
-        return Example(masked, tokens, tuple(moved), tuple(clips), opposite)
+        read, moved, tokens = self._placed(text, word, spans, words, template)
+        answer = (*tokens(word), *self._end)
+        return Example(read, answer, tuple(moved), tuple(clips), one_token(word, words, tokens))
 
 
-class PromptSpelling:
+class PromptSpelling(Spelling):
     """Spelling for a causal language model: the answer stands behind a prompt, with the end of the text behind it."""
-
-    causal = True
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
@@ -80,20 +85,13 @@ class PromptSpelling:
             raise InputError(f"the tokenizer of the language model cannot spell the answer '{word}' behind its prompt")
         return tuple(tokens)
 
-    def example(
-        self,
-        text: str,
-        word: str,
-        spans: Sequence[Offsets],
-        clips: Sequence[SpanClips],
-        words: Sequence[str] = (),
-        template: str | None = None,
-    ) -> Example:
-        """Return the example whose answer is a word; see `Spelling.example`."""
+    def _placed(
+        self, text: str, word: str, spans: Sequence[Offsets], words: Sequence[str], template: str | None
+    ) -> tuple[str, list[Offsets], Tokens]:
+        """Return the prompt, its spans, and how words are spelled behind it."""
+        del word
         prompt, moved = fill_template(template or blank_template(words), text, spans)
-        before = prompt[-_BEFORE:]
-        opposite = one_token(word, words, lambda other: self._tokens(before, other))
-        return Example(prompt, (*self._tokens(before, word), *self._end), tuple(moved), tuple(clips), opposite)
+        return prompt, moved, partial(self._tokens, prompt[-_BEFORE:])
 
 
 def hidden_token(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -108,6 +106,3 @@ def one_token(word: str, words: Sequence[str], tokens: Callable[[str], Sequence[
         return None
     other = tokens(others[0])
     return other[0] if len(other) == 1 else None
-
-
-AnySpelling = Spelling | PromptSpelling

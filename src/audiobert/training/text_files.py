@@ -18,23 +18,14 @@ SOUND_LINES = "wordnet_sound_lines.txt"  # may be absent
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the non-empty lines of a text file, gzipped or not.
-
-    Raises
-    ------
-    InputError
-        The file is missing, or is not text in UTF-8.
-    """
+    """Return the non-empty lines of a text file, gzipped or not; InputError if it is missing or not in UTF-8."""
     return [line.strip() for line in _read(path, "a file with one sentence per line").split("\n") if line.strip()]
 
 
 def read_captions(path: Path) -> list[str]:
     """Return the captions of AudioCaps' train part (a CSV, gzipped or not, with the columns `split` and `caption`).
 
-    Raises
-    ------
-    InputError
-        The file is missing, is not text in UTF-8, or lacks a column.
+    InputError if the file is missing, is not text in UTF-8, or lacks a column.
     """
     rows = csv.DictReader(StringIO(_read(path, "a CSV with the columns split and caption"), newline=""), restval="")
     if not {"split", "caption"} <= set(rows.fieldnames or ()):

@@ -65,13 +65,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Said:
-    """Probability of `higher` against `lower` for the first sound, predicted in both orders.
-
-    Attributes
-    ----------
-    forward, backward
-        Probability that the first sound is the higher one, with it in the first and in the second place.
-    """
+    """Probability that the first sound is the higher one, with it in the first and in the second place."""
 
     forward: float
     backward: float
@@ -109,15 +103,10 @@ class Comparison:
 def compare_sounds(
     model: AudioBert, first: str, second: str, *, files: tuple[str | Path | None, str | Path | None] = (None, None)
 ) -> Comparison:
-    """Compare two sounds, each a name, a recording, or both.
+    """Compare two sounds, each a name, a recording, or both; InputError for neither.
 
     A recording is measured and injected; for a name alone, clips of the bank are. A recording without a name is called
     "the first recording", so that the model's prediction can come from the sound alone.
-
-    Raises
-    ------
-    InputError
-        When a sound has neither name nor recording, or a recording cannot be decoded.
     """
     sounds = (_sound(model, first, files[0], 1), _sound(model, second, files[1], 2))
     one, other = sounds
@@ -163,15 +152,15 @@ def known_score(model: AudioBert) -> float:
     return KNOWN_COSINE if model.settings.retrieval.by == "sound" else KNOWN_PROBABILITY
 
 
-def nearest_clips(model: AudioBert, vector: np.ndarray, top_k: int = NEAREST_CLIPS) -> tuple[Hit, ...]:
+def nearest_clips(model: AudioBert, vector: np.ndarray) -> tuple[Hit, ...]:
     """Return the clips that sound most like a recording, by the cosine of their CLAP vectors `(1, clap_dim)`."""
     hits = []
     for bank in model.banks:
-        scores, rows = bank.search(vector, top_k)
+        scores, rows = bank.search(vector, NEAREST_CLIPS)
         hits += [
             Hit(bank.clip(int(row)), float(score), int(row)) for score, row in zip(scores[0], rows[0], strict=True)
         ]
-    return tuple(sorted(hits, key=lambda hit: -hit.score)[:top_k])
+    return tuple(sorted(hits, key=lambda hit: -hit.score)[:NEAREST_CLIPS])
 
 
 def _predict(model: AudioBert, sounds: tuple[Sound, Sound], *, with_sound: bool) -> Said:

@@ -36,18 +36,8 @@ def is_loopback(host: str) -> bool:
 def build_app(shelf: Shelf, *, host: str = LOOPBACK, queue_limit: int = QUEUE_LIMIT) -> ASGIApp:
     """Build the whole application: the page, its clips, its uploads, and the guard before them.
 
-    Parameters
-    ----------
-    host
-        What the server is bound to; on loopback other host names are turned away, so that no site in the visitor's
-        browser can pass for this one.
-    queue_limit
-        Questions that may wait at once.
-
-    Raises
-    ------
-    MissingExtraError
-        Without gradio.
+    On loopback other host names than `host` are turned away, so that no site in the visitor's browser can pass for this
+    one. MissingExtraError without gradio.
     """
     _quiet_environment()
     try:
@@ -144,13 +134,7 @@ def _add_uploads(app: FastAPI, uploads: Path) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket; port 0 takes a free one.
-
-    Raises
-    ------
-    InputError
-        When the address is taken or is none of this machine's.
-    """
+    """Return a listening socket; port 0 takes a free one. InputError if the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -164,8 +148,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def warm_up(shelf: Shelf) -> None:
     """Load the default model with the default bank and answer once, so that the first visitor does not wait."""
-    choice = shelf.choose()
-    choice.model.fill_mask(EXAMPLES[0], top_k=PREDICTIONS)
+    shelf.choose().model.fill_mask(EXAMPLES[0], top_k=PREDICTIONS)
 
 
 def serve(
@@ -176,22 +159,7 @@ def serve(
     queue_limit: int = QUEUE_LIMIT,
     ready: Callable[[str], None] = print,
 ) -> None:
-    """Serve the page until interrupted.
-
-    Parameters
-    ----------
-    ready
-        Called with the page's address once it is there.
-
-    Raises
-    ------
-    InputError
-        When the address is taken.
-    ArtefactError
-        When the default model or bank cannot be loaded.
-    MissingExtraError
-        Without gradio.
-    """
+    """Serve the page until interrupted; `ready` is called with the page's address once it is there."""
     _quiet_environment()
     try:
         import uvicorn

@@ -121,7 +121,7 @@ def table_figure(table: ResultTable) -> Figure:
 
 
 @_styled
-def groups_figure(groups: Sequence[Group], label: str = "Accuracy (%)") -> Figure:
+def groups_figure(groups: Sequence[Group]) -> Figure:
     """Draw the accuracy by group with 95% intervals, and a mark at that of `:unheard`."""
     figure = _new_figure(6.4, 0.24 * len(groups) + 0.9)
     axes = figure.subplots()
@@ -137,7 +137,7 @@ def groups_figure(groups: Sequence[Group], label: str = "Accuracy (%)") -> Figur
         axes.scatter(x, y, marker="|", s=80, color="#1F2937", zorder=3, label="unheard")
         figure.legend(loc="outside upper right", frameon=False)
     axes.set_xlim(0, 100)
-    axes.set_xlabel(label)
+    axes.set_xlabel("Accuracy (%)")
     return figure
 
 

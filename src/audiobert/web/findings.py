@@ -50,16 +50,8 @@ def sound_adds(
 ) -> list[Added]:
     """Compare every model with its `:unheard` and `:off` states; p-values are Holm-adjusted over all.
 
-    Parameters
-    ----------
-    focus, without_recordings
-        Also compare the model `focus` with this model of the results, which was trained in the same way without
-        recordings.
-
-    Raises
-    ------
-    InputError
-        The results have no model `without_recordings`.
+    The model `focus` is also compared with `without_recordings`, which was trained in the same way without recordings;
+    InputError if the results have no such model.
     """
     titles = task_titles(reports)
     by_name = {str(report["model"]): report for report in reports}

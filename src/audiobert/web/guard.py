@@ -49,13 +49,7 @@ _HEADERS = [
 
 
 class Guard:
-    """ASGI middleware in front of the whole application.
-
-    Parameters
-    ----------
-    uploads
-        The one folder that Gradio's file route may read: what visitors have uploaded.
-    """
+    """ASGI middleware in front of the whole application; of files, Gradio's route may read `uploads` alone."""
 
     def __init__(self, app: ASGIApp, uploads: Path) -> None:
         self.app, self.uploads = app, uploads.resolve()
@@ -63,31 +57,31 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-            return
+            return await self.app(scope, receive, send)
         if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008})
-            return
+            return await send({"type": "websocket.close", "code": 1008})
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), *_HEADERS]
             await send(message)
 
+        from starlette.responses import PlainTextResponse
+
+        async def refuse(status: int, reason: str) -> None:
+            await PlainTextResponse(reason, status, {"connection": "close"})(scope, receive, with_headers)
+
         method, path = scope["method"], scope["path"]
         if not self._there(method, path):
-            await _refuse(with_headers, 404, "not found")
-            return
+            return await refuse(404, "not found")
         if method == "POST" and path != "/gradio_api/upload":
             body = await _read(receive, MAX_BODY_BYTES)
             if body is None:
-                await _refuse(with_headers, 413, f"the request is larger than {MAX_BODY_BYTES:,} bytes")
-                return
+                return await refuse(413, f"the request is larger than {MAX_BODY_BYTES:,} bytes")
             if not self._only_uploads(body):
-                await _refuse(with_headers, 400, "files are taken from this page alone")
-                return
+                return await refuse(400, "files are taken from this page alone")
             receive = _replay(body, receive)
-        await self.app(scope, receive, with_headers)
+        return await self.app(scope, receive, with_headers)
 
     def _there(self, method: str, path: str) -> bool:
         if method == "POST":
@@ -113,12 +107,6 @@ class Guard:
         if not isinstance(file, str) or "\0" in file:
             return False
         return Path(file).is_absolute() and Path(file).resolve().is_relative_to(self.uploads)
-
-
-async def _refuse(send: Send, status: int, reason: str) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": reason.encode()})
 
 
 async def _read(receive: Receive, limit: int) -> bytes | None:

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from audiobert.errors import AudioBertError, InputError, MissingExtraError
+from audiobert.errors import AudioBertError, InputError
 from audiobert.web.compare import compare_sounds, known_score
 from audiobert.web.shelf import Choice, Shelf
 from audiobert.web.uploads import calling_it
@@ -43,13 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 def checked(text: str | None, what: str, limit: int) -> str:
-    """Return the text without surrounding space.
-
-    Raises
-    ------
-    InputError
-        When it is empty or longer than the page takes.
-    """
+    """Return the text without surrounding space; InputError if it is empty or longer than the page takes."""
     text = (text or "").strip()
     if not text:
         raise InputError(f"the {what} is empty; type one, or choose an example")
@@ -58,20 +52,14 @@ def checked(text: str | None, what: str, limit: int) -> str:
     return text
 
 
-def _number(value: Any, what: str, most: int) -> int:
+def _clips(value: Any, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= most or value != int(value):
-        raise InputError(f"the number of {what} is {value!r}; give 1 to {most}")
+        raise InputError(f"the number of clips is {value!r}; give 1 to {most}")
     return int(value)
 
 
 def _recording_of(words: str | None, recording: str | None) -> dict[str, str]:
-    """Return the recording by the words that it stands for.
-
-    Raises
-    ------
-    InputError
-        One of the two is missing.
-    """
+    """Return the recording by the words that it stands for; InputError if one of the two is missing."""
     words = (words or "").strip()
     if recording and not words:
         raise InputError("a recording is given, but not the words that it stands for; type them as in the sentence")
@@ -94,7 +82,7 @@ class Answers:
 
         def answer(choice: Choice) -> Callable[[float], str]:
             sentence = checked(text, "sentence", MAX_CHARACTERS)
-            count = _number(clips, "clips", self.most_clips)
+            count = _clips(clips, self.most_clips)
             sounds = _recording_of(words, recording) if audio else {}
             with calling_it(recording or "", "your recording") if sounds else nullcontext():
                 found = choice.model.fill_mask(
@@ -115,7 +103,7 @@ class Answers:
 
         def answer(choice: Choice) -> Callable[[float], str]:
             words = checked(query, "query", MAX_CHARACTERS)
-            hits = choice.model.search(words, _number(top_k, "clips", MAX_FOUND))
+            hits = choice.model.search(words, _clips(top_k, MAX_FOUND))
             floor = known_score(choice.model)
             return lambda seconds: search_view(words, hits, choice.opened, floor=floor, seconds=seconds)
 
@@ -150,22 +138,9 @@ class Answers:
 
 
 def build_page(shelf: Shelf, *, queue_limit: int) -> gradio.Blocks:
-    """Lay the page out.
+    """Lay the page out; of more than `queue_limit` waiting questions, further ones are turned away with a message."""
+    import gradio as gr
 
-    Parameters
-    ----------
-    queue_limit
-        Questions that may wait; further ones are turned away with a message.
-
-    Raises
-    ------
-    MissingExtraError
-        Without gradio.
-    """
-    try:
-        import gradio as gr
-    except ImportError:
-        raise MissingExtraError("gradio", "web") from None
     answers = Answers(shelf)
     with gr.Blocks(title="AudioBERT", analytics_enabled=False, delete_cache=(600, 1800)) as page:
         gr.HTML(HEADER)

@@ -27,46 +27,24 @@ _DYNAMIC_RANGE = 12.0  # nepers below the loudest that are drawn, 52 dB
 
 
 class Playback:
-    """Decoder of clips for a page, which keeps the last ones.
+    """Decoder of clips for a page, which keeps the last ones; InputError for a clip whose audio is not at hand."""
 
-    Parameters
-    ----------
-    folder
-        Where the decoded files are kept; a temporary one by default.
-    """
-
-    def __init__(self, folder: str | Path | None = None) -> None:
-        self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="audiobert-playback-")
-        self._folder = Path(folder or self._temporary.name)  # type: ignore[union-attr]
+    def __init__(self) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix="audiobert-playback-")
         self._lock = threading.Lock()  # one at a time: a hundred requests cost the memory of one
         self._kept: OrderedDict[tuple[str, str, str], Path] = OrderedDict()
         self._made = 0
 
     def close(self) -> None:
         """Remove the files."""
-        if self._temporary is not None:
-            self._temporary.cleanup()
+        self._temporary.cleanup()
 
     def sound(self, opened: OpenedBank, clip_id: str) -> Path:
-        """Return a WAV file (16 bit, mono) of a clip's first 30 seconds.
-
-        Raises
-        ------
-        InputError
-            When the bank has no such clip, or its audio is not at hand.
-        """
+        """Return a WAV file (16 bit, mono) of a clip's first 30 seconds."""
         return self._get(opened, clip_id, "wav")
 
     def picture(self, opened: OpenedBank, clip_id: str) -> Path:
-        """Return a PNG file of a clip's mel spectrogram: time to the right, 20 Hz to 8 kHz upwards.
-
-        Raises
-        ------
-        InputError
-            When the bank has no such clip, or its audio is not at hand.
-        MissingExtraError
-            Without matplotlib.
-        """
+        """Return a PNG file of a clip's mel spectrogram: time to the right, 20 Hz to 8 kHz upwards."""
         return self._get(opened, clip_id, "png")
 
     def _get(self, opened: OpenedBank, clip_id: str, kind: str) -> Path:
@@ -79,7 +57,7 @@ class Playback:
             if path is None:
                 raise InputError(f"the audio of the clip {clip_id!r} is not at hand")
             content = wav_of(path) if kind == "wav" else spectrogram_png(path)
-            file = self._folder / f"{self._made}.{kind}"
+            file = Path(self._temporary.name) / f"{self._made}.{kind}"
             file.write_bytes(content)
             self._made += 1
             self._kept[key] = file
@@ -89,13 +67,7 @@ class Playback:
 
 
 def wav_of(path: Path) -> bytes:
-    """Return the first 30 seconds of a sound file as a WAV file, mono, at the file's own rate within 8 to 48 kHz.
-
-    Raises
-    ------
-    InputError
-        When the file cannot be decoded.
-    """
+    """Return the first 30 seconds of a sound file as a WAV file, mono, at the file's own rate within 8 to 48 kHz."""
     try:
         native = soundfile.info(str(path)).samplerate
     except (soundfile.LibsndfileError, RuntimeError):
@@ -108,15 +80,7 @@ def wav_of(path: Path) -> bytes:
 
 
 def spectrogram_png(path: Path) -> bytes:
-    """Return the mel spectrogram of a sound file's first 10.24 seconds as a PNG.
-
-    Raises
-    ------
-    InputError
-        When the file cannot be decoded.
-    MissingExtraError
-        Without matplotlib.
-    """
+    """Return the mel spectrogram of a sound file's first 10.24 seconds as a PNG."""
     try:
         from matplotlib.image import imsave
     except ImportError:

@@ -22,16 +22,11 @@ _NEEDED = ("model", "task", "split", "row", "text", "answer", "prediction", "cor
 # Edges of the differences in semitones: a whole tone, a fourth, an octave, two octaves.
 PITCH_EDGES = (0.0, 2.0, 5.0, 12.0, 24.0, math.inf)
 CALIBRATION_BINS = 10
+CONFUSIONS = 15
 
 
 def read_predictions(paths: Iterable[str | Path]) -> list[Line]:
-    """Read files of `evaluate --predictions`.
-
-    Raises
-    ------
-    InputError
-        When a file is missing or a line of it is no prediction.
-    """
+    """Read files of `evaluate --predictions`; InputError if one is missing or a line of it is no prediction."""
     lines: list[Line] = []
     for path in map(Path, paths):
         try:
@@ -181,22 +176,22 @@ def calibration(lines: Iterable[Line]) -> Calibration | None:
     return Calibration(made, error, len(pairs))
 
 
-def confusions(lines: Iterable[Line], most: int = 15) -> list[tuple[str, str, int]]:
+def confusions(lines: Iterable[Line]) -> list[tuple[str, str, int]]:
     """Return the most frequent wrong predictions: right answer, prediction, count."""
     counts = Counter(
         (str(line["answer"]).casefold(), str(line["prediction"]).casefold()) for line in lines if not line["correct"]
     )
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return [(answer, said, count) for (answer, said), count in ranked[:most]]
+    return [(answer, said, count) for (answer, said), count in ranked[:CONFUSIONS]]
 
 
-def examples(lines: Iterable[Line], count: int, *, correct: bool, seed: int = 0) -> list[Line]:
+def examples(lines: Iterable[Line], count: int, *, correct: bool) -> list[Line]:
     """Draw rows that were right (or wrong), equally from the tasks, no sentence twice."""
     by_task: dict[str, dict[str, Line]] = defaultdict(dict)
     for line in lines:
         if bool(line["correct"]) is correct:
             by_task[line["task"]].setdefault(line["text"], line)
-    chance = random.Random(seed)
+    chance = random.Random(0)
     decks = [chance.sample(list(rows.values()), len(rows)) for _, rows in sorted(by_task.items())]
     dealt: list[Line] = []
     for turn in range(max(map(len, decks), default=0)):

@@ -59,33 +59,15 @@ CLIPS_SHOWN = 3
 
 @dataclass
 class Sources:
-    """Sources of a report's content.
+    """Sources of a report's content, as `audiobert report` takes them."""
 
-    Attributes
-    ----------
-    results
-        Files of `evaluate --out`, those of span detectors included.
-    predictions
-        Files of `evaluate --predictions`.
-    data
-        The benchmark's folder, for its audit.
-    model
-        The AudioBERT that is looked at closely; by default the first of the results.
-    bank
-        The bank that its clips came from; by default the model's own.
-    examples
-        How many rows are shown, half of them right.
-    without_recordings
-        The model of the results that was trained in the same way without recordings.
-    """
-
-    results: Sequence[Path]
+    results: Sequence[Path]  # of `evaluate --out`, those of span detectors included
     predictions: Sequence[Path] = ()
-    data: Path | None = None
-    model: str | None = None
-    bank: Path | None = None
-    examples: int = 20
-    without_recordings: str | None = None
+    data: Path | None = None  # the benchmark's folder, for its audit
+    model: str | None = None  # the one that is looked at closely; by default the results' first AudioBERT
+    bank: Path | None = None  # that the model's clips came from; by default its own
+    examples: int = 20  # rows that are shown, half of them right
+    without_recordings: str | None = None  # the model that was trained in the same way without recordings
 
 
 @dataclass
@@ -100,10 +82,7 @@ class Report:
 def make_report(sources: Sources) -> Report:
     """Read the sources and compute everything that the report shows; its notes name what is missing.
 
-    Raises
-    ------
-    InputError
-        When a file is none of `evaluate`, or `model` is not in the results.
+    InputError if a file is none of `evaluate`, or `model` is not in the results.
     """
     reports = read_results(sources.results)
     scored = [one for one in reports if one["results"]]
@@ -148,15 +127,7 @@ def make_report(sources: Sources) -> Report:
 
 
 def write_report(sources: Sources, out: Path, *, figures: Path | None = None) -> list[Path]:
-    """Write the report, and with `figures` its figures as PDF and PNG into that folder; returns the files.
-
-    Raises
-    ------
-    InputError
-        See `make_report`.
-    MissingExtraError
-        Without jinja2 or matplotlib.
-    """
+    """Write the report, and with `figures` its figures as PDF and PNG into that folder; return the files."""
     template = environment().get_template("report.html")
     report = make_report(sources)
     css = (files("audiobert.web") / "templates" / "report.css").read_text(encoding="utf-8")

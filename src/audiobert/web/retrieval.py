@@ -16,16 +16,11 @@ TOP_K = 10
 LEAST_CLIPS = 5
 
 
-def retrieval_by_class(model: AudioBert, *, top_k: int = TOP_K) -> list[tuple[str, float, int]]:
-    """Compute the precision at `top_k` of each label of the bank, with its name as the query, best first.
+def retrieval_by_class(model: AudioBert) -> list[tuple[str, float, int]]:
+    """Compute the precision at 10 of each label of the bank, with its name as the query, best first.
 
-    Labels of fewer than five clips are left out; of one with fewer clips than `top_k`, as many clips as it has are
-    looked at. Banks without labels give nothing.
-
-    Returns
-    -------
-    list of (str, float, int)
-        The label as words, the precision, and its clips.
+    Labels of fewer than five clips are left out; of one with fewer than ten, as many clips as it has are looked at.
+    Return the label as words, the precision, and the number of its clips; nothing for banks without labels.
     """
     labels = [words_of(label or "") for label in model.bank.table["label"].to_pylist()]
     counts = Counter(label for label in labels if label)
@@ -35,6 +30,6 @@ def retrieval_by_class(model: AudioBert, *, top_k: int = TOP_K) -> list[tuple[st
     names = np.array(labels, dtype=object)
     found = []
     for label in asked:
-        rows = [hit.row for hit in model.search(label, min(top_k, counts[label]))]
+        rows = [hit.row for hit in model.search(label, min(TOP_K, counts[label]))]
         found.append((label, float(np.mean(names[rows] == label)), counts[label]))
     return sorted(found, key=lambda one: (-one[1], one[0]))

@@ -65,13 +65,6 @@ class Shelf:
         Folders of banks beside each model's own; the first is the default, else the model's own.
     audio_root
         Where the audio of the models' own banks lies, which come without it.
-    loader
-        How a model is loaded.
-
-    Raises
-    ------
-    InputError
-        When no model is given, or one is given twice.
     """
 
     def __init__(
@@ -99,15 +92,7 @@ class Shelf:
         self._opened: dict[str, OpenedBank] = {}
 
     def choose(self, model: str | None = None, bank: str | None = None) -> Choice:
-        """Return the model with the bank; the defaults where None.
-
-        Raises
-        ------
-        InputError
-            When one of them is not on the shelf.
-        ArtefactError
-            When one of them is damaged, or the bank was made with another model.
-        """
+        """Return the model with the bank, the defaults where None; InputError if one is not on the shelf."""
         model, bank = model or self.models[0], bank or self.banks[0]
         if model not in self.models:
             raise InputError(f"no model {model!r} on this page; choose {', '.join(self.models)}")

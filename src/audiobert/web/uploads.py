@@ -30,15 +30,7 @@ class TooLargeError(InputError):
 
 
 async def receive_sound(request: Request, uploads: Path) -> list[str]:
-    """Take an uploaded sound file into the folder of uploads; decoding runs in a thread.
-
-    Raises
-    ------
-    TooLargeError
-        The upload is too large.
-    InputError
-        It is no sound file.
-    """
+    """Take an uploaded sound file into the folder of uploads, as `keep_sound` does; decoding runs in a thread."""
     from starlette.concurrency import run_in_threadpool
     from starlette.formparsers import MultiPartException
 
@@ -60,12 +52,7 @@ async def receive_sound(request: Request, uploads: Path) -> list[str]:
 def keep_sound(content: bytes, name: str, uploads: Path) -> Path:
     """Write an uploaded sound file into the folder of uploads, under a name made from its content.
 
-    Raises
-    ------
-    TooLargeError
-        It is too large.
-    InputError
-        It is no sound file.
+    TooLargeError if it is too large, InputError if it is no sound file.
     """
     suffix = PurePath(name).suffix.lower()
     if len(content) > MAX_UPLOAD_BYTES:

@@ -22,13 +22,7 @@ SHOWN_CLIPS = 4  # of a span, which may have dozens
 
 @cache
 def environment() -> Environment:
-    """Return the templates, with escaping.
-
-    Raises
-    ------
-    MissingExtraError
-        Without jinja2.
-    """
+    """Return the templates, with escaping; MissingExtraError without jinja2."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:

@@ -23,7 +23,8 @@ from audiobert.auditorybench.questions import Question
 if TYPE_CHECKING:
     from audiobert.answers import AuditorySpan, Hit
     from audiobert.continuations import Prompts
-    from audiobert.pipeline import AudioBert, Sound
+    from audiobert.pipeline import AudioBert
+    from audiobert.prediction import Sound
 
 Spans = Literal["detected", "gold"]
 BATCH_SIZE = 64
