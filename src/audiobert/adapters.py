@@ -71,6 +71,7 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> dict[str, nn.Parameter
     parameters = lora_parameters(model)
     for parameter in parameters.values():  # AdamW's small steps get lost in bfloat16
         parameter.data = parameter.data.float()
+        parameter.requires_grad_(True)
     return parameters
 
 
@@ -96,11 +97,8 @@ def fold_lora(model: nn.Module, matrices: Mapping[str, Tensor], settings: LoraSe
     modules = dict(model.named_modules())
     with torch.no_grad():
         for name in (key.removesuffix(".lora_A.weight") for key in matrices if key.endswith(".lora_A.weight")):
-            layer, low, high = (
-                modules.get(name),
-                matrices[f"{name}.lora_A.weight"],
-                matrices.get(f"{name}.lora_B.weight"),
-            )
+            layer, low = modules.get(name), matrices[f"{name}.lora_A.weight"]
+            high = matrices.get(f"{name}.lora_B.weight")
             if not isinstance(layer, nn.Linear | Conv1D) or high is None:
                 raise ArtefactError(
                     f"{what}: the model has no linear layer {name}; load it with the backbone it was trained on"

@@ -27,17 +27,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 @dataclass(frozen=True)
 class HubAccess:
-    """Options of reading the hub, named as in huggingface_hub.
-
-    Attributes
-    ----------
-    cache_dir
-        Folder for fetched files; by default the one of `HF_HOME`.
-    local_files_only
-        Use what the cache has and no network.
-    token
-        Access token; by default the one of `hf auth login`. False sends none.
-    """
+    """Options of reading the hub; see `AudioBert.from_pretrained`."""
 
     cache_dir: str | Path | None = None
     local_files_only: bool = False

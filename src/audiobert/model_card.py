@@ -51,7 +51,7 @@ def model_card(folder: Path, title: str) -> str:
         "Figures of the last epoch, as each part's training measured them:",
         _table(("part", "figure", "value"), _figures(records)),
         "Settings of AudioBERT's training:",
-        f"```yaml\n{yaml.safe_dump(_extra(records['audiobert'], 'settings', {}), sort_keys=False).strip()}\n```",
+        f"```yaml\n{yaml.safe_dump(records['audiobert'].extra('settings', {}), sort_keys=False).strip()}\n```",
         "Data, by SHA-256:",
         _table(("part", "file", "SHA-256"), _data(records)),
     ]
@@ -67,24 +67,20 @@ def _hub_ids(records: Mapping[str, PartRecord], published: Mapping[str, str]) ->
 
 def _part_rows(records: Mapping[str, PartRecord]) -> Iterator[tuple[str, ...]]:
     for part, record in records.items():
-        yield part, record.backbone.name, str(_extra(record, "created", ""))[:10], f"`{record.sha256[:12]}`"
+        yield part, record.backbone.name, str(record.extra("created", ""))[:10], f"`{record.sha256[:12]}`"
 
 
 def _figures(records: Mapping[str, PartRecord]) -> Iterator[tuple[str, ...]]:
     for part, record in records.items():
-        for name, value in (_extra(record, "log", None) or [{}])[-1].items():
+        for name, value in (record.extra("log", None) or [{}])[-1].items():
             if isinstance(value, float) and name != "seconds":
                 yield part, name, f"{value:.4g}"
 
 
 def _data(records: Mapping[str, PartRecord]) -> Iterator[tuple[str, ...]]:
     for part, record in records.items():
-        for name, sha256 in _extra(record, "data", {}).items():
+        for name, sha256 in record.extra("data", {}).items():
             yield part, name, f"`{str(sha256)[:12]}`"
-
-
-def _extra(record: PartRecord, name: str, otherwise: Any) -> Any:
-    return (record.model_extra or {}).get(name, otherwise)
 
 
 def _table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]] | Any) -> str:

@@ -71,12 +71,12 @@ class PartRecord(BaseModel):
     model: ModelSettings | None = None
     peak: float = 0.0
 
-    def extra(self, name: str) -> Any:
-        """Return a value of the JSON that has no field of its own."""
+    def extra(self, name: str, default: Any = ...) -> Any:
+        """Return a value of the JSON that has no field of its own; ArtefactError if there is none and no default."""
         values = self.model_extra or {}
-        if name not in values:
+        if name not in values and default is ...:
             raise ArtefactError(f"the record of a part has no {name!r}; it is of another version: train the part again")
-        return values[name]
+        return values.get(name, default)
 
 
 class ModelConfig(Settings):

@@ -15,31 +15,17 @@ from audiobert.hub import HubAccess, fetch
 
 @dataclass(frozen=True)
 class Packaged:
-    """Name a language model that a package of the index brings along, so that no hub is needed.
-
-    Attributes
-    ----------
-    module, folder
-        Module of the package, and the folder in it that holds the model.
-    package, install
-        Name of the package, and the command that installs what is needed.
-    variable
-        Environment variable that names another folder with the same weights.
-    weights, sha256
-        File with the weights, and its checksum.
-    hub_id
-        Where it is looked for without the package; `same_on_hub` says whether the weights are the same there.
-    """
+    """Name a language model that a package of the index brings along, so that no hub is needed."""
 
     module: str
-    folder: str
+    folder: str  # of the module, with the model
     package: str
-    install: str
-    variable: str
-    weights: str
-    sha256: str
-    hub_id: str
-    same_on_hub: bool
+    install: str  # command that installs what is needed
+    variable: str  # of the environment, that names another folder with the same weights
+    weights: str  # file name
+    sha256: str  # of the weights
+    hub_id: str  # where the model is looked for without the package
+    same_on_hub: bool  # whether the weights there are the same
 
 
 PACKAGED = {

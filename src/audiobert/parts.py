@@ -36,31 +36,16 @@ from audiobert.sentence import MASK
 
 @dataclass
 class Parts:
-    """The loaded parts of an AudioBERT.
+    """The loaded parts of an AudioBERT; those of `mini` were all trained here on one backbone."""
 
-    Attributes
-    ----------
-    language_model
-        The plain language model, without any sound.
-    identity
-        Its backbone.
-    records
-        What each part is: the JSON of a trained one, the identity of a published one.
-    folders
-        Where each trained part lies.
-    models
-        The published models by role (`language_model`, `clap`, `audio_encoder`); none in `mini`, whose parts were all
-        trained here on one backbone.
-    """
-
-    language_model: PreTrainedModel
+    language_model: PreTrainedModel  # the plain one, without any sound
     tokenizer: PreTrainedTokenizerBase
-    identity: Identity
+    identity: Identity  # of the language model's backbone
     detector: SpanDetector
     clap: Clap
-    records: dict[str, PartRecord] = field(default_factory=dict)
-    folders: dict[str, Path] = field(default_factory=dict)
-    models: dict[str, Published] = field(default_factory=dict)
+    records: dict[str, PartRecord] = field(default_factory=dict)  # the JSON of each trained part, else its identity
+    folders: dict[str, Path] = field(default_factory=dict)  # where each trained part lies
+    models: dict[str, Published] = field(default_factory=dict)  # published ones: language_model, clap, audio_encoder
 
 
 class Backbones:

@@ -169,22 +169,14 @@ def _explain(model: type[BaseModel], error: ValidationError, sources: Mapping[Ke
 
 def suggestion(model: type[BaseModel], path: KeyPath) -> str:
     """Return the known key that an unknown one comes nearest to, or all keys of its part, as advice."""
-    siblings = [".".join((*path[:-1], name)) for name in _names_at(model, path[:-1])]
+    part = [key for key in path[:-1] if not key.isdigit()]
     everywhere = list(_key_paths(model))
+    siblings = [known for known in everywhere if known.split(".")[:-1] == part]
     wanted = ".".join(path)
     same_name = [known for known in everywhere if known.rpartition(".")[2] == path[-1]]
     near = difflib.get_close_matches(wanted, siblings, 1) or same_name[:1]
     near = near or difflib.get_close_matches(wanted, everywhere, 1)
     return f"did you mean {near[0]}?" if near else f"known are: {', '.join(siblings)}"
-
-
-def _names_at(model: type[BaseModel], path: KeyPath) -> list[str]:
-    """Return the names of the settings below a path, which may also hold indices."""
-    models = [model]
-    for key in path:
-        fields = [each.model_fields[key] for each in models if key in each.model_fields]
-        models = [inner for field in fields for inner in _models_in(field.annotation)] or models
-    return list(dict.fromkeys(name for each in models for name in each.model_fields))
 
 
 def _key_paths(model: type[BaseModel], at: KeyPath = ()) -> Iterator[str]:

@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 
 # Each module registers its commands on `app` through `register(app)`.
-_FAMILIES = ("sentence", "bank", "data", "evaluate", "train", "config", "construct", "web")
+_FAMILIES = ("sentence", "bank", "data", "evaluate", "train", "construct", "web")
 # What typer returns for Ctrl+C.
 _INTERRUPTED = 130
 

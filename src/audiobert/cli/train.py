@@ -1,4 +1,4 @@
-"""Define `audiobert train masked-lm | detector | clap | audiobert` and `audiobert ablate`."""
+"""Define `audiobert train masked-lm | detector | clap | audiobert`, `audiobert ablate` and `audiobert config`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.add_typer(train, name="train")
     app.command("ablate")(ablate)
+    app.command("config")(print_config)
 
 
 @train.command("masked-lm")
@@ -188,3 +189,18 @@ def ablate(
     print(as_markdown(summaries), end="")
     if summary:
         write_json(summary, summaries)
+
+
+def print_config(
+    name: Annotated[str | None, typer.Argument(help="Name of a config; without one, all are listed.")] = None,
+) -> None:
+    """Print a config that ships with the package, to train with or to start your own from.
+
+    Example: audiobert config paper-base > my.yaml
+    """
+    from audiobert.configs import config_names, find_config
+
+    if name is None:
+        print("\n".join(config_names()))
+    else:
+        print(find_config(name).read_text(encoding="utf-8"), end="")

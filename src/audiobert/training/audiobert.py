@@ -66,7 +66,7 @@ class Trained:
         torch.manual_seed(config.seed)
         settings = config.model
         language_model = copy_sharing_embeddings(parts.language_model)
-        self.lora = add_lora(language_model, settings.lora)
+        add_lora(language_model, settings.lora)
         set_hidden_dropout(language_model, config.dropout)
         hidden_size = int(language_model.config.hidden_size)
         injection = new_injection(settings.injection, hidden_size, relatives=settings.retrieval.relatives > 0)
@@ -75,8 +75,6 @@ class Trained:
             nn.init.constant_(injection.gate_offset, SHUT)
             injection.gate_offset.requires_grad_(False)
         self.model = with_injection(language_model, injection)
-        for parameter in self.lora.values():
-            parameter.requires_grad_(True)
         tower = new_audio_encoder(parts, settings.knowledge, attention=attention)
         tower.requires_grad_(settings.knowledge.trained_encoder)
         if config.gradient_checkpointing:
@@ -242,7 +240,7 @@ def _check_parts(folder: Path, config: AudioBertConfig) -> None:
 
 def calibrated(config: AudioBertConfig, parts: Parts) -> AudioBertConfig:
     """Return the settings with the calibration that came with CLAP, where there is one."""
-    found = (parts.records["clap"].model_extra or {}).get("calibration")
+    found = parts.records["clap"].extra("calibration", None)
     if not found:
         return config
     retrieval = config.model.retrieval.model_copy(update={"calibration": Calibration.model_validate(found)})

@@ -136,11 +136,7 @@ class Pairs:
             for _ in range(masks):
                 width = random.integers(widest)
                 start = random.integers(window.shape[axis] - width)
-                window[
-                    (slice(start, start + width), slice(None))
-                    if axis == 0
-                    else (slice(None), slice(start, start + width))
-                ] = 0.0
+                np.moveaxis(window, axis, 0)[start : start + width] = 0.0
         return window
 
 

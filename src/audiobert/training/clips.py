@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -129,7 +129,7 @@ def _decode(manifest: Path, settings: DecodeSettings, table: Path, paths: dict[s
     rejected = 0
     roles = {path: role for role, path in paths.items()}
     with ExitStack() as stack:
-        writers = {role: stack.enter_context(FeatureWriter(path)) for path, role in roles.items()}
+        writers = {role: stack.enter_context(_feature_file(path)) for path, role in roles.items()}
         for block, decoded in track(
             decode_blocks(blocks, settings, workers), "clips", total=-(-(source.total or 0) // _BLOCK)
         ):
@@ -137,8 +137,8 @@ def _decode(manifest: Path, settings: DecodeSettings, table: Path, paths: dict[s
                 if clip.features is None or clip.attributes is None:
                     rejected += 1
                     continue
-                for role, writer in writers.items():
-                    writer.write(clip.features[role])
+                for role, write in writers.items():
+                    write(clip.features[role])
                 row = {"id": task.entry.id, **task.entry.given, **(clip.measured or {})}
                 records.append({"row": row, "attributes": clip.attributes.__dict__})
     if not records:
@@ -148,40 +148,33 @@ def _decode(manifest: Path, settings: DecodeSettings, table: Path, paths: dict[s
     write_text(table, "".join(json.dumps(record) + "\n" for record in records))
 
 
-class FeatureWriter:
-    """Writer of the features of clips into a file that appears whole when the context ends."""
+@contextmanager
+def _feature_file(path: Path) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yield what appends the features of a clip, `(time, ...)`, to a file that appears whole when the context ends."""
+    lengths: list[int] = []
+    shape: tuple[int, ...] = ()
+    with whole_file(path) as part, part.open("wb") as file:
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lengths: list[int] = []
-        self._stack = ExitStack()
+        def write(features: np.ndarray) -> None:
+            nonlocal shape
+            values = np.ascontiguousarray(features, dtype=np.float16)
+            if not lengths:
+                shape = values.shape[1:]
+                _write_header(file, shape, 0)
+            lengths.append(len(values))
+            file.write(values.data)
 
-    def __enter__(self) -> FeatureWriter:
-        self._file: BinaryIO = self._stack.enter_context(self._stack.enter_context(whole_file(self._path)).open("wb"))
-        return self
-
-    def write(self, features: np.ndarray) -> None:
-        """Append the features of one clip, `(time, ...)`."""
-        values = np.ascontiguousarray(features, dtype=np.float16)
-        if not self._lengths:
-            _write_header(self._file, values, 0)
-        self._lengths.append(len(values))
-        self._shape = values
-        self._file.write(values.data)
-
-    def __exit__(self, *error: Any) -> None:
-        if error[0] is None and self._lengths:
-            _write_header(self._file, self._shape, sum(self._lengths))
-            with whole_file(self._path.with_suffix(".lengths.npy")) as part, part.open("wb") as file:
-                np.save(file, np.array(self._lengths))
-        self._stack.__exit__(*error)
+        yield write
+        _write_header(file, shape, sum(lengths))
+    with whole_file(path.with_suffix(".lengths.npy")) as part, part.open("wb") as file:
+        np.save(file, np.array(lengths))
 
 
-def _write_header(file: BinaryIO, features: np.ndarray, frames: int) -> None:
-    """Write the header of an array of that many frames at the file's beginning; its length does not depend on them."""
+def _write_header(file: BinaryIO, shape: tuple[int, ...], frames: int) -> None:
+    """Write the header of a float16 array at the file's beginning; its length does not depend on the frames."""
     file.seek(0)
-    header = {"descr": np.lib.format.dtype_to_descr(features.dtype), "fortran_order": False}
-    np.lib.format.write_array_header_1_0(file, {**header, "shape": (frames, *features.shape[1:])})
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False}
+    np.lib.format.write_array_header_1_0(file, {**header, "shape": (frames, *shape)})
 
 
 def _clip(record: dict[str, Any]) -> TrainingClip:

@@ -30,10 +30,9 @@ from audiobert.training.sound_words import find_sound_words
 from audiobert.training.text_files import (
     CAPTIONS,
     GENERAL_EVAL,
-    GENERAL_TRAIN,
-    GENERAL_TRAIN_2,
     SOUND_LINES,
     read_captions,
+    read_general,
     read_lines,
 )
 
@@ -234,9 +233,7 @@ def training_sentences(
         rows += aligned
     if not config.negatives and not config.carriers:
         return Sentences(rows, [], None, tokenizer, config), counts, sources
-    files = [text / name for name in (GENERAL_TRAIN, GENERAL_TRAIN_2)]
-    files = [path for path in files if path.exists() or path.name == GENERAL_TRAIN]
-    lines = [line for path in files for line in read_lines(path)]
+    lines, files = read_general(text)
     captions = read_captions(text / CAPTIONS)
     glosses = read_lines(text / SOUND_LINES) if (text / SOUND_LINES).exists() else []
     words = find_sound_words(captions, lines, glosses)
@@ -265,8 +262,7 @@ def train_detector(
     torch.manual_seed(config.seed)
     encoder = cast(PreTrainedModel, backbone.model.base_model)
     if config.tune == "lora":
-        for parameter in add_lora(encoder, config.lora).values():
-            parameter.requires_grad_(True)
+        add_lora(encoder, config.lora)
     set_dropout(encoder, config.dropout)
     head = nn.Linear(encoder.config.hidden_size, 2)
     detector = SpanDetector(encoder, head, backbone.tokenizer, peak=config.peak)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -171,7 +172,7 @@ class Grounding:
         """Return a comparison of one attribute and its twin; nothing where no two sounds differ enough."""
         attribute = self._draw(self.attributes, random)
         of_clips = random.random() < self.settings.clip_share
-        pair = self._two_clips(attribute, random) if of_clips else self._two_kinds(attribute, random)
+        pair = self._pair(attribute, random, of_clips=of_clips)
         if pair is None:
             return []
         (first, one), (second, other) = pair
@@ -194,14 +195,25 @@ class Grounding:
         weights = np.array([attribute.weight for attribute in attributes])
         return attributes[random.choice(len(weights), p=weights / weights.sum())]
 
-    def _two_kinds(self, attribute: Attribute, random: np.random.Generator) -> list[tuple[int, float]] | None:
-        having = [index for index, kind in enumerate(self.kinds) if attribute.name in kind.measured]
-        return _different(having, lambda index: self.kinds[index].measured[attribute.name], attribute, random)
+    def _pair(
+        self, attribute: Attribute, random: np.random.Generator, *, of_clips: bool
+    ) -> list[tuple[int, float]] | None:
+        """Draw two clips, or two kinds, that differ by more than the attribute's ratio, with their values.
 
-    def _two_clips(self, attribute: Attribute, random: np.random.Generator) -> list[tuple[int, float]] | None:
-        values = self.values[attribute.name]
-        having = [index for index in self.kind_of if np.isfinite(values[index])]
-        return _different(having, lambda index: float(values[index]), attribute, random)
+        None where none are found soon.
+        """
+        values: Any = self.values[attribute.name]
+        if of_clips:
+            having = [index for index in self.kind_of if np.isfinite(values[index])]
+        else:
+            values = [kind.measured.get(attribute.name) for kind in self.kinds]
+            having = [index for index, value in enumerate(values) if value is not None]
+        for _ in range(ATTEMPTS if len(having) > 1 else 0):
+            first, second = (having[i] for i in random.choice(len(having), size=2, replace=False))
+            one, other = float(values[first]), float(values[second])
+            if abs(one - other) > math.log2(attribute.min_ratio):
+                return [(first, one), (second, other)]
+        return None
 
     def _phrases(self, random: np.random.Generator, attribute: Attribute, *kinds: Kind) -> list[Phrase]:
         """Return phrases for two kinds: which are read, and which have clips, is drawn."""
@@ -325,20 +337,6 @@ def compose(template: str, phrases: dict[str, Phrase]) -> tuple[str, dict[str, O
             piece = phrase.text
         text += piece
     return text[:1].upper() + text[1:], places
-
-
-def _different(
-    having: Sequence[int], value: Callable[[int], float], attribute: Attribute, random: np.random.Generator
-) -> list[tuple[int, float]] | None:
-    """Draw two that differ by more than the attribute's ratio, with their values; None where none is found soon."""
-    if len(having) < 2:
-        return None
-    for _ in range(ATTEMPTS):
-        first, second = (having[i] for i in random.choice(len(having), size=2, replace=False))
-        one, other = value(first), value(second)
-        if abs(one - other) > math.log2(attribute.min_ratio):
-            return [(first, one), (second, other)]
-    return None
 
 
 def _logarithms(values: Sequence[float | None], measure: str) -> np.ndarray:

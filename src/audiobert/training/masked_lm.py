@@ -23,14 +23,7 @@ from audiobert.progress import stderr
 from audiobert.training.config import Count, Fraction, Rate, TrainingConfig
 from audiobert.training.loop import Batches, Recipe, fit, set_dropout
 from audiobert.training.processes import on_cpu, processes
-from audiobert.training.text_files import (
-    CAPTIONS,
-    GENERAL_EVAL,
-    GENERAL_TRAIN,
-    GENERAL_TRAIN_2,
-    read_captions,
-    read_lines,
-)
+from audiobert.training.text_files import CAPTIONS, GENERAL_EVAL, read_captions, read_general, read_lines
 
 SHORTEST = 5  # tokens of a line, the two special ones included; below that there is nothing to predict from
 
@@ -147,7 +140,7 @@ def train_masked_lm(
     torch.manual_seed(config.seed)
     lora = add_lora(backbone.model, config.lora)
     head = head_parameters(backbone.model)
-    for parameter in [*lora.values(), *head.values()]:
+    for parameter in head.values():
         parameter.requires_grad_(True)
     set_dropout(backbone.model, 0.0)
 
@@ -195,9 +188,8 @@ def training_lines(text: Path, leave_out: str | None) -> tuple[list[str], list[P
 
     InputError if a file is missing, or none of the lines to be left out is there.
     """
-    sources = [text / GENERAL_TRAIN, *([text / GENERAL_TRAIN_2] if (text / GENERAL_TRAIN_2).exists() else [])]
-    lines = [line for source in sources for line in read_lines(source)] + read_captions(text / CAPTIONS)
-    sources.append(text / CAPTIONS)
+    general, files = read_general(text)
+    lines, sources = general + read_captions(text / CAPTIONS), [*files, text / CAPTIONS]
     if leave_out is None:
         return lines, sources, 0
     path = text / leave_out if (text / leave_out).exists() else Path(leave_out)

@@ -22,6 +22,13 @@ def read_lines(path: Path) -> list[str]:
     return [line.strip() for line in _read(path, "a file with one sentence per line").split("\n") if line.strip()]
 
 
+def read_general(folder: Path) -> tuple[list[str], list[Path]]:
+    """Return the lines of general English to train on, and the files that they are from."""
+    second = folder / GENERAL_TRAIN_2
+    files = [folder / GENERAL_TRAIN, *([second] if second.exists() else [])]
+    return [line for path in files for line in read_lines(path)], files
+
+
 def read_captions(path: Path) -> list[str]:
     """Return the captions of AudioCaps' train part (a CSV, gzipped or not, with the columns `split` and `caption`).
 
