@@ -158,22 +158,12 @@ def measure(
 
 @dataclass(frozen=True)
 class MeasuredClip:
-    """A decoded clip with its attributes.
+    """A decoded clip with its attributes."""
 
-    Attributes
-    ----------
-    waveforms
-        By rate in Hz, `(samples,)` float32, mono, from shortly before the first sound on, without constant offset.
-    attributes
-        Measured over the first `MEASURED_SECONDS` of sound; `duration_s` is that of the whole file.
-    native_sample_rate_hz, channels
-        Those of the file.
-    """
-
-    waveforms: dict[int, np.ndarray]
-    attributes: Attributes
+    waveforms: dict[int, np.ndarray]  # by rate in Hz, (samples,) float32, mono, from the first sound on, without offset
+    attributes: Attributes  # over the first `MEASURED_SECONDS` of sound; `duration_s` is that of the whole file
     native_sample_rate_hz: int
-    channels: int
+    channels: int  # of the file
 
 
 def measure_clip(

@@ -139,12 +139,10 @@ def load_language_model(
     dtype: Dtype | None = None,
     hub: HubAccess | None = None,
 ) -> Backbone:
-    """Load a masked or causal language model by name.
+    """Load a masked or causal language model by name; for its errors see also `find_model`.
 
     Parameters
     ----------
-    name : str
-        As for `find_model`.
     kind : str, optional
         By default what the model's config says.
     attention : str, optional
@@ -154,15 +152,6 @@ def load_language_model(
         Require every weight, the head included.
     dtype : str, optional
         By default `float32`, but `bfloat16` where `device` is a CUDA device that supports it.
-
-    Raises
-    ------
-    ArtefactError
-        If there is no such model, or weights are missing or damaged.
-    RemoteError
-        If the hub cannot be reached or refuses.
-    InputError
-        If a masked language model has no mask token.
     """
     folder, origin, commit = find_model(name, revision, hub=hub)
     checksums = weights_checksums(folder)
@@ -194,16 +183,10 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
 def find_model(
     name: str, revision: str | None = None, *, files: Sequence[str] = MODEL_FILES, hub: HubAccess | None = None
 ) -> tuple[Path, str, str | None]:
-    """Return folder, origin and commit of a model.
+    """Return folder, origin and commit of a model: `mini`, `smollm2`, a folder, or a hub id.
 
-    Parameters
-    ----------
-    name : str
-        `mini`, `smollm2`, a folder, or a hub id (read from the local cache when offline).
-    revision : str, optional
-        Commit, tag or branch of a hub id.
-    files : sequence of str
-        Patterns of the files to fetch.
+    Of the hub, files that match the patterns are fetched, or read from the local cache when offline. ArtefactError if
+    there is no such model or revision, RemoteError if the hub cannot be reached or refuses.
     """
     if name in PACKAGED:
         return find_packaged(name, files, revision, hub)

@@ -31,15 +31,9 @@ class ModelClipEncoder:
         GPUs), with a cosine to the vectors of `fp32` above 0.999.
     """
 
-    def __init__(
-        self,
-        clap: Clap,
-        knowledge_encoder: KnowledgeEncoder,
-        identity: dict[str, Any],
-        precision: Precision = "fp32",
-    ) -> None:
+    def __init__(self, clap: Clap, knowledge_encoder: KnowledgeEncoder, identity: dict[str, Any]) -> None:
         self._clap, self._knowledge_encoder, self._identity = clap, knowledge_encoder.eval(), identity
-        self.precision = precision
+        self.precision: Precision = "fp32"
         self.clap_dim, self.text_dim = clap.clap_dim, clap.text_dim
         self.hidden_size = knowledge_encoder.hidden_size
         self.makers: Makers = {CLAP: clap.features, AUDIO_ENCODER: knowledge_encoder.tower.features}

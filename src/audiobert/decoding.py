@@ -50,22 +50,12 @@ class AudioFileError(InputError):
 
 @dataclass(frozen=True)
 class Samples:
-    """Decoded samples of a sound file.
+    """Decoded samples of a sound file."""
 
-    Attributes
-    ----------
-    waveform
-        `(samples,)` float32, mono, at the file's rate.
-    sample_rate_hz, channels
-        Those of the file.
-    duration_s
-        Length of the whole file, counted where its header is wrong.
-    """
-
-    waveform: np.ndarray
+    waveform: np.ndarray  # (samples,) float32, mono, at the file's rate
     sample_rate_hz: int
-    channels: int
-    duration_s: float
+    channels: int  # of the file
+    duration_s: float  # of the whole file, counted where its header is wrong
 
 
 def decode_samples(

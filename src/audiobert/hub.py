@@ -46,12 +46,8 @@ def is_hub_id(name: str) -> bool:
 def fetch(name: str, files: Sequence[str], revision: str | None = None, access: HubAccess | None = None) -> Path:
     """Return the folder with a model's files that match the patterns, fetched from the hub or from the local cache.
 
-    Raises
-    ------
-    ArtefactError
-        There is no such model or revision (commit, tag or branch).
-    RemoteError
-        The hub cannot be reached or refuses.
+    ArtefactError if there is no such model or revision (commit, tag or branch), RemoteError if the hub cannot be
+    reached or refuses.
     """
     access = access or HubAccess()
     with _faults(name, revision, f"could not fetch {name} from the hub"):

@@ -47,29 +47,15 @@ class ModelSettings(Settings):
 
 
 class PartRecord(BaseModel):
-    """Record beside a part's weights; the rest of the JSON (versions, data, figures) is kept as it is.
-
-    Attributes
-    ----------
-    backbone
-        What the part was trained on.
-    sha256
-        Of the weights file; of a published model, of its checksums.
-    lora
-        The adapter that the weights are, None where they are a whole model.
-    model
-        The settings of an AudioBERT.
-    peak
-        Of a detector, see `SpanDetector`.
-    """
+    """Record beside a part's weights; the rest of the JSON (versions, data, figures) is kept as it is."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    backbone: Identity
-    sha256: str
-    lora: LoraSettings | None = None
-    model: ModelSettings | None = None
-    peak: float = 0.0
+    backbone: Identity  # what the part was trained on
+    sha256: str  # of the weights file; of a published model, of its checksums
+    lora: LoraSettings | None = None  # the adapter that the weights are, None where they are a whole model
+    model: ModelSettings | None = None  # of an AudioBERT
+    peak: float = 0.0  # of a detector
 
     def extra(self, name: str, default: Any = ...) -> Any:
         """Return a value of the JSON that has no field of its own; ArtefactError if there is none and no default."""
@@ -167,14 +153,8 @@ def published_models(folder: Path) -> dict[str, Published]:
 def model_folder(name: str | Path, *, revision: str | None = None, hub: HubAccess | None = None) -> Path:
     """Return the folder of a model: a preset that ships with the package, a folder, or what the hub has.
 
-    Raises
-    ------
-    InputError
-        The name is neither a string nor a path, or a revision is given with a model that is on this machine.
-    ArtefactError
-        There is no such model, or it is no AudioBERT.
-    RemoteError
-        The hub cannot be reached or refuses.
+    InputError if the name is neither a string nor a path, or a revision is given with a model that is on this machine;
+    ArtefactError if there is no such model, or it is no AudioBERT; RemoteError if the hub cannot be reached or refuses.
     """
     checked_path("the model's name", name)
     given = str(name)

@@ -61,19 +61,11 @@ _MIN_FUNDAMENTAL = 1e-3
 
 @dataclass(frozen=True)
 class Pitch:
-    """Pitch of one recording.
-
-    Attributes
-    ----------
-    median_hz, mean_hz
-        Over the voiced frames; both None when the sound has no pitch.
-    voiced_ratio
-        Share of the frames that are voiced, 0 to 1.
-    """
+    """Pitch of one recording over its voiced frames; median and mean are None when the sound has no pitch."""
 
     median_hz: float | None
     mean_hz: float | None
-    voiced_ratio: float
+    voiced_ratio: float  # share of the frames that are voiced, 0 to 1
 
 
 @dataclass(frozen=True)
@@ -283,18 +275,10 @@ def measure_pitch(waveform: np.ndarray, sample_rate_hz: int, *, estimator: Estim
 
 @dataclass(frozen=True)
 class Agreement:
-    """A measured pitch beside a written one.
+    """A measured pitch beside a written one."""
 
-    Attributes
-    ----------
-    octaves
-        Whole octaves that the measured pitch lies above the written one (negative: below).
-    cents
-        What remains, -600 to 600; 100 cents are a semitone.
-    """
-
-    octaves: int
-    cents: float
+    octaves: int  # whole ones that the measured pitch lies above the written one (negative: below)
+    cents: float  # that remain, -600 to 600; 100 cents are a semitone
 
     @property
     def verdict(self) -> Literal["right", "octave", "wrong"]:

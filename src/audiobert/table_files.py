@@ -20,24 +20,12 @@ TABLE_EXTENSIONS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".pa
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table.
+    """One row of a table, which is taken or refused."""
 
-    Attributes
-    ----------
-    number
-        Counted from 1, without the header.
-    place
-        Where it stands in the file: `line 7`, or `row 6` of a Parquet file.
-    values
-        Its cells by column; empty when the row is refused.
-    fault
-        Why the row cannot be taken, or None.
-    """
-
-    number: int
-    place: str
-    values: dict[str, Any] = field(default_factory=dict)
-    fault: str | None = None
+    number: int  # from 1, without the header
+    place: str  # in the file: `line 7`, or `row 6` of a Parquet file
+    values: dict[str, Any] = field(default_factory=dict)  # cells by column; empty when the row is refused
+    fault: str | None = None  # why the row cannot be taken
 
 
 @dataclass(frozen=True)

@@ -105,30 +105,19 @@ def evaluate(
             "cache": cache,
         },
     )
+    asked: dict[str, Any] = {
+        "tasks": _list(tasks) if tasks else None,
+        "splits": _list(splits),
+        "options": options,
+        "limit": limit,
+        "out": out,
+    }
     if detector:
-        reports = evaluate_detectors(
-            models,
-            folder,
-            tasks=_list(tasks) if tasks else None,
-            splits=_list(splits),
-            options=options,
-            limit=limit,
-            out=out,
-        )
+        reports = evaluate_detectors(models, folder, **asked)
         _show(detector_table(reports), form, as_json, reports)
         return
-    reports = run(
-        models,
-        folder,
-        tasks=_list(tasks) if tasks else None,
-        splits=_list(splits),
-        protocol=parse_protocol(protocol),
-        seeds=parse_seeds(seeds),
-        options=options,
-        limit=limit,
-        out=out,
-        predictions=predictions,
-    )
+    asked |= {"protocol": parse_protocol(protocol), "seeds": parse_seeds(seeds), "predictions": predictions}
+    reports = run(models, folder, **asked)
     _show(accuracy_table(reports), form, as_json, reports)
 
 

@@ -46,14 +46,7 @@ class AudioEncoder(nn.Module):
 class PublishedAudioEncoder(AudioEncoder):
     """A transformers audio model of a registered family, pooled to one vector per clip.
 
-    Parameters
-    ----------
-    model : PreTrainedModel
-        Has a `last_hidden_state`; of a model with a decoder, the encoder.
-    family : EncoderFamily
-        Found by `find_family` from the model's feature extractor.
-    pooling : str
-        `mean` over the positions, or the `first` (the class token of AST).
+    Pooling is the `mean` over the positions, or the `first` (the class token of AST).
     """
 
     def __init__(
@@ -88,13 +81,7 @@ def load_audio_encoder(
     attention: str | None = None,
     hub: HubAccess | None = None,
 ) -> PublishedAudioEncoder:
-    """Load a published audio encoder by hub id or folder, with its own feature extractor.
-
-    Parameters
-    ----------
-    attention : str, optional
-        transformers' attention implementation; by default the fastest that the model has.
-    """
+    """Load a published audio encoder by hub id or folder, with its own feature extractor."""
     folder, origin, commit = find_model(name, revision, hub=hub)
     family = find_family(load_extractor(AutoFeatureExtractor, folder, name), name)
     model = load_weights(AutoModel, folder, name, whole=True, attn_implementation=attention)

@@ -25,21 +25,15 @@ def fit_calibration(
 ) -> dict[str, Any]:
     """Fit the log-odds of a match by sound, on clips that CLAP was not trained on; those by name stay as they are.
 
-    Names are compared by the frozen backbone's vectors, which no training moves.
+    Names are compared by the frozen backbone's vectors, which no training moves. Return the `Calibration` as it is
+    saved.
 
     Parameters
     ----------
     audio_vectors : Tensor
         `(clips, clap_dim)`.
-    sentence_vectors
-        By text; of every label.
     chosen : np.ndarray
         `(clips,)` bool, the held-out clips.
-
-    Returns
-    -------
-    dict
-        The `Calibration`, as it is saved.
     """
     members = np.flatnonzero(chosen)
     labels = sorted({clips.labels[i] for i in members if clips.labels[i]})

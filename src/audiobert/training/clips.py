@@ -30,21 +30,13 @@ _BLOCK = 32
 
 @dataclass(frozen=True)
 class TrainingClip:
-    """A clip of the manifest.
-
-    Attributes
-    ----------
-    split
-        The benchmark's split whose rows the clip was used for, where the manifest says so.
-    row
-        Its row of a bank's table: what was given and what was measured.
-    """
+    """A clip of the manifest."""
 
     id: str
     label: str
     name: str
-    split: str
-    row: dict[str, Any]
+    split: str  # of the benchmark, whose rows the clip was used for, where the manifest says so
+    row: dict[str, Any]  # of a bank's table: what was given and what was measured
     attributes: Attributes
 
 

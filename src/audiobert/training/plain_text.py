@@ -15,21 +15,14 @@ from audiobert.training.text_files import read_lines
 
 @dataclass(frozen=True)
 class PlainTextFigures:
-    """Figures over lines of plain text.
-
-    Attributes
-    ----------
-    perplexity_off, perplexity_on
-        Exponential of the mean cross entropy at 15% masked tokens, the same ones for both: of the plain language model,
-        and of the language model with AudioBERT's LoRA and no knowledge.
-    false_alarms
-        Fraction of the lines in which the detector finds a span, so that the model would switch on by itself.
-    """
+    """Figures over lines of plain text."""
 
     lines: int
+    # Exponential of the mean cross entropy at 15% masked tokens, the same ones for both: of the plain language model,
+    # and of the language model with AudioBERT's LoRA and no knowledge.
     perplexity_off: float
     perplexity_on: float
-    false_alarms: float
+    false_alarms: float  # fraction of the lines in which the detector finds a span, so that the model would switch on
 
 
 def plain_text_figures(folder: Path, text: Path, *, limit: int | None = None) -> PlainTextFigures:

@@ -36,21 +36,11 @@ class SoundVerb:
 
 @dataclass(frozen=True)
 class SoundWords:
-    """Verbs of sound with the nouns that captions name as their makers.
+    """Verbs of sound with the nouns that captions name as their makers."""
 
-    Attributes
-    ----------
-    verbs
-        The most frequent in captions first.
-    makers
-        Singular nouns by the base of a verb, each as often as captions name it.
-    clear
-        Forms that hardly occur in plain text in another meaning.
-    """
-
-    verbs: tuple[SoundVerb, ...]
-    makers: dict[str, tuple[str, ...]]
-    clear: frozenset[str]
+    verbs: tuple[SoundVerb, ...]  # the most frequent in captions first
+    makers: dict[str, tuple[str, ...]]  # singular nouns by the base of a verb, each as often as captions name it
+    clear: frozenset[str]  # forms that hardly occur in plain text in another meaning
 
     def names(self) -> list[str]:
         """Return all makers, each once."""

@@ -32,30 +32,14 @@ KNOWN_PROBABILITY, KNOWN_COSINE = 0.5, 0.55
 
 @dataclass(frozen=True)
 class Sound:
-    """One of the two sounds.
+    """One of the two sounds."""
 
-    Attributes
-    ----------
-    name
-        What it is called in the question.
-    attributes
-        Measurements of a recording, None where only a name was given.
-    clips
-        The nearest clips of the bank: to the recording by sound, or to the name.
-    measured
-        The clips whose median pitch is that of the name; empty where the bank has no such sound.
-    pitch_hz
-        Of the recording, else the median of the measured clips; None without a pitch.
-    injected
-        The clips that the model gets: the recording, or what is retrieved for the name.
-    """
-
-    name: str
-    attributes: Attributes | None
-    clips: tuple[Hit, ...]
-    measured: tuple[Hit, ...]
-    pitch_hz: float | None
-    injected: tuple[Hit, ...]
+    name: str  # what it is called in the question
+    attributes: Attributes | None  # of a recording; None where only a name was given
+    clips: tuple[Hit, ...]  # the nearest of the bank: to the recording by sound, or to the name
+    measured: tuple[Hit, ...]  # whose median pitch is that of the name; empty where the bank has no such sound
+    pitch_hz: float | None  # of the recording, else the median of the measured clips; None without a pitch
+    injected: tuple[Hit, ...]  # what the model gets: the recording, or what is retrieved for the name
 
     @property
     def known(self) -> bool:
