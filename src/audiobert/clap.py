@@ -68,16 +68,7 @@ class ClapProjections(nn.Module):
         self.text_projection = nn.Linear(text_size, clap_dim, bias=False)
         nn.init.orthogonal_(self.text_projection.weight)
         self.log_temperature = nn.Parameter(torch.tensor(0.07).log())
-
-    @property
-    def text_dim(self) -> int:
-        """Length of a sentence vector."""
-        return self.text_projection.in_features
-
-    @property
-    def clap_dim(self) -> int:
-        """Length of a CLAP vector."""
-        return self.text_projection.out_features
+        self.text_dim, self.clap_dim = text_size, clap_dim
 
     def audio_vectors(self, features: Tensor) -> Tensor:
         """Project to CLAP vectors `(clips, clap_dim)`, unit norm, the audio tower's features."""
@@ -109,25 +100,12 @@ class ClapModel:
     def __init__(self, projections: ClapProjections, encoder: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         self.projections = projections.eval()
         self.encoder, self.tokenizer = encoder, tokenizer
-
-    @property
-    def features(self) -> FeatureMaker:
-        """The features that `embed_audio` takes."""
-        return self.projections.audio_tower.features
+        self.features: FeatureMaker = projections.audio_tower.features
+        self.text_dim, self.clap_dim = projections.text_dim, projections.clap_dim
 
     def without_text(self) -> ClapModel:
         """Return the audio side alone, which can be pickled; it embeds no texts."""
         return ClapModel(self.projections, None, None)  # type: ignore[arg-type]
-
-    @property
-    def text_dim(self) -> int:
-        """Length of a sentence vector."""
-        return self.projections.text_dim
-
-    @property
-    def clap_dim(self) -> int:
-        """Length of a CLAP vector."""
-        return self.projections.clap_dim
 
     @torch.no_grad()
     def embed_query(self, texts: Sequence[str], *, batch_size: int = 128) -> QueryVectors:

@@ -18,7 +18,6 @@ from audiobert.backbone import Identity, find_model, load_extractor, load_weight
 from audiobert.clap import ClapModel, QueryVectors, check_queries
 from audiobert.encoders.family import ExtractorFeatures
 from audiobert.errors import InputError
-from audiobert.features import FeatureMaker
 from audiobert.hub import HubAccess
 from audiobert.sentence import query_tokens
 
@@ -76,30 +75,11 @@ class HubClap:
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer, self.identity = tokenizer, identity
-        self._features = features
+        self.features = features
+        self.text_dim = self.clap_dim = int(model.config.projection_dim)  # the CLAP vector is the sentence vector, too
         text_config: Any = model.config.text_config
         positions = int(text_config.max_position_embeddings) - 2  # RoBERTa counts from the padding on
         self.max_tokens = min(int(tokenizer.model_max_length), positions)
-
-    @property
-    def features(self) -> FeatureMaker:
-        """The features that `embed_audio` takes."""
-        return self._features
-
-    @property
-    def text_dim(self) -> int:
-        """Length of a sentence vector: the CLAP vector is both."""
-        return self.clap_dim
-
-    @property
-    def clap_dim(self) -> int:
-        """Length of a CLAP vector."""
-        return int(self.model.config.projection_dim)
-
-    def to(self, device: torch.device | str) -> HubClap:
-        """Move the model to a device."""
-        self.model.to(device)  # type: ignore[arg-type]
-        return self
 
     @torch.no_grad()
     def embed_query(self, texts: Sequence[str], *, batch_size: int = 128) -> QueryVectors:
@@ -124,8 +104,8 @@ class HubClap:
 
     def inputs(self, features: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
         """Return the model's inputs: windows `(clips, 1 or 4, frames, bins)` float32, is-longer `(clips, 1)` bool."""
-        frames = self._features.window_frames
-        windows = 4 if self._features.fused else 1
+        frames = self.features.window_frames
+        windows = 4 if self.features.fused else 1
         batch = np.stack(
             [  # a clip of one window is given as all four
                 clip.reshape(windows, frames, -1) if len(clip) > frames else np.stack([clip] * windows)

@@ -76,11 +76,7 @@ class KnowledgeEncoder(nn.Module):
         self.outer = nn.Linear(joined if self.inner is None else hidden_size, hidden_size)
         nn.init.zeros_(self.outer.weight)
         nn.init.zeros_(self.outer.bias)
-
-    @property
-    def hidden_size(self) -> int:
-        """Length of a knowledge vector."""
-        return self.outer.out_features
+        self.hidden_size = hidden_size
 
     def project(self, features: Tensor, attributes: Tensor) -> Tensor:
         """Compute knowledge vectors `(clips, hidden_size)` of tower vectors `(clips, width)` and attribute features."""

@@ -21,15 +21,8 @@ Pooling = Literal["mean", "first"]
 class AudioEncoder(nn.Module):
     """Base of the audio encoders: features of clips to one vector `(hidden_size,)` per clip."""
 
-    @property
-    def features(self) -> FeatureMaker:
-        """The features that `encode_batch` takes."""
-        raise NotImplementedError
-
-    @property
-    def hidden_size(self) -> int:
-        """Length of the vectors."""
-        raise NotImplementedError
+    features: FeatureMaker  # that `encode_batch` takes
+    hidden_size: int
 
     def encode_batch(self, features: Sequence[np.ndarray]) -> Tensor:
         """Encode clips, given by their features, to vectors `(clips, hidden_size)`."""
@@ -55,17 +48,8 @@ class PublishedAudioEncoder(AudioEncoder):
         super().__init__()
         self.model, self.identity, self.pooling = model, identity, pooling
         self.config: Any = model.config
-        self._family = family
-
-    @property
-    def features(self) -> FeatureMaker:
-        """The features that `encode_batch` takes."""
-        return self._family
-
-    @property
-    def hidden_size(self) -> int:
-        """Length of the vectors."""
-        return int(self.config.hidden_size)
+        self.features = self._family = family
+        self.hidden_size = int(self.config.hidden_size)
 
     def encode_batch(self, features: Sequence[np.ndarray]) -> Tensor:
         """Encode clips, given by their features, to vectors `(clips, hidden_size)`."""

@@ -12,7 +12,7 @@ from transformers import ASTConfig, ASTModel
 
 from audiobert.audio import MEL_BINS
 from audiobert.encoders.encoder import AudioEncoder
-from audiobert.features import FeatureMaker, LogMel
+from audiobert.features import LogMel
 
 # Mean and standard deviation of log-mel energies over AudioSet, as published with AST (`ASTFeatureExtractor`).
 LOG_MEL_MEAN, LOG_MEL_STD = -4.2677393, 4.5689974
@@ -49,7 +49,7 @@ class AudioTower(AudioEncoder):
 
     def __init__(self, config: AudioTowerConfig, *, dropout: float = 0.0) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.features, self.hidden_size = config, config.features, config.hidden_size
         self.ast = ASTModel(
             ASTConfig(
                 hidden_size=config.hidden_size,
@@ -65,16 +65,6 @@ class AudioTower(AudioEncoder):
                 attn_implementation="eager",  # type: ignore[call-arg]
             )
         )
-
-    @property
-    def features(self) -> FeatureMaker:
-        """The features that `encode_batch` takes."""
-        return self.config.features
-
-    @property
-    def hidden_size(self) -> int:
-        """Length of the vectors."""
-        return self.config.hidden_size
 
     def forward(self, windows: Tensor) -> Tensor:
         """Encode normalised windows `(windows, window_frames, 128)` to vectors `(windows, hidden_size)`."""

@@ -90,7 +90,8 @@ class Checkpoint:
     def load(self) -> tuple[dict[str, Tensor], Progress]:
         """Return the tensors and the place of the saved state."""
         path = self.folder / STATE
-        return load_file(path), Progress(**_header(path))
+        progress = Progress(**_header(path))  # refuses a damaged file
+        return load_file(path), progress
 
     def _compare_settings(self) -> None:
         """Refuse settings that differ; one that the file lacks was at its default, one that is gone is passed over."""
