@@ -91,6 +91,14 @@ def test_the_records_say_what_made_the_parts(trained):
     assert len(predictions) == 32
 
 
+@pytest.mark.slow
+def test_the_seed_decides_all_that_is_random_in_the_language_model(trained, data, tmp_path):
+    command = ["train", "masked-lm", "--data", str(data), "--config", str(trained / "masked-lm.json")]
+    assert run([*command, "--out", str(tmp_path), "--seed", "1"]) == 0
+    again, first = (folder / "language_model.safetensors" for folder in (tmp_path, trained / "masked-lm"))
+    assert again.read_bytes() == first.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("config", "absent"), [("mini/audiobert", "language_model, detector, clap"), ("paper-base", "detector")]
 )

@@ -136,8 +136,8 @@ def train_masked_lm(
     """
     lines, sources, left_out = training_lines(data / "text", config.leave_out)
     evaluation = read_lines(data / "text" / GENERAL_EVAL)
+    torch.manual_seed(config.seed)  # the backbone has no head: loading it draws one
     backbone = load_backbone("mini", attention="eager" if on_cpu() else None)
-    torch.manual_seed(config.seed)
     lora = add_lora(backbone.model, config.lora)
     head = head_parameters(backbone.model)
     for parameter in head.values():
