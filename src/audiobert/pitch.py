@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import scipy.fft
@@ -197,13 +196,12 @@ def _lowest_supported(tracks: list[_Track], power: np.ndarray) -> _Track:
     return min((track for track in supported if track.voiced_ratio >= least), key=lambda track: track.median_hz)
 
 
-def _estimate_swiftf0(waveform: np.ndarray, sample_rate_hz: int) -> _Track:
-    """Track the pitch with SwiftF0 (arXiv 2508.18440), extended by one octave downwards and two upwards.
+def _estimate_swiftf0(waveform: np.ndarray) -> _Track:
+    """Track the pitch at 16 kHz with SwiftF0 (arXiv 2508.18440), extended by one octave downwards and two upwards.
 
     Sounds near an end of the model's range are tracked again at double, half or quarter speed. Of the tracks upwards,
     the lowest whose partials are those of its pitch is taken.
     """
-    waveform = waveform if sample_rate_hz == _MODEL_RATE_HZ else soxr.resample(waveform, sample_rate_hz, _MODEL_RATE_HZ)
     track = _swiftf0_track(waveform, 1.0)
     doubtful = track.voiced_ratio < _SUSPECT_VOICED_RATIO
     if doubtful or track.median_hz < _SUSPECT_LOW_HZ:
@@ -229,13 +227,12 @@ def _estimate_swiftf0(waveform: np.ndarray, sample_rate_hz: int) -> _Track:
     return found if _is_tonal(found, power, fundamental=True) else _without_pitch(found)
 
 
-def _estimate_pyin(waveform: np.ndarray, sample_rate_hz: int) -> _Track:
+def _estimate_pyin(waveform: np.ndarray) -> _Track:
     """Track pitch by probabilistic YIN (Mauch and Dixon, ICASSP 2014) as librosa does: no network, far slower."""
     try:
         import librosa
     except ImportError:
         raise MissingExtraError("librosa", "construct") from None
-    waveform = waveform if sample_rate_hz == _MODEL_RATE_HZ else soxr.resample(waveform, sample_rate_hz, _MODEL_RATE_HZ)
     pitch_hz, voiced, probability = librosa.pyin(
         waveform, sr=_MODEL_RATE_HZ, fmin=PITCH_MIN_HZ, fmax=PITCH_MAX_HZ, frame_length=2048, hop_length=256
     )
@@ -243,18 +240,7 @@ def _estimate_pyin(waveform: np.ndarray, sample_rate_hz: int) -> _Track:
     return _track_of(pitch_hz, voiced, _HOP_SECONDS)
 
 
-def _no_estimate(_waveform: np.ndarray, _sample_rate_hz: int) -> _Track:
-    return _track_of(np.zeros(0), np.zeros(0, bool), _HOP_SECONDS)
-
-
-_ESTIMATORS: dict[str, Callable[[np.ndarray, int], _Track]] = {
-    "swiftf0": _estimate_swiftf0,
-    "pyin": _estimate_pyin,
-    "none": _no_estimate,
-}
-
-
-ESTIMATOR_NAMES = tuple(_ESTIMATORS)
+ESTIMATOR_NAMES: tuple[Estimator, ...] = get_args(Estimator)
 
 
 def measure_pitch(waveform: np.ndarray, sample_rate_hz: int, *, estimator: Estimator = "swiftf0") -> Pitch:
@@ -263,11 +249,16 @@ def measure_pitch(waveform: np.ndarray, sample_rate_hz: int, *, estimator: Estim
     The estimator is `swiftf0` (fast), `pyin` (MissingExtraError without librosa), or `none`: nothing is measured.
     InputError if it is unknown or the waveform is empty.
     """
-    if estimator not in _ESTIMATORS:
-        raise InputError(f"pitch estimator {estimator!r} is unknown; give one of {', '.join(_ESTIMATORS)}")
+    if estimator not in ESTIMATOR_NAMES:
+        raise InputError(f"pitch estimator {estimator!r} is unknown; give one of {', '.join(ESTIMATOR_NAMES)}")
     if waveform.ndim != 1 or not waveform.size:
         raise InputError(f"the waveform has shape {waveform.shape}; give one axis of samples, at least one")
-    track = _ESTIMATORS[estimator](waveform.astype(np.float32, copy=False), sample_rate_hz)
+    if estimator == "none":
+        return Pitch(None, None, 0.0)
+    waveform = waveform.astype(np.float32, copy=False)
+    if sample_rate_hz != _MODEL_RATE_HZ:
+        waveform = soxr.resample(waveform, sample_rate_hz, _MODEL_RATE_HZ)
+    track = (_estimate_swiftf0 if estimator == "swiftf0" else _estimate_pyin)(waveform)
     if not track.pitched:
         return Pitch(None, None, track.voiced_ratio)
     return Pitch(track.median_hz, float(track.voiced_hz.mean()), track.voiced_ratio)
