@@ -187,7 +187,7 @@ def train_audiobert(
         overwrite=overwrite,
         description=f"audiobert (audio {config.audio}, seed {config.seed})",
         groups=trained.groups(config),
-        after_epoch=lambda epoch: live.dev_figures(epoch, config),
+        after_epoch=live.dev_figures,
         buffers={"vectors": vectors},
     )
     if not processes().is_main_process:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -108,18 +108,15 @@ def mask_a_word(line: str, random: np.random.Generator) -> str:
     return " ".join(words)
 
 
+@dataclass(frozen=True)
 class Sentences:
     """The sentences of an epoch: all rows with their spans, and plain lines and made sentences anew each time."""
 
-    def __init__(
-        self,
-        rows: Sequence[tuple[Row, list[Offsets]]],
-        plain: Sequence[str],
-        carriers: Carriers | None,
-        tokenizer: PreTrainedTokenizerBase,
-        config: DetectorConfig,
-    ) -> None:
-        self.rows, self.plain, self.carriers, self.tokenizer, self.config = rows, plain, carriers, tokenizer, config
+    rows: Sequence[tuple[Row, list[Offsets]]]
+    plain: Sequence[str]
+    carriers: Carriers | None
+    tokenizer: PreTrainedTokenizerBase
+    config: DetectorConfig
 
     def examples(self, random: np.random.Generator) -> list[Marked]:
         """Return the sentences of one epoch, masks spelled `[MASK]`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,22 +76,18 @@ def write_training_bank(
     return AudioBank.open(folder)
 
 
+@dataclass(frozen=True)
 class Live:
     """The modules in training's hands as an `AudioBert`, and its figures on the benchmark."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        model: AudioBertForMaskedLM,
-        encoder: KnowledgeEncoder,
-        bank: AudioBank,
-        clips: TrainingClips,
-        vectors: Tensor,
-        config: AudioBertConfig,
-        benchmark: Path,
-    ) -> None:
-        self.parts, self.model, self.encoder, self.bank = parts, model, encoder, bank
-        self.clips, self.vectors, self.config, self.benchmark = clips, vectors, config, benchmark
+    parts: Parts
+    model: AudioBertForMaskedLM
+    encoder: KnowledgeEncoder
+    bank: AudioBank
+    clips: TrainingClips
+    vectors: Tensor
+    config: AudioBertConfig
+    benchmark: Path
 
     @torch.no_grad()
     def encode_again(self) -> None:
@@ -121,9 +118,9 @@ class Live:
         bank = self.bank.with_knowledge(self.knowledge)
         return AudioBert(self.parts, self.model, encoder, [bank], self.config.model, name="in training")
 
-    def dev_figures(self, epoch: int, config: AudioBertConfig) -> dict[str, float]:
+    def dev_figures(self, epoch: int) -> dict[str, float]:
         """Return accuracies on dev after an epoch, where it is time to measure."""
-        if (epoch + 1) % config.dev_every and epoch + 1 < config.epochs:
+        if (epoch + 1) % self.config.dev_every and epoch + 1 < self.config.epochs:
             return {}
         return {name: round(value, 4) for name, value in self.figures(("dev",))[0].items()}
 
