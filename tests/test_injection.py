@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from audiobert.errors import InputError
-from audiobert.injection import NO_CLIP, InjectionSettings, SpanKnowledge
+from audiobert.injection import NO_CLIP, InjectionSettings, SpanKnowledge, new_injection
 from audiobert.modeling import masked_lm_head
 from tiny_bert import batch, model
 
@@ -136,6 +136,7 @@ def test_settings_are_the_papers_unless_others_are_given():
             with pytest.raises(ValidationError, match=name):
                 InjectionSettings.model_validate({name: wrong})
     InjectionSettings(clip_dropout=0.01, relatives_dropout=0.01)
+    assert new_injection(plain, 16).relatives_centre is None
 
 
 def test_a_span_may_begin_at_the_first_token():
