@@ -257,7 +257,7 @@ def test_ray_runs_the_same_questions(tmp_path: Path, monkeypatch: pytest.MonkeyP
     try:
         with Store(tmp_path / "store.sqlite") as store:
             asker = Asker(settings, store)
-            asker._engine = RayEngine(settings, asker.traffic, make_processor)
+            asker.engine = RayEngine(settings, asker.traffic, make_processor)
             replies = asker.ask(load_prompt("categorize.v1"), ITEMS)
             assert len(store) == 3
     finally:

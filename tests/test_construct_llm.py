@@ -282,5 +282,7 @@ def test_prompts_are_versioned_and_their_examples_fit() -> None:
     for label in ("categorize.v1", "animal.v1", "pitch.v1"):
         prompt = load_prompt(label)
         assert prompt.label == label and len(prompt.examples) >= 2
+        for example in prompt.examples:
+            prompt.answer_kind.model_validate(example.answer)
     with pytest.raises(InputError, match=r"no prompt 'categorize\.v9': there are animal\.v1"):
         load_prompt("categorize.v9")

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from audiobert.auditorybench.attributes import builtin_attributes, read_attribute
+from audiobert.auditorybench.attributes import Attribute, builtin_attributes
 from audiobert.auditorybench.kinds import withheld_clips
 from audiobert.errors import InputError
 from audiobert.training.grounding import Grounding, GroundingSettings
@@ -193,7 +193,7 @@ def test_an_epoch_is_the_same_for_the_same_seed_and_another_for_another(world):
 
 def test_an_attribute_of_another_file_is_learnt_from_like_the_others(world, tmp_path):
     (tmp_path / "loudness.yaml").write_text(LOUDNESS)
-    attribute = read_attribute(tmp_path / "loudness.yaml")
+    attribute = Attribute.load(tmp_path / "loudness.yaml")
     spelling = world[2]
     shares = {"read_share": 0.0, "unheard_share": 0.0, "mixed_share": 0.0, "clip_share": 0.5}
     examples = made(world, [attribute], comparisons=100, **shares)
@@ -221,14 +221,14 @@ def test_the_attributes_that_ship_have_their_blanks():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: x", "measure: Field required"),
+        ("name: x", "'measure' is missing"),
         (LOUDNESS.replace("min_ratio: 1.2", "min_ratio: 0.9"), "min_ratio"),
         (LOUDNESS.replace("measure:", "column:"), "column|measure"),
-        ("[", "cannot read"),
+        ("[", "is not YAML"),
     ],
 )
 def test_a_file_that_is_no_attribute_is_one_line(text, message, tmp_path):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(InputError, match=message) as caught:
-        read_attribute(tmp_path / "a.yaml")
+        Attribute.load(tmp_path / "a.yaml")
     assert "\n" not in str(caught.value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, requires
 
 from packaging.requirements import Requirement
@@ -45,6 +47,15 @@ def _requirements(extra: str | None) -> list[str]:
         for one in given
         if extra and one.marker and one.marker.evaluate({"extra": extra})
     ]
+
+
+@contextmanager
+def needs(library: str, extra: str | None = None) -> Iterator[None]:
+    """Turn a failed import of an optional library into the advice to install it."""
+    try:
+        yield
+    except ImportError:
+        raise MissingExtraError(library, extra) from None
 
 
 class RemoteError(AudioBertError):

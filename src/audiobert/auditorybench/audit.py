@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from audiobert.auditorybench.align import MASK, align_spans
-from audiobert.auditorybench.data import Row, available_splits, load_split
+from audiobert.auditorybench.data import Row, available_splits, load_split, sizes
 from audiobert.auditorybench.tasks import SPLITS, Task, auditorybench_tasks
-from audiobert.errors import InputError, MissingExtraError
+from audiobert.errors import InputError, needs
 
 # Two sentences are near-duplicates when their normalised edit similarity (rapidfuzz ratio) is at least this.
 NEAR_DUPLICATE = 95.0
@@ -40,11 +40,6 @@ def audit(
         A tokenizer of transformers; if given, the wordpieces of the answers are counted.
     near_duplicates
         Look for sentences that differ by a few letters (needs rapidfuzz; some seconds).
-
-    Returns
-    -------
-    dict
-        For each task: `splits`, `leaks`, `ambiguity`, `spans`, `priors`, `unseen_answers` and `wordpieces`.
     """
     report: dict[str, Any] = {"folder": str(folder), "near_duplicate_ratio": NEAR_DUPLICATE, "tasks": {}}
     for task in tasks if tasks is not None else auditorybench_tasks():
@@ -70,12 +65,11 @@ def audit_task(task: Task, splits: Splits, *, tokenizer: Any = None, near_duplic
         "spans": {split: span_faults(rows) for split, rows in splits.items()},
         "leaks": [leak(splits, a, b, near_duplicates=near_duplicates) for a, b in combinations(splits, 2)],
     }
-    if "train" in splits:
-        found["unseen_answers"] = {
-            split: unseen_answers(splits["train"], rows) for split, rows in splits.items() if split != "train"
-        }
+    if train := splits.get("train"):
+        others = {split: rows for split, rows in splits.items() if split != "train"}
+        found["unseen_answers"] = {split: unseen_answers(train, rows) for split, rows in others.items()}
         found["train_answer_where_seen"] = {
-            split: train_answers_where_seen(splits["train"], rows) for split, rows in splits.items() if split != "train"
+            split: train_answers_where_seen(train, rows) for split, rows in others.items()
         }
     if tokenizer is not None:
         found["wordpieces"] = {split: wordpieces(rows, tokenizer) for split, rows in splits.items()}
@@ -87,12 +81,9 @@ def _share(part: int, whole: int) -> float:
 
 
 def _size(rows: Sequence[Row]) -> dict[str, Any]:
-    words = sum(len(row.text.split()) for row in rows)
     several = [row.row for row in rows if row.text.count(MASK) != 1]
     return {
-        "rows": len(rows),
-        "words": words,
-        "words_per_caption": round(words / len(rows), 2),
+        **sizes(rows),
         "answers": len({row.answer.casefold() for row in rows}),
         "duplicate_rows": len(rows) - len({(row.text, row.answer) for row in rows}),
         "rows_without_exactly_one_mask": several,
@@ -124,37 +115,22 @@ def ambiguity(rows: Sequence[Row]) -> dict[str, Any]:
 
 def span_faults(rows: Sequence[Row]) -> dict[str, Any]:
     """Count spans that are empty or not in their sentence, and how they were aligned (see `align_spans`)."""
-    methods: Counter[str] = Counter()
-    missing: set[int] = set()
-    missing_folded: set[int] = set()
-    empty = total = absent = absent_folded = 0
-    examples: list[dict[str, Any]] = []
-    for row in rows:
-        for span, alignment in zip(row.spans, align_spans(row.text, row.spans), strict=True):
-            total += 1
-            methods[alignment.method] += 1
-            if not span:
-                empty += 1
-                continue
-            if span not in row.text:
-                absent += 1
-                missing.add(row.row)
-            if span.casefold() not in row.text.casefold():
-                absent_folded += 1
-                missing_folded.add(row.row)
-                if len(examples) < EXAMPLES:
-                    examples.append({"row": row.row, "span": span, "text": row.text})
+    spans = [(row, span) for row in rows for span in row.spans]
+    as_written = [(row, span) for row, span in spans if span not in row.text]
+    missing = [(row, span) for row, span in spans if span.casefold() not in row.text.casefold()]
+    missing_rows = {row.row for row, _ in missing}
+    methods = Counter(alignment.method for row in rows for alignment in align_spans(row.text, row.spans))
     return {
-        "spans": total,
-        "empty": empty,
-        "spans_not_as_written": absent,
-        "rows_not_as_written": len(missing),
-        "spans_not_in_sentence": absent_folded,
-        "rows_not_in_sentence": len(missing_folded),
-        "share_of_spans_not_in_sentence": _share(absent_folded, total),
-        "share_of_rows_not_in_sentence": _share(len(missing_folded), len(rows)),
+        "spans": len(spans),
+        "empty": sum(not span for _, span in spans),
+        "spans_not_as_written": len(as_written),
+        "rows_not_as_written": len({row.row for row, _ in as_written}),
+        "spans_not_in_sentence": len(missing),
+        "rows_not_in_sentence": len(missing_rows),
+        "share_of_spans_not_in_sentence": _share(len(missing), len(spans)),
+        "share_of_rows_not_in_sentence": _share(len(missing_rows), len(rows)),
         "alignment": {method: methods[method] for method in ("exact", "case", "tolerant", "none")},
-        "examples": examples,
+        "examples": [{"row": row.row, "span": span, "text": row.text} for row, span in missing[:EXAMPLES]],
     }
 
 
@@ -182,10 +158,8 @@ def leak(splits: Splits, first: str, second: str, *, near_duplicates: bool) -> d
 
 def near_duplicate_pairs(asked: Sequence[str], known: Sequence[str]) -> list[tuple[str, str]]:
     """Return the pairs of an asked sentence and a nearly equal one in `known`."""
-    try:
+    with needs("rapidfuzz", "eval"):
         from rapidfuzz import fuzz, process
-    except ImportError:
-        raise MissingExtraError("rapidfuzz", "eval") from None
     pairs = []
     for start in range(0, len(asked), _CHUNK):
         part = asked[start : start + _CHUNK]

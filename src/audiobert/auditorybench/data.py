@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from audiobert.auditorybench.align import MASK, align_spans
 from audiobert.auditorybench.published import published_file
@@ -24,37 +25,22 @@ from audiobert.table_files import csv_table, list_in
 
 # A train split with more than this share of the test rows is not a train split. Between the published splits it is 0.
 MAXIMUM_SHARED_WITH_TEST = 0.5
-_LETTERS = "ABCDEFGHIJ"
+LETTERS = "ABCDEFGHIJ"  # of options
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Hold one row of a split.
-
-    Attributes
-    ----------
-    row
-        Index of the row in its file; the first after the header is 0.
-    text
-        Sentence with `[MASK]`, or a question.
-    answer
-        As published ("River otter", "higher").
-    spans
-        The row's spans as published; some are empty.
-    span_offsets
-        Character offsets [start, end) of each span in `text`, None where it cannot be aligned.
-    choices
-        Options of a multiple-choice row.
-    """
+    """Hold one row of a split, with answer and spans as published; some spans are empty."""
 
     task: str
     split: str
-    row: int
-    text: str
+    row: int  # index in its file; the first after the header is 0
+    text: str  # sentence with `[MASK]`, or a question
     answer: str
     spans: tuple[str, ...] = ()
+    # Characters [start, end) of each span in `text`, None where it cannot be aligned.
     span_offsets: tuple[tuple[int, int] | None, ...] = ()
-    choices: tuple[str, ...] | None = None
+    choices: tuple[str, ...] | None = None  # options of a multiple-choice row
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +116,13 @@ def resolve_choice(value: str, choices: Sequence[str], *, first_number: int | No
     by_text = {choice.casefold(): choice for choice in choices}
     if value.casefold() in by_text:
         return by_text[value.casefold()]
-    letter = value.strip("().: ").upper()
-    if len(letter) == 1 and letter in _LETTERS[: len(choices)]:
-        return choices[_LETTERS.index(letter)]
+    by_letter = dict(zip(LETTERS, choices, strict=False))
+    if chosen := by_letter.get(value.strip("().: ").upper()):
+        return chosen
     head, _, rest = value.partition(" ")
-    head = head.strip("().:").upper()
-    if rest.strip().casefold() in by_text and len(head) == 1 and head in _LETTERS[: len(choices)]:
-        # "B. owl" must name one option twice, not two.
-        named = by_text[rest.strip().casefold()]
-        return named if choices[_LETTERS.index(head)].casefold() == named.casefold() else None
+    named, lettered = by_text.get(rest.strip().casefold()), by_letter.get(head.strip("().:").upper())
+    if named and lettered:  # "B. owl" must name one option twice, not two
+        return named if lettered.casefold() == named.casefold() else None
     if first_number is not None and value.isdecimal() and 0 <= int(value) - first_number < len(choices):
         return choices[int(value) - first_number]
     return None
@@ -230,6 +214,12 @@ def rows_sha256(rows: Iterable[Row]) -> str:
     return digest.hexdigest()
 
 
+def sizes(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the number of rows and words, as Table I of the paper counts them."""
+    words = sum(len(row.text.split()) for row in rows)
+    return {"rows": len(rows), "words": words, "words_per_caption": round(words / len(rows), 2)}
+
+
 def read_rows(path: Path, task: Task, split: str) -> list[Row]:
     """Read the rows of one file; see `load_split`."""
     columns, lines = csv_table(path)
@@ -249,11 +239,7 @@ def _same_bytes(path: Path, sha256: str | None) -> bool:
 
 
 def refuse_test_as_train(folder: str | Path, task: str | Task, path: Path, rows: Sequence[Row]) -> None:
-    """Raise if the train file is, or contains, the test split.
-
-    Two signs are looked for: the published checksum of the test file, and, where a test file is beside it, more than
-    half of the test rows.
-    """
+    """Raise if the train file has the published checksum of the test file, or more than half of its rows."""
     task = find_task(task)
     remedy = "the published train file is the test file; 'audiobert data download' fetches the right one"
     test = published_file(task.name, "test")
@@ -277,11 +263,6 @@ def load_split(folder: str | Path, task: str | Task, split: str) -> list[Row]:
         A folder with the published files, in either layout, or the public repository's root.
     task
         A shipped task by name, the path of a task's YAML file, or a `Task`.
-
-    Raises
-    ------
-    InputError
-        If a file or column is missing, a line cannot be read, or train contains the test split.
     """
     task = find_task(task)
     path = split_path(folder, task, split)

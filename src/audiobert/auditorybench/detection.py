@@ -19,21 +19,9 @@ from audiobert.auditorybench.evaluate import DEFAULT_SPLITS, write_results
 from audiobert.auditorybench.models import ModelOptions, kind_of_model
 from audiobert.auditorybench.tasks import Task, auditorybench_tasks, find_task
 from audiobert.errors import InputError
-from audiobert.sentence import token_labels
+from audiobert.sentence import Span, token_labels
 
 PUBLISHED_LENGTH = 128
-
-
-class Span(Protocol):
-    """Interface of a found span: character offsets [start, end)."""
-
-    @property
-    def start(self) -> int:
-        """First character."""
-
-    @property
-    def end(self) -> int:
-        """Character behind the last."""
 
 
 class Detector(Protocol):
@@ -57,25 +45,20 @@ def weighted_f1(gold: np.ndarray, found: np.ndarray) -> float:
 def detector_scores(detector: Detector, rows: Sequence[Row]) -> dict[str, Any]:
     """Score a detector on the rows whose spans are all in the sentence.
 
-    Returns
-    -------
-    dict
-        `n` rows scored, `skipped` rows without aligned spans, `f1` (published definition), `f1_micro`, `precision`,
-        `recall` over tokens, and `exact`, the share of gold spans found with equal offsets.
+    Returns `n` rows scored, `skipped` rows without aligned spans, `f1` (published definition), `f1_micro`,
+    `precision`, `recall` over tokens, and `exact`, the share of gold spans found with equal offsets.
     """
     usable = aligned_rows(rows)
     texts = [row.text for row in usable]
-    encoding = detector.tokenizer(texts, return_offsets_mapping=True, truncation=True, max_length=PUBLISHED_LENGTH)[
-        "offset_mapping"
-    ]
+    tokens = detector.tokenizer(texts, return_offsets_mapping=True, truncation=True, max_length=PUBLISHED_LENGTH)
     gold = np.zeros((len(usable), PUBLISHED_LENGTH), dtype=bool)
     found = np.zeros_like(gold)
     exact = total = 0
     for index, (row, spans) in enumerate(zip(usable, detector.detect(texts) if texts else [], strict=True)):
         said = [(span.start, span.end) for span in spans]
-        labels = token_labels(encoding[index], row.spans)
-        gold[index, : len(labels)] = labels
-        found[index, : len(labels)] = token_labels(encoding[index], said)
+        for labels, where in ((gold, row.spans), (found, said)):
+            one = token_labels(tokens["offset_mapping"][index], where)
+            labels[index, : len(one)] = one
         exact += len(set(row.spans) & set(said))
         total += len(row.spans)
     true = int((gold & found).sum())
@@ -115,11 +98,8 @@ def evaluate_detectors(
 ) -> list[dict[str, Any]]:
     """Score the span detectors of models, on each task and on all together.
 
-    Returns
-    -------
-    list of dict
-        For each model `model`, `limit`, provenance, and `detection`: entries of `detector_scores` with `task` and
-        `split`.
+    Returns for each model `model`, `limit`, provenance, and `detection`: entries of `detector_scores` with `task` and
+    `split`.
     """
     chosen = [find_task(task) for task in tasks] if tasks is not None else auditorybench_tasks()
     loaded = {(task.name, split): load_split(data, task, split)[:limit] for task in chosen for split in splits}

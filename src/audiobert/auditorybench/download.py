@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 import httpx
 
 from audiobert.artefacts import sha256_of, whole_file
-from audiobert.auditorybench.data import Row, load_split, read_rows, rows_sha256, split_path
-from audiobert.auditorybench.published import FILES, REPOSITORY, PublishedFile, published_file
+from audiobert.auditorybench.data import load_split, read_rows, rows_sha256, sizes, split_path
+from audiobert.auditorybench.published import FILES, REPOSITORY, PublishedFile
 from audiobert.auditorybench.tasks import find_task
 from audiobert.errors import InputError, RemoteError
 from audiobert.progress import progress
@@ -109,21 +108,17 @@ def _fetch(client: httpx.Client, url: str, file: PublishedFile, path: Path) -> N
                 f"cannot fetch {url} ({type(error).__name__}: {error}): give --proxy or --mirror, or try again later"
             ) from None
         if not _is_published(part, file):
-            digest = hashlib.sha256(part.read_bytes()).hexdigest()
             wanted = file.sha256 or f"rows {file.rows_sha256}"
             raise RemoteError(
-                f"{url} is not the published {file.name}: SHA-256 {digest}, wanted {wanted}; nothing was kept"
+                f"{url} is not the published {file.name}: SHA-256 {sha256_of(part)}, wanted {wanted}; nothing was kept"
             )
 
 
 def verify(folder: str | Path) -> list[dict[str, Any]]:
     """Check every file of AuditoryBench in a folder: checksum, rows, columns, words per caption, train against test.
 
-    Returns
-    -------
-    list of dict
-        One per published file: `task`, `split`, `file`, `status` (`published`: byte for byte or row for row; `changed`;
-        `missing`; `wrong`), `rows`, `words`, `words_per_caption` and `faults`, a list of sentences.
+    Returns one entry per published file. Its `status` is `published` (byte for byte or row for row), `changed`,
+    `missing` or `wrong`; `faults` are sentences.
     """
     report = [_verify_file(Path(folder), file) for file in FILES]
     if all(entry["status"] == "missing" for entry in report):
@@ -144,7 +139,7 @@ def _verify_file(folder: Path, file: PublishedFile) -> dict[str, Any]:
         rows = load_split(folder, file.task, file.split)
     except InputError as error:
         return {**entry, "status": "wrong", "faults": [str(error)]}
-    entry |= _sizes(rows)
+    entry |= sizes(rows)
     published = _is_published(path, file)
     entry["status"] = "published" if published else "changed"
     if not published:
@@ -155,11 +150,3 @@ def _verify_file(folder: Path, file: PublishedFile) -> dict[str, Any]:
     if entry["words_per_caption"] != wanted:
         entry["faults"].append(f"{path} has {entry['words_per_caption']} words per caption, Table I says {wanted}")
     return entry
-
-
-def _sizes(rows: Sequence[Row]) -> dict[str, Any]:
-    words = sum(len(row.text.split()) for row in rows)
-    return {"rows": len(rows), "words": words, "words_per_caption": round(words / len(rows), 2)}
-
-
-__all__ = ["data_folder", "default_folder", "download", "published_file", "verify"]

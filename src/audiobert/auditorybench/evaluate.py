@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from audiobert.artefacts import provenance, sha256_of, write_json, write_text
 from audiobert.auditorybench.data import Row, available_splits, load_split, split_path
@@ -41,7 +42,7 @@ class Part:
 
 @dataclass
 class Plan:
-    """Hold the parts to evaluate, in the order of tasks and splits, and the train rows for the controls.
+    """Parts to evaluate, in the order of tasks and splits, and the train rows for the controls.
 
     With `unread`, a model is also evaluated on the sounds of its own bank that no training contained.
     """
@@ -64,30 +65,25 @@ def make_plan(
 ) -> Plan:
     """Read the splits and turn their rows into questions.
 
+    A task without one of the splits is passed over unless it has none of them.
+
     Parameters
     ----------
     tasks
         Names, paths of YAML files, or tasks; by default AuditoryBench's. `unread` has no rows in the folder.
     limit
         Take only the first rows of each split, at most this many.
-
-    Raises
-    ------
-    InputError
-        If a file is missing or wrong. A task without one of the splits is passed over unless it has none of them.
     """
-    names = list(tasks) if tasks is not None else None
-    chosen = [find_task(task) for task in names if task != UNREAD] if names is not None else auditorybench_tasks()
+    names = auditorybench_tasks() if tasks is None else list(tasks)
     wanted = list(dict.fromkeys(splits))
-    plan = Plan([], {}, protocol, limit, unread=names is not None and UNREAD in names)
-    for task in chosen:
-        present = available_splits(data, task)
+    plan = Plan([], {}, protocol, limit, unread=UNREAD in names)
+    for task in [find_task(name) for name in names if name != UNREAD]:
         here = [split for split in wanted if split in task.files]
         if not here:
             raise InputError(
                 f"task '{task.name}' has none of the splits {', '.join(wanted)}: it has {', '.join(task.files)}"
             )
-        train = load_split(data, task, "train") if "train" in present else []
+        train = load_split(data, task, "train") if "train" in available_splits(data, task) else []
         plan.train[task.name] = train
         for split in here:
             rows = load_split(data, task, split)[:limit]
@@ -113,36 +109,34 @@ def _part(
 
 def ask(model: Adapter, part: Part) -> list[Answered]:
     """Ask a model all questions of a part, and its comparisons with their spans exchanged."""
-    turned = [index for index, question in enumerate(part.flipped) if question is not None]
-    questions = part.questions + [question for question in part.flipped if question is not None]
-    predictions: list[Prediction | None] = [None] * len(questions)
+    flipped = [question for question in part.flipped if question is not None]
+    questions = part.questions + flipped
+    predictions: dict[int, Prediction] = {}
     with progress() as bar:
         step = bar.add_task(f"{model.name}: {part.task.name} {part.split}", total=len(questions), note="questions")
         for index, answer in model.answer(questions, part.protocol):
             predictions[index] = answer
             bar.advance(step)
-    n = len(part.questions)
-    other = {row: predictions[n + place] for place, row in enumerate(turned)}
-    answered = []
-    for index, question in enumerate(part.questions):
-        prediction = predictions[index]
-        if prediction is None:
+    for index, question in enumerate(questions):
+        if index not in predictions:
             raise RuntimeError(f"the adapter of '{model.name}' left {question.where} unanswered")
-        answered.append(Answered(question, prediction, other.get(index)))
-    return answered
+    said = [predictions[index] for index in range(len(questions))]
+    said_of_flipped = iter(said[len(part.questions) :])
+    return [
+        Answered(question, prediction, None if turned is None else next(said_of_flipped))
+        for question, turned, prediction in zip(part.questions, part.flipped, said, strict=False)
+    ]
 
 
-def prediction_line(model: str, seed: int, part: Part, answered: Answered) -> dict[str, Any]:
+def prediction_line(
+    model: str, seed: int, protocol: ProtocolName, answered: Answered, split: str | None = None
+) -> dict[str, Any]:
     """Return one line of `--predictions`, from which the model can be scored again."""
-    return _line(model, seed, part.protocol, answered.question.split, answered)
-
-
-def _line(model: str, seed: int, protocol: ProtocolName, split: str, answered: Answered) -> dict[str, Any]:
     question, said = answered.question, answered.prediction
     line = {
         "model": model,
         "task": question.task,
-        "split": split,
+        "split": split or question.split,
         "row": question.row,
         "text": question.text,
         "answer": question.answer,
@@ -176,26 +170,16 @@ def evaluate_model(
         figures = []
         for part in plan.parts:
             answered = ask(model, part)
-            lines += [prediction_line(name, seed, part, a) for a in answered]
-            figures.append(
-                {
-                    "task": part.task.name,
-                    "title": part.task.title,
-                    "split": part.split,
-                    **summarise(answered, part.seen),
-                }
-            )
+            lines += [prediction_line(name, seed, part.protocol, a) for a in answered]
+            named = {"task": part.task.name, "title": part.task.title, "split": part.split}
+            figures.append({**named, **summarise(answered, part.seen)})
         if plan.unread:
             figures += unread_figures(model, name, seed, lines, limit=plan.limit)
         runs.append(figures)
     protocols = [part.protocol for part in plan.parts]
     results = [
-        {
-            **merge_seeds([run[index] for run in runs]),
-            "seeds": used,
-            "protocol": protocols[index] if index < len(protocols) else "paper",
-        }
-        for index in range(len(runs[0]))
+        {**merge_seeds(same), "seeds": used, "protocol": protocol}
+        for same, protocol in zip_longest(zip(*runs, strict=True), protocols, fillvalue="paper")
     ]
     return {
         "model": name,
@@ -211,13 +195,7 @@ def evaluate_model(
 def unread_figures(
     model: Adapter, name: str, seed: int, lines: list[dict[str, Any]], *, limit: int | None = None
 ) -> list[dict[str, Any]]:
-    """Ask an AudioBERT about sounds never read about; return its figures and append its predictions to `lines`.
-
-    Raises
-    ------
-    InputError
-        The model is no AudioBERT in its usual state, or its bank has too few kinds of sound.
-    """
+    """Ask an AudioBERT about sounds never read about; return its figures and append its predictions to `lines`."""
     from audiobert.auditorybench.models.audiobert import AudioBertModel
     from audiobert.auditorybench.unread import evaluate_unread
 
@@ -227,7 +205,7 @@ def unread_figures(
         )
     figures = []
     for condition in evaluate_unread(model.pipeline, name=name, limit=limit):
-        lines += [_line(name, seed, "paper", condition.split, one) for one in condition.answered]
+        lines += [prediction_line(name, seed, "paper", one, condition.split) for one in condition.answered]
         figures.append({"task": condition.task, "split": condition.split, **summarise(condition.answered, None)})
     return figures
 
@@ -323,17 +301,14 @@ def write_results(path: str | Path, reports: Sequence[dict[str, Any]]) -> None:
 
 def parse_protocol(name: str) -> ProtocolName:
     """Return a protocol by name."""
-    for protocol in PROTOCOLS:
-        if name == protocol:
-            return protocol
+    if name in PROTOCOLS:
+        return cast(ProtocolName, name)
     raise InputError(f"no protocol '{name}': there are {', '.join(PROTOCOLS)}")
 
 
 def parse_seeds(text: str) -> list[int]:
     """Read seeds from "0,1,2" or "0-4".
 
-    Examples
-    --------
     >>> parse_seeds("0-2, 7")
     [0, 1, 2, 7]
     """

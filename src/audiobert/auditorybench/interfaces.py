@@ -23,8 +23,6 @@ class Prediction:
     ----------
     text
         The word with the highest score.
-    correct
-        True if that word is the answer.
     rank
         Rank of the answer, from 1, among all words or the candidates. None where the protocol gives no rank, 0 where
         the answer is not among the candidates.
@@ -67,21 +65,11 @@ class MaskQuery:
 
 @dataclass(frozen=True, slots=True)
 class MaskBatch:
-    """Hold logits at the masks of some queries.
+    """Hold logits at the masks of some queries."""
 
-    Attributes
-    ----------
-    indices
-        Positions of the queries in the list that was given.
-    logits
-        Shape (sum of the queries' `read`, vocabulary), float32, in the order of `indices`.
-    evidence
-        One per query.
-    """
-
-    indices: list[int]
-    logits: torch.Tensor
-    evidence: list[Evidence]
+    indices: list[int]  # positions of the queries in the list that was given
+    logits: torch.Tensor  # (sum of the queries' `read`, vocabulary), float32, in the order of `indices`
+    evidence: list[Evidence]  # one per query
 
 
 class MaskedScorer(Protocol):

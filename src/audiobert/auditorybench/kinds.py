@@ -106,10 +106,9 @@ def noun_phrase(label: str, caption: str = "") -> str:
     ('an airplane', 'insects', 'rain')
     """
     name = words_of(label)
-    found = re.search(rf"(?:\b(an?|the|some)\s+)?{re.escape(name)}", words_of(caption)) if caption else None
-    if found:
-        return f"{found.group(1)} {name}" if found.group(1) else name
-    if singular(name.split()[-1] if name else name) != (name.split()[-1] if name else name):
+    if found := re.search(rf"(?:\b(an?|the|some)\s+)?{re.escape(name)}", words_of(caption)) if caption else None:
+        return f"{found[1]} {name}" if found[1] else name
+    if (last := name.rpartition(" ")[2]) != singular(last):
         return name  # a plural takes no article
     return f"{'an' if name[:1] in 'aeiou' else 'a'} {name}"
 

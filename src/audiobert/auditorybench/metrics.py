@@ -42,13 +42,8 @@ def share(correct: float, n: int) -> dict[str, Any] | None:
     """Return n, correct, accuracy and its Wilson interval; None without rows."""
     if n == 0:
         return None
-    low, high = wilson_interval(correct, n)
-    return {
-        "n": n,
-        "correct": correct,
-        "accuracy": round(correct / n, _DIGITS),
-        "ci95": [round(low, _DIGITS), round(high, _DIGITS)],
-    }
+    interval = [round(bound, _DIGITS) for bound in wilson_interval(correct, n)]
+    return {"n": n, "correct": correct, "accuracy": round(correct / n, _DIGITS), "ci95": interval}
 
 
 def _accuracy(answered: Iterable[Answered]) -> dict[str, Any] | None:
@@ -78,11 +73,10 @@ def rank_metrics(answered: Sequence[Answered]) -> dict[str, float]:
 
 
 def both_ways(answered: Sequence[Answered]) -> dict[str, Any] | None:
-    """Return the share of comparisons that are right both as published and with their spans exchanged.
+    """Return the share of comparisons that are right both as published and with their spans exchanged (`flip`).
 
-    The one definition of this measure: the two spans change places with their determiners, the right answer is the
-    opposite word (`questions.flip`), and a model that detects spans detects them anew. A model that always answers the
-    more frequent word has an accuracy of 0 here. `consistency` is the share of comparisons with opposite answers.
+    A model that always answers the more frequent word has an accuracy of 0 here. `consistency` is the share of
+    comparisons with opposite answers.
     """
     pairs = [(a.prediction, a.flipped) for a in answered if a.flipped is not None]
     figures = share(sum(one.correct and other.correct for one, other in pairs), len(pairs))
@@ -96,24 +90,21 @@ def both_ways(answered: Sequence[Answered]) -> dict[str, Any] | None:
 def summarise(answered: Sequence[Answered], seen: Seen | None) -> dict[str, Any]:
     """Return all figures of one model on one split.
 
-    Returns
-    -------
-    dict
-        `n`, `correct`, `accuracy`, `ci95`; `macro_accuracy`; `top5`, `mrr` and `answerable` where ranks are known;
-        `seen` and `unseen` sentences and answers where there is a train split; `both_ways` for comparisons; and
-        `rows_correct`, a 0 or 1 per row, from which two models on the same rows are compared.
+    `seen` and `unseen` are there where there is a train split, `both_ways` for comparisons. `rows_correct` has a 0 or 1
+    per row, from which two models on the same rows are compared.
     """
     figures = _accuracy(answered) or {}
     figures["macro_accuracy"] = round(macro_accuracy(answered), _DIGITS)
     figures |= rank_metrics(answered)
     if seen is not None:
-        for what, known in (("sentence", seen.sentences), ("answer", seen.answers)):
-            texts = [(a.question.text if what == "sentence" else a.question.answer).casefold() for a in answered]
-            split = {
-                "seen": _accuracy(a for a, text in zip(answered, texts, strict=True) if text in known),
-                "unseen": _accuracy(a for a, text in zip(answered, texts, strict=True) if text not in known),
+        for what, is_known in (
+            ("sentence", [a.question.text.casefold() in seen.sentences for a in answered]),
+            ("answer", [a.question.answer.casefold() in seen.answers for a in answered]),
+        ):
+            figures[f"by_{what}"] = {
+                "seen": _accuracy(a for a, known in zip(answered, is_known, strict=True) if known),
+                "unseen": _accuracy(a for a, known in zip(answered, is_known, strict=True) if not known),
             }
-            figures[f"by_{what}"] = split
     if (both := both_ways(answered)) is not None:
         figures["both_ways"] = both
     figures["rows_correct"] = "".join("1" if a.prediction.correct else "0" for a in answered)

@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from audiobert.auditorybench.align import MASK
-from audiobert.auditorybench.data import Row
+from audiobert.auditorybench.data import LETTERS, Row
 from audiobert.auditorybench.tasks import Task
 from audiobert.errors import InputError
 from audiobert.prompts import fill_template
 
-LETTERS = "ABCDEFGHIJ"
 # A determiner moves with its span: "an acoustic bass" stays "an acoustic bass" at the other end of the sentence.
 _DETERMINER = re.compile(r"(?:^|(?<=\s))(?:an?|the|some)\s+$", re.IGNORECASE)
 
@@ -133,7 +132,8 @@ def make_question(
     )
 
 
-def _with_determiner(text: str, place: tuple[int, int]) -> tuple[int, int]:
+def with_determiner(text: str, place: tuple[int, int]) -> tuple[int, int]:
+    """Return the offsets of a span together with the determiner before it."""
     match = _DETERMINER.search(text[: place[0]])
     return (match.start() if match else place[0]), place[1]
 
@@ -153,7 +153,7 @@ def swap_spans(text: str, places: Sequence[tuple[int, int]]) -> str | None:
     """
     if len(places) != 2:
         return None
-    (a, b), (c, d) = sorted(_with_determiner(text, place) for place in places)
+    (a, b), (c, d) = sorted(with_determiner(text, place) for place in places)
     if b > c:
         return None
     return text[:a] + _recase(text[c:d], first=a == 0) + text[b:c] + _recase(text[a:b], first=False) + text[d:]

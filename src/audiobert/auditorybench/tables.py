@@ -6,8 +6,9 @@ Controls stand above the models, and a model that does not beat the best of them
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,11 +41,11 @@ class Cell:
     deviation: float | None = None
     mark: str = ""
 
-    def text(self, *, plus_minus: str = "±") -> str:
+    def text(self) -> str:
         """Return the figure as it is printed."""
         spread = ""
         if self.deviation is not None:
-            spread = f" {plus_minus}{self.deviation:.2f}"
+            spread = f" ±{self.deviation:.2f}"
         elif self.interval is not None:
             spread = f" [{self.interval[0]:.1f}, {self.interval[1]:.1f}]"
         return f"{self.value:.2f}{spread}{' ' + self.mark if self.mark else ''}"
@@ -92,11 +93,7 @@ class TextTable:
 
 
 def first_rows(limit: int) -> str:
-    """Return the words that tell a part of a split from the whole.
-
-    >>> first_rows(200)
-    'first 200 rows'
-    """
+    """Return the words that tell a part of a split from the whole."""
     return "first row" if limit == 1 else f"first {limit} rows"
 
 
@@ -142,15 +139,12 @@ def _title(title: str, reports: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _published(rows: Sequence[paper.PublishedRow], columns: Sequence[Column]) -> list[TableRow]:
-    out = []
+    published = []
     for name, values, deviations in rows:
-        cells = {
-            column: Cell(values[i], deviation=deviations[i] if deviations else None)
-            for i, column in enumerate(paper.COLUMNS)
-            if column in columns
-        }
-        out.append(TableRow(f"{name} (paper)", "published", cells))
-    return out
+        figures = zip(paper.COLUMNS, values, deviations or [None] * len(values), strict=True)
+        cells = {column: Cell(value, deviation=sd) for column, value, sd in figures if column in columns}
+        published.append(TableRow(f"{name} (paper)", "published", cells))
+    return published
 
 
 def _entries(report: Mapping[str, Any]) -> dict[Column, dict[str, Any]]:
@@ -243,15 +237,12 @@ def accuracy_table(reports: Sequence[Mapping[str, Any]], *, published: bool = Tr
 
 def _mark_published(rows: Sequence[TableRow], controls: Sequence[TableRow]) -> list[TableRow]:
     """Mark published figures that are not above the best control; their rows are unknown, so no test is made."""
-    marked = []
-    for row in rows:
-        cells = {}
-        for column, cell in row.cells.items():
-            best = max((c.cells[column].value for c in controls if column in c.cells), default=None)
-            mark = NOT_ABOVE if best is not None and cell.value <= best else ""
-            cells[column] = Cell(cell.value, cell.interval, cell.deviation, mark)
-        marked.append(TableRow(row.name, row.section, cells))
-    return marked
+
+    def marked(column: Column, cell: Cell) -> Cell:
+        best = max((c.cells[column].value for c in controls if column in c.cells), default=-math.inf)
+        return replace(cell, mark=NOT_ABOVE) if cell.value <= best else cell
+
+    return [replace(row, cells={column: marked(column, cell) for column, cell in row.cells.items()}) for row in rows]
 
 
 def detector_table(reports: Sequence[Mapping[str, Any]], *, published: bool = True) -> ResultTable:

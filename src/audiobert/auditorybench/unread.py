@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from audiobert.auditorybench.metrics import Answered
 from audiobert.auditorybench.models.audiobert import AudioBertModel
 from audiobert.auditorybench.questions import Question
 from audiobert.bank import AudioBank
-from audiobert.bank.names import ClipNames, known_as, plain_name
+from audiobert.bank.names import known_as, names_of, plain_name
 from audiobert.errors import InputError
 from audiobert.prompts import blank_template
 
@@ -81,7 +81,7 @@ def kinds_of(bank: AudioBank, attribute: Attribute) -> list[Kind]:
 
 
 def evaluate_unread(model: AudioBert, *, name: str = "", limit: int | None = None) -> Iterator[Condition]:
-    """Ask a model everything about sounds never read about; yields one condition after the other.
+    """Ask a model everything about sounds never read about; yield one condition after the other.
 
     Parameters
     ----------
@@ -105,6 +105,11 @@ def evaluate_unread(model: AudioBert, *, name: str = "", limit: int | None = Non
     names = made_up_names(kind.label for kind in kinds if kind.withheld)
     renamed = model.with_bank(rename(model, names), only=True)
     withheld = [model.bank.clip(row).id for kind in kinds if kind.withheld for row in kind.rows]
+    conditions: dict[str, dict[str, Any]] = {
+        "bank-added": {},
+        "bank-not-added": {"exclude": withheld},
+        "unheard": {"sound": "unheard"},
+    }
     random = np.random.default_rng(3)
     pairs = different_pairs(unread, unread, PAIRS, attribute, random)[:limit]
     with_known = different_pairs(unread, known, KNOWN_PER_KIND * len(unread), attribute, random)[:limit]
@@ -116,43 +121,32 @@ def evaluate_unread(model: AudioBert, *, name: str = "", limit: int | None = Non
         ("own", pairs, own, model),
         ("own-known", with_known, own, model),
     ):
-        if not asked:
-            continue
         questions = [comparison(f"{TASK}-{task}", i, *pair, called, attribute) for i, pair in enumerate(asked)]
-        for split, options in (
-            ("bank-added", {}),
-            ("bank-not-added", {"exclude": withheld}),
-            ("unheard", {"sound": "unheard"}),
-        ):
-            adapter = AudioBertModel(pipeline, name or model.name, **options)  # type: ignore[arg-type]
-            found = dict(adapter.answer(questions, "paper"))
-            yield Condition(
-                f"{TASK}-{task}", split, [Answered(question, found[i]) for i, question in enumerate(questions)]
-            )
+        for split, options in conditions.items() if asked else ():
+            adapter = AudioBertModel(pipeline, name or model.name, **options)
+            yield Condition(f"{TASK}-{task}", split, _ask(adapter, questions))
     yield from _namings(model, kinds, limit)
+
+
+def _ask(adapter: AudioBertModel, questions: Sequence[Question]) -> list[Answered]:
+    found = dict(adapter.answer(questions, "paper"))
+    return [Answered(question, found[number]) for number, question in enumerate(questions)]
 
 
 def rename(model: AudioBert, names: dict[str, str]) -> AudioBank:
     """Return the model's bank with the names of some kinds replaced in what their clips are known by."""
     bank = model.bank
     rows = bank.table.select(["caption", "label", "title", "path"]).to_pylist()
-    texts: list[list[str]] = []
+    texts: list[Sequence[str]] = []
     for row in rows:
-        label = words_of(row["label"] or "")
-        known = list(known_as(row))
-        if label in names:
+        label, known = words_of(row["label"] or ""), known_as(row)
+        if made_up := names.get(label):
             pattern = rf"\b{re.escape(plain_name(label))}(?:s|es)?\b"
-            known = [re.sub(pattern, names[label], text) for text in known]
-            known = [text if names[label] in text else names[label] for text in known]
+            known = tuple(re.sub(pattern, made_up, text) for text in known)
+            known = tuple(text if made_up in text else made_up for text in known)
         texts.append(known)
-    distinct = list(dict.fromkeys(text for known in texts for text in known))
-    index = {text: place for place, text in enumerate(distinct)}
-    width = bank.name_rows.shape[1]
-    name_rows = np.full((len(bank), width), -1, dtype=np.int32)
-    for row, known in enumerate(texts):
-        name_rows[row, : len(known)] = [index[text] for text in known]
-    vectors = model.clip_encoder().embed_names(distinct)
-    return bank.with_names(ClipNames(distinct, name_rows), vectors)
+    renamed = names_of(texts)
+    return bank.with_names(renamed, model.clip_encoder().embed_names(renamed.texts))
 
 
 def different_pairs(
@@ -181,18 +175,31 @@ def comparison(task: str, row: int, x: Kind, y: Kind, called: dict[str, str], at
     text = TEMPLATES[row % len(TEMPLATES)].format(x=names[0], y=names[1])
     starts = text.index(names[0]), text.rindex(names[1])
     assert x.measured is not None and y.measured is not None
+    answer = attribute.words[0] if x.measured > y.measured else attribute.words[1]
+    places = [(at, at + len(one)) for at, one in zip(starts, names, strict=True)]
+    return _question(task, row, text, answer, places, attribute.words)
+
+
+def _question(
+    task: str,
+    row: int,
+    text: str,
+    answer: str,
+    places: Sequence[tuple[int, int]],
+    words: tuple[str, str] | None = None,
+) -> Question:
     return Question(
         task=task,
-        kind="comparison",
+        kind="comparison" if words else "cloze",
         split="",
         row=row,
         text=text,
-        answer=attribute.words[0] if x.measured > y.measured else attribute.words[1],
-        spans=names,
-        span_offsets=tuple((at, at + len(one)) for at, one in zip(starts, names, strict=True)),
-        candidates=attribute.words,
+        answer=answer,
+        spans=tuple(text[slice(*place)] for place in places),
+        span_offsets=tuple(places),
+        candidates=words,
         shown=text,
-        template=blank_template(attribute.words),
+        template=blank_template(words) if words else blank_template(),
         chat=text,
         where=f"{task}, question {row}",
     )
@@ -215,26 +222,6 @@ def name_recordings(model: AudioBert, asked: Sequence[tuple[Kind, int]]) -> list
     for number, (kind, row) in enumerate(asked):
         article = kind.phrase.removesuffix(kind.label)
         text = NAMING.format(a=article if article.strip() in ("a", "an", "the", "some") else "")
-        questions.append(_naming(number, text, kind.label))
+        questions.append(_question(f"{TASK}-naming", number, text, kind.label, [(0, 4)]))
         hits.append([(Hit(model.bank.clip(row), 0.99, row, model.bank.knowledge_vectors[row]),)])
-    adapter = AudioBertModel(model, model.name, spans="gold", hits=hits)
-    found = dict(adapter.answer(questions, "paper"))
-    return [Answered(question, found[number]) for number, question in enumerate(questions)]
-
-
-def _naming(row: int, text: str, answer: str) -> Question:
-    return Question(
-        task=f"{TASK}-naming",
-        kind="cloze",
-        split="",
-        row=row,
-        text=text,
-        answer=answer,
-        spans=(text[:4],),
-        span_offsets=((0, 4),),
-        candidates=None,
-        shown=text,
-        template=blank_template(),
-        chat=text,
-        where=f"{TASK}-naming, recording {row}",
-    )
+    return _ask(AudioBertModel(model, model.name, spans="gold", hits=hits), questions)

@@ -71,13 +71,10 @@ class AudioBank:
         vectors: Mapping[str, np.ndarray],
         audio_root: Path | None,
     ) -> None:
-        self.folder = folder
-        self.manifest = manifest
-        self.clap_vectors = vectors[CLAP_VECTORS]
-        self.knowledge_vectors = vectors[KNOWLEDGE_VECTORS]
+        self.folder, self.manifest = folder, manifest
+        self.clap_vectors, self.knowledge_vectors = vectors[CLAP_VECTORS], vectors[KNOWLEDGE_VECTORS]
         self.name_vectors = vectors.get(NAME_VECTORS)
-        self._clips = clips
-        self._audio_root = audio_root
+        self._clips, self._vectors, self._audio_root = clips, vectors, audio_root
 
     @classmethod
     def open(cls, folder: str | Path, *, audio_root: str | Path | None = None) -> AudioBank:
@@ -184,21 +181,16 @@ class AudioBank:
 
     def with_knowledge(self, knowledge_vectors: np.ndarray) -> AudioBank:
         """Return the same bank with other knowledge vectors, `(clips, hidden_size)`, as in the course of a training."""
-        vectors = {CLAP_VECTORS: self.clap_vectors, KNOWLEDGE_VECTORS: knowledge_vectors}
-        if self.name_vectors is not None:
-            vectors[NAME_VECTORS] = self.name_vectors
-        return AudioBank(self.folder, self.manifest, self._clips, vectors, self._audio_root)
+        return self._with(KNOWLEDGE_VECTORS, knowledge_vectors)
 
     def with_names(self, names: ClipNames, name_vectors: np.ndarray) -> AudioBank:
         """Return the same bank whose clips are known by other names, `(names, text_dim)` their vectors of unit norm."""
-        vectors = {
-            CLAP_VECTORS: self.clap_vectors,
-            KNOWLEDGE_VECTORS: self.knowledge_vectors,
-            NAME_VECTORS: name_vectors,
-        }
-        other = AudioBank(self.folder, self.manifest, self._clips, vectors, self._audio_root)
+        other = self._with(NAME_VECTORS, name_vectors)
         other.__dict__["_names"] = names  # what the cached property below would read from the table
         return other
+
+    def _with(self, name: str, vectors: np.ndarray) -> AudioBank:
+        return AudioBank(self.folder, self.manifest, self._clips, {**self._vectors, name: vectors}, self._audio_root)
 
     @cached_property
     def _names(self) -> ClipNames:
@@ -212,9 +204,7 @@ class AudioBank:
 
     @cached_property
     def _index(self) -> ApproximateIndex | None:
-        if not self.manifest.get("index"):
-            return None
-        return ApproximateIndex(self.folder / INDEX, len(self))
+        return ApproximateIndex(self.folder / INDEX, len(self)) if self.manifest.get("index") else None
 
     def find(self, ids: str | Iterable[str]) -> np.ndarray:
         """Return the row numbers of clips by id."""
@@ -356,13 +346,7 @@ class AudioBank:
 
 
 def verify_bank(folder: str | Path) -> VerifyReport:
-    """Check a bank, even one that is too damaged to open; reads all of it.
-
-    Raises
-    ------
-    ArtefactError
-        When the folder holds no bank at all.
-    """
+    """Check a bank, even one that is too damaged to open; reads all of it."""
     folder = Path(folder)
     manifest = read_manifest(folder)
     problems = list(file_problems(folder, manifest))

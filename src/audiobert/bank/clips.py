@@ -12,30 +12,6 @@ import pyarrow as pa
 from audiobert.audio import Attributes
 from audiobert.table_files import list_in, text_of
 
-# Text columns that a source may give. Other columns of a manifest are kept in `extra`.
-TEXT_COLUMNS = ("path", "caption", "label", "title", "description", "author", "license", "url", "source")
-
-SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        *(pa.field(name, pa.string()) for name in TEXT_COLUMNS),
-        pa.field("tags", pa.list_(pa.string())),
-        pa.field("duration_s", pa.float64()),
-        pa.field("sample_rate_hz", pa.int32()),
-        pa.field("channels", pa.int32()),
-        pa.field("pitch_hz", pa.float64()),
-        pa.field("pitch_mean_hz", pa.float64()),
-        pa.field("voiced_ratio", pa.float64()),
-        pa.field("loudness_dbfs", pa.float64()),
-        pa.field("peak_dbfs", pa.float64()),
-        pa.field("spectral_centroid_hz", pa.float64()),
-        pa.field("spectral_flatness", pa.float64()),
-        pa.field("content_sha256", pa.string()),
-        pa.field("extra", pa.string()),  # JSON object: whatever else the source said
-    ]
-)
-MEASURED_COLUMNS = tuple(SCHEMA.names[SCHEMA.names.index("duration_s") : SCHEMA.names.index("extra")])
-
 # Decimals kept: a hundredth of a hertz or a decibel, a millisecond.
 _DECIMALS = {"duration_s": 3, "voiced_ratio": 4, "spectral_flatness": 6}
 
@@ -44,7 +20,8 @@ _DECIMALS = {"duration_s": 3, "voiced_ratio": 4, "spectral_flatness": 6}
 class Clip:
     """One recording of a bank with its metadata; what is not known is None.
 
-    `path` is where the audio lies, or None when the bank was built or shipped without it.
+    `path` is where the audio lies, or None when the bank was built or shipped without it; `extra` is whatever else the
+    source said.
     """
 
     id: str
@@ -74,7 +51,7 @@ class Clip:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Clip:
         """Return the clip of a table row; columns that this version does not know are left out."""
-        known = {name: row[name] for name in _FIELDS if row.get(name) is not None}
+        known = {name: row[name] for name in SCHEMA.names if row.get(name) is not None}
         known["extra"] = json.loads(known.get("extra") or "{}")
         return cls(**known)
 
@@ -83,7 +60,19 @@ class Clip:
         return asdict(self)
 
 
-_FIELDS = tuple(one.name for one in fields(Clip))
+# The columns of the table on disk are the fields of a clip; `extra` is a JSON object.
+_ARROW_TYPES = {
+    "str": pa.string(),
+    "str | None": pa.string(),
+    "int | None": pa.int32(),
+    "float | None": pa.float64(),
+    "list[str]": pa.list_(pa.string()),
+    "dict[str, Any]": pa.string(),
+}
+SCHEMA = pa.schema([pa.field(one.name, _ARROW_TYPES[str(one.type)], nullable=one.name != "id") for one in fields(Clip)])
+# Text columns that a source may give. Other columns of a manifest are kept in `extra`.
+TEXT_COLUMNS = tuple(SCHEMA.names[1 : SCHEMA.names.index("tags")])
+MEASURED_COLUMNS = tuple(SCHEMA.names[SCHEMA.names.index("duration_s") : SCHEMA.names.index("extra")])
 
 
 def given_columns(row: Mapping[str, Any]) -> dict[str, Any]:

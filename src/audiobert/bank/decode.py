@@ -18,12 +18,8 @@ from audiobert.pitch import Estimator
 class DecodeSettings:
     """Settings of decoding; a bank records them.
 
-    Attributes
-    ----------
-    makers
-        Makers of each model's features from a waveform, by role; longer clips are cut to their start.
-    max_duration_s
-        Recordings longer than this are rejected: their start does not stand for the whole.
+    `makers` make each model's features from a waveform, by role. Recordings longer than `max_duration_s` are rejected:
+    their start does not stand for the whole.
     """
 
     makers: Makers
@@ -53,13 +49,7 @@ class DecodedClip:
 
 
 def decode_clip(entry: Entry, decoding: DecodeSettings, known_sha256: str | None = None) -> DecodedClip:
-    """Hash, decode, measure and transform one clip.
-
-    Parameters
-    ----------
-    known_sha256
-        Content hash at an earlier build; when it still holds, nothing is decoded and the result is `unchanged`.
-    """
+    """Hash, decode, measure and transform one clip; do nothing more where it has the hash of an earlier build."""
     if entry.problem:
         return DecodedClip(problem=entry.problem)
     try:
@@ -87,19 +77,17 @@ def decode_clip(entry: Entry, decoding: DecodeSettings, known_sha256: str | None
         except AudioFileError as error:
             return DecodedClip(sha256, problem=(error.reason, str(error)))
     attributes = clip.attributes
-    if attributes.duration_s > decoding.max_duration_s:
-        detail = f"{attributes.duration_s:.0f} s is longer than {decoding.max_duration_s:.0f} s"
-        return DecodedClip(sha256, problem=("too-long", detail))
-    if attributes.duration_s * SAMPLE_RATE_HZ < FRAME_LENGTH:
-        return DecodedClip(
-            sha256, problem=("too-short", f"{attributes.duration_s * 1000:.0f} ms is shorter than 25 ms")
-        )
-    if attributes.silent:
-        return DecodedClip(sha256, problem=("silent", f"no sample reaches {SILENCE_DBFS:.0f} dBFS"))
+    if problem := _unusable(attributes, decoding.max_duration_s):
+        return DecodedClip(sha256, problem=problem)
     measured = measured_columns(
-        attributes,
-        sample_rate_hz=clip.native_sample_rate_hz,
-        channels=clip.channels,
-        content_sha256=sha256,
+        attributes, sample_rate_hz=clip.native_sample_rate_hz, channels=clip.channels, content_sha256=sha256
     )
     return DecodedClip(sha256, False, None, make_features(decoding.makers, clip.waveforms), attributes, measured)
+
+
+def _unusable(attributes: Attributes, max_duration_s: float) -> tuple[str, str] | None:
+    if attributes.duration_s > max_duration_s:
+        return "too-long", f"{attributes.duration_s:.0f} s is longer than {max_duration_s:.0f} s"
+    if attributes.duration_s * SAMPLE_RATE_HZ < FRAME_LENGTH:
+        return "too-short", f"{attributes.duration_s * 1000:.0f} ms is shorter than 25 ms"
+    return ("silent", f"no sample reaches {SILENCE_DBFS:.0f} dBFS") if attributes.silent else None

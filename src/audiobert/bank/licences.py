@@ -12,21 +12,11 @@ from license_expression import ExpressionError, ParseError, get_license_index, g
 
 @dataclass(frozen=True)
 class Terms:
-    """Permissions of a licence, as far as its name says.
+    """Permissions of a licence, as far as its name says; None: not known."""
 
-    Attributes
-    ----------
-    name
-        The short name of a known licence, else what was given, else `unstated`.
-    redistributable
-        Whether copies of the clip may be passed on (possibly with credit, possibly not for money). None: not known.
-    commercial
-        Whether that holds for commercial use too. None: not known.
-    """
-
-    name: str
-    redistributable: bool | None
-    commercial: bool | None
+    name: str  # of a known licence, else what was given, else `unstated`
+    redistributable: bool | None  # copies may be passed on (possibly with credit, possibly not for money)
+    commercial: bool | None  # that holds for commercial use too
 
 
 # Whole names in lower case with single blanks for blanks, hyphens and underscores; see `_in_words`.
@@ -79,8 +69,7 @@ def terms_of(license_name: str | None) -> Terms:
     given = (license_name or "").strip()
     if not given:
         return Terms("unstated", None, None)
-    known = _named(given) or _by_url(given) or _gnu(given) or _in_spdx(given) or _explained(given)
-    if known:
+    if known := _named(given) or _by_url(given) or _gnu(given) or _in_spdx(given) or _explained(given):
         return known
     if re.search(r"\b(all rights reserved|proprietary)\b", given.lower()):
         return Terms("all rights reserved", False, False)

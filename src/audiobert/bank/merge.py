@@ -20,7 +20,7 @@ from audiobert.bank.build import add_index
 from audiobert.bank.clips import SCHEMA
 from audiobert.bank.identity import check_identity
 from audiobert.bank.store import REJECTED, NameVectors, write_bank
-from audiobert.errors import InputError, MissingExtraError
+from audiobert.errors import InputError, needs
 
 _ROWS_PER_GROUP = 8_192
 
@@ -50,10 +50,9 @@ def merge_banks(folders: Sequence[str | Path], out: str | Path, *, index: bool |
         check_identity(bank, banks[0].identity)
         if bank.manifest.get("settings") != banks[0].manifest.get("settings"):
             raise InputError(f"{bank.folder} and {banks[0].folder} were built with different settings; build one again")
-        if (bank.name_vectors is None) != (banks[0].name_vectors is None):
-            without = bank if bank.name_vectors is None else banks[0]
+        if len(without := [one for one in (banks[0], bank) if one.name_vectors is None]) == 1:
             raise InputError(
-                f"{without.folder} has no name vectors, another bank has; add them by 'bank build --resume'"
+                f"{without[0].folder} has no name vectors, another bank has; add them by 'bank build --resume'"
             )
     kept, duplicates = _sort_out(banks)
     roots = {bank.manifest.get("audio_root") for bank in banks}
@@ -140,10 +139,7 @@ def _rejected(banks: Sequence[AudioBank]) -> Iterator[dict[str, Any]]:
 def export_bank(folder: str | Path, out: str | Path, *, to: Literal["parquet", "datasets"] = "parquet") -> Path:
     """Write a bank's metadata, CLAP vectors and knowledge vectors (float32) for other tools.
 
-    Parameters
-    ----------
-    out
-        A `.parquet` file, or the folder of a dataset that `datasets.load_from_disk` opens.
+    `out` is a `.parquet` file, or the folder of a dataset that `datasets.load_from_disk` opens.
     """
     bank, out = AudioBank.open(folder), Path(out)
     if to not in ("parquet", "datasets"):
@@ -154,10 +150,8 @@ def export_bank(folder: str | Path, out: str | Path, *, to: Literal["parquet", "
         with whole_file(out) as part:
             _write_parquet(bank, part)
         return out
-    try:
+    with needs("datasets", "scale"):
         import datasets
-    except ImportError:
-        raise MissingExtraError("datasets", "scale") from None
     with whole_folder(out) as part, TemporaryDirectory(dir=part.parent, prefix=".audiobert-") as temporary:
         parquet = Path(temporary) / "clips.parquet"
         _write_parquet(bank, parquet)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -56,29 +57,26 @@ def known_as(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ClipNames:
-    """The distinct texts that clips are known by.
+    """The distinct texts that clips are known by, in order of first occurrence.
 
-    Attributes
-    ----------
-    texts
-        Distinct texts, in order of first occurrence.
-    rows
-        `(clips, 2)` int32, index of each clip's texts in `texts`; -1 where a clip has fewer.
+    `rows` is `(clips, 2)` int32, the index of each clip's texts; -1 where a clip has fewer.
     """
 
     texts: list[str]
     rows: np.ndarray
 
 
+def names_of(clips: Iterable[Sequence[str]]) -> ClipNames:
+    """Collect the texts that clips are known by, given those of each clip."""
+    places: dict[str, int] = {}
+    rows = array("i")
+    for texts in clips:
+        rows.extend(places.setdefault(text, len(places)) for text in texts)
+        rows.extend([-1] * (NAMES_PER_CLIP - len(texts)))
+    return ClipNames(list(places), np.array(rows, np.int32).reshape(-1, NAMES_PER_CLIP))
+
+
 def clip_names(table: Iterable[pa.RecordBatch]) -> ClipNames:
     """Collect the texts that the clips of a table are known by; see `known_as`."""
-    places: dict[str, int] = {}
-    rows = []
-    for batch in table:
-        columns = batch.select([name for name in NAME_COLUMNS if name in batch.schema.names])
-        found = np.full((batch.num_rows, NAMES_PER_CLIP), -1, np.int32)
-        for row, values in enumerate(columns.to_pylist()):
-            for column, text in enumerate(known_as(values)):
-                found[row, column] = places.setdefault(text, len(places))
-        rows.append(found)
-    return ClipNames(list(places), np.concatenate([np.zeros((0, NAMES_PER_CLIP), np.int32), *rows]))
+    batches = (batch.select([name for name in NAME_COLUMNS if name in batch.schema.names]) for batch in table)
+    return names_of(known_as(row) for batch in batches for row in batch.to_pylist())

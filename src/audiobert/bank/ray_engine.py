@@ -11,7 +11,7 @@ from audiobert.bank.decode import DecodeSettings
 from audiobert.bank.encode import ClipEncoder, encode_block
 from audiobert.bank.journal import Record
 from audiobert.bank.workers import Block, available_cores, decode_blocks, decode_task
-from audiobert.errors import InputError, MissingExtraError
+from audiobert.errors import InputError, needs
 
 log = logging.getLogger(__name__)
 
@@ -48,20 +48,17 @@ def encode_blocks(
     Parameters
     ----------
     blocks
-        Entries to be decoded. Their files must be visible, under the same paths, from every machine of the cluster.
+        Entries, whose files must be visible, under the same paths, from every machine of the cluster.
     encoder
         Sent to each actor once; must be picklable.
     workers
         Actors; by default one per core of this machine, or of the cluster when an address is given.
     address
-        Of a running cluster (`auto`, `ray://HOST:PORT`); without it one is started on this machine and stopped at the
-        end.
+        Of a running cluster (`auto`, `ray://HOST:PORT`); by default one on this machine, stopped at the end.
     """
-    try:
+    with needs("ray", "scale"):
         import ray
         import ray.data
-    except ImportError:
-        raise MissingExtraError("ray", "scale") from None
     started_here = not ray.is_initialized()
     if started_here:
         _connect(ray, address, workers)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audiobert.errors import ArtefactError, MissingExtraError
+from audiobert.errors import ArtefactError, needs
 
 if TYPE_CHECKING:
     import torch
@@ -86,10 +86,8 @@ def _scores(queries: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
 
 
 def _faiss() -> Any:
-    try:
+    with needs("faiss", "scale"):
         import faiss
-    except ImportError:
-        raise MissingExtraError("faiss", "scale") from None
     return faiss
 
 
@@ -107,11 +105,7 @@ def build_index(vectors: np.ndarray, path: Path) -> dict[str, Any]:
     """Build an inverted-file index with float16 vectors over `(clips, clap_dim)`, tune it, and write it to `path`.
 
     The number of lists that a query visits (`nprobe`) is the smallest power of two that reaches the target recall.
-
-    Returns
-    -------
-    dict
-        Kind, lists, nprobe and the measured recall@10, for the manifest.
+    Returns kind, lists, nprobe and the measured recall@10, for the manifest.
     """
     faiss = _faiss()
     clips, clap_dim = vectors.shape

@@ -70,29 +70,23 @@ class _VectorsWriter:
     """Writer of float16 matrices into one safetensors file, block by block."""
 
     def __init__(self, file: BinaryIO, shapes: dict[str, tuple[int, int]]) -> None:
-        self._file, self._widths = file, {name: width for name, (_, width) in shapes.items()}
-        self._rows = dict.fromkeys(shapes, 0)
-        self._starts: dict[str, int] = {}
+        self._file = file
+        self._header: dict[str, dict[str, Any]] = {}
         start = 0
         for name, (rows, width) in shapes.items():
-            self._starts[name] = start
+            self._header[name] = {"dtype": "F16", "shape": [0, width], "data_offsets": [start, start]}
             start += 2 * rows * width
 
     def append(self, name: str, block: np.ndarray) -> None:
         """Write the next rows of a matrix."""
-        width = self._widths[name]
-        self._file.seek(_HEADER_BYTES + self._starts[name] + 2 * self._rows[name] * width)
-        self._file.write(np.ascontiguousarray(block, "<f2").tobytes())
-        self._rows[name] += len(block)
+        entry = self._header[name]
+        self._file.seek(_HEADER_BYTES + entry["data_offsets"][1])
+        entry["data_offsets"][1] += self._file.write(np.ascontiguousarray(block, "<f2").tobytes())
+        entry["shape"][0] += len(block)
 
     def write_header(self) -> None:
         """Write what the matrices are, in front of them."""
-        header = {}
-        for name, rows in self._rows.items():
-            start, width = self._starts[name], self._widths[name]
-            end = start + 2 * rows * width
-            header[name] = {"dtype": "F16", "shape": [rows, width], "data_offsets": [start, end]}
-        text = json.dumps(header).encode().ljust(_HEADER_BYTES - 8)
+        text = json.dumps(self._header).encode().ljust(_HEADER_BYTES - 8)
         self._file.seek(0)
         self._file.write(struct.pack("<Q", len(text)) + text)
 
@@ -107,13 +101,7 @@ def vectors_writer(path: Path, shapes: dict[str, tuple[int, int]]) -> Iterator[_
 
 
 def open_vectors(path: Path) -> dict[str, np.ndarray]:
-    """Map the matrices of a safetensors file into memory; nothing is read until it is used.
-
-    Raises
-    ------
-    ArtefactError
-        When the file is missing, shorter than its header says, or holds something else than float16 matrices.
-    """
+    """Map the float16 matrices of a safetensors file into memory; nothing is read until it is used."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -152,8 +140,7 @@ class ClipTable:
     def __init__(self, path: Path) -> None:
         try:
             self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            missing = {"id"} - set(self._reader.schema.names)
-            if missing:
+            if "id" not in self._reader.schema.names:
                 raise ValueError("it has no column 'id'")
             # Batches are full except the last, so that a row's place is known without reading any.
             self._batches = self._reader.num_record_batches
@@ -213,16 +200,9 @@ def write_bank(
     text_dim: int = 0,
     name_vectors: NameVectors | None = None,
 ) -> dict[str, Any]:
-    """Write a bank's files into the folder `part` and return its manifest.
+    """Write a bank's files into the folder `part` and return its manifest, of which `manifest` is a part.
 
-    Parameters
-    ----------
-    rows
-        Table row, CLAP vector and knowledge vector of each clip.
-    manifest
-        The rest of the manifest: identity, settings, source.
-    name_vectors
-        Makes the vectors of the names; without it none are stored.
+    `rows` are table row, CLAP vector and knowledge vector of each clip. Without `name_vectors` none are stored.
     """
     licenses: Counter[str] = Counter()
     seconds = 0.0
@@ -306,13 +286,7 @@ def _all(answers: Sequence[bool | None]) -> bool | None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a bank.
-
-    Raises
-    ------
-    ArtefactError
-        When the folder is missing, holds no bank, or one of a format that this version does not read.
-    """
+    """Read the manifest of a bank."""
     finish_write(folder)
     if not folder.is_dir():
         raise ArtefactError(f"{folder} is no folder; give a bank made by 'audiobert bank build'")

@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import islice
 
 from audiobert.bank.decode import DecodedClip, DecodeSettings, decode_clip
 from audiobert.bank.sources import Entry
@@ -53,17 +54,11 @@ def decode_task(task: Task, decoding: DecodeSettings) -> DecodedClip:
 def decode_blocks(
     blocks: Iterable[Block], decoding: DecodeSettings, workers: int
 ) -> Generator[tuple[Block, list[DecodedClip]], None, None]:
-    """Decode blocks of clips and yield them in order.
+    """Decode blocks of clips in worker processes and yield them in order.
 
-    Parameters
-    ----------
-    workers
-        Worker processes; 0 decodes in this one, as does a system without the shared memory that processes need.
-
-    Notes
-    -----
-    A clip that kills its worker is found by decoding the blocks in flight again one clip at a time, and is rejected
-    with the reason `crashed`.
+    With 0 workers they are decoded in this process, as on a system without the shared memory that processes need. A
+    clip that kills its worker is found by decoding the blocks in flight again one clip at a time, and is rejected with
+    the reason `crashed`.
     """
     pool = _pool(workers) if workers > 0 else None
     if pool is None:
@@ -74,14 +69,9 @@ def decode_blocks(
     try:
         _check_that_workers_start(pool)
         upcoming = iter(blocks)
-        exhausted = False
         while True:
-            while not exhausted and len(waiting) < _BLOCKS_AHEAD:
-                following = next(upcoming, None)
-                if following is None:
-                    exhausted = True
-                else:
-                    waiting.append((following, _submit(pool, following, decoding)))
+            for following in islice(upcoming, _BLOCKS_AHEAD - len(waiting)):
+                waiting.append((following, _submit(pool, following, decoding)))
             if not waiting:
                 return
             block, futures = waiting.popleft()

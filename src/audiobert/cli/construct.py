@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -141,7 +142,7 @@ def _review_import(
     """
     from audiobert.construct.review import import_review
 
-    found = [agreement.to_json() for agreement in import_review(files)]
+    found = [asdict(agreement) for agreement in import_review(files)]
     if as_json:
         print(json.dumps(found, indent=2))
         return

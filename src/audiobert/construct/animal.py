@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from audiobert.construct.asking import Asker, Reply, answer_of
 from audiobert.construct.categorize import clip_fields
 from audiobert.construct.labels import LabelFilter
 from audiobert.construct.prompts import AnimalAnswer, load_prompt
 from audiobert.construct.records import AnimalRow, CategorizedClip, Rejected
 from audiobert.construct.rules import BrokenRuleError, check_answer_hidden, check_mask, locate_span
+from audiobert.settings import Settings
 
 STEP = "animal"
 
 
-class AnimalSettings(BaseModel):
+class AnimalSettings(Settings):
     """Settings of the animal step: prompt, category of the animals, file with a person's decisions on labels."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: str = "animal.v1"
     root: str = "animal"
@@ -60,8 +57,5 @@ def _row(clip: CategorizedClip, reply: Reply, labels: LabelFilter) -> AnimalRow:
         span=sentence[start:end],
         category=clip.category,
         clip_id=clip.id,
-        source=clip.source,
-        license=clip.license,
-        author=clip.author,
-        url=clip.url,
+        **clip.credits(),
     )

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -15,7 +16,7 @@ from audiobert.construct.prompts import Answer, Prompt
 from audiobert.construct.records import validation_message
 from audiobert.construct.rules import BrokenRuleError
 from audiobert.construct.store import Store
-from audiobert.errors import InputError, MissingExtraError
+from audiobert.errors import InputError, needs
 from audiobert.llm.cache import answer_key, complete_once
 from audiobert.llm.chat import Completion, Engine, Request, Traffic
 from audiobert.progress import progress
@@ -59,11 +60,8 @@ def parse_answer(text: str, kind: type[Answer]) -> Answer:
     if fenced := _FENCE.search(text):
         text = fenced[1].strip()
     start = text.find("{")
-    if start < 0:
-        raise ValueError("no JSON object in the answer")
-    text = text[start:]
     try:
-        value = _first_value(text)
+        value = _first_value(text[start:]) if start >= 0 else None
     except RecursionError:
         raise ValueError("the JSON of the answer is nested too deeply") from None
     if not isinstance(value, dict):
@@ -80,10 +78,8 @@ def _first_value(text: str) -> Any:
         return json.JSONDecoder().raw_decode(text)[0]
     except json.JSONDecodeError:
         pass
-    try:
+    with needs("json-repair", "construct"):
         import json_repair
-    except ImportError:
-        raise MissingExtraError("json-repair", "construct") from None
     value = json_repair.loads(text)
     return value[0] if isinstance(value, list) and value else value
 
@@ -101,30 +97,29 @@ def _read(completion: Completion, kind: type[Answer]) -> Reply:
         return Reply(None, completion.text, "unparseable", str(error))
 
 
+def _complaint(reply: Reply) -> tuple[dict[str, str], ...]:
+    complaint = (
+        f"That is not the wanted JSON: {reply.detail}. Write the same answer again as one JSON object "
+        "that fits the schema, and nothing else."
+    )
+    said = reply.text[:2000] or "(nothing)"
+    return {"role": "assistant", "content": said}, {"role": "user", "content": complaint}
+
+
 class Asker:
     """Client for the language model of `settings`; answers that are in `store` are not requested again."""
 
     def __init__(self, settings: LlmSettings, store: Store) -> None:
         self.settings, self.store = settings, store
         self.traffic, self.counts = Traffic(), Asked()
-        self._engine: Engine | None = None
 
+    @cached_property
     def engine(self) -> Engine:
-        """Return the engine, made on first use."""
-        if self._engine is None:
-            self._engine = make_engine(self.settings, self.traffic)
-        return self._engine
+        """The engine, made on first use."""
+        return make_engine(self.settings, self.traffic)
 
     def ask(self, prompt: Prompt, items: Sequence[dict[str, Any]]) -> list[Reply]:
-        """Ask one prompt about many items.
-
-        Raises
-        ------
-        RemoteError
-            If the engine fails for good; the answers so far are kept.
-        InputError
-            If the cost reaches `max_cost` before all is answered.
-        """
+        """Ask one prompt about many items; a lasting fault and `max_cost` end it, the answers so far being stored."""
         kind = prompt.answer_kind
         schema = kind.model_json_schema()
         requests = [Request(prompt.messages(fields), kind.__name__, schema) for fields in items]
@@ -132,17 +127,9 @@ class Asker:
         completions = self._complete(requests, prompt.label)
         replies = [_read(completion, kind) for completion in completions]
         broken = [index for index, reply in enumerate(replies) if reply.reason == "unparseable"]
-        repairs = []
-        for index in broken:
-            complaint = (
-                f"That is not the wanted JSON: {replies[index].detail}. Write the same answer again as one JSON object "
-                "that fits the schema, and nothing else."
-            )
-            turns = (
-                {"role": "assistant", "content": replies[index].text[:2000] or "(nothing)"},
-                {"role": "user", "content": complaint},
-            )
-            repairs.append(Request(requests[index].messages + turns, kind.__name__, schema))
+        repairs = [
+            Request(requests[index].messages + _complaint(replies[index]), kind.__name__, schema) for index in broken
+        ]
         self.counts.repairs += len(repairs)
         for index, completion in zip(broken, self._complete(repairs, f"{prompt.label}, repairs"), strict=True):
             replies[index] = _read(completion, kind)
@@ -156,7 +143,7 @@ class Asker:
         self._check_cost(more=len(known) < len(set(keys)))
         with progress() as bar:
             task = bar.add_task(description, total=len(requests), note="")
-            for group in complete_once(requests, keys, self.store, self.settings.model, self.engine):
+            for group in complete_once(requests, keys, self.store, self.settings.model, lambda: self.engine):
                 found.update(group)
                 new = {keys[index] for index, completion in group if completion.is_answer} - known
                 known |= new

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from audiobert.construct.prompts import clean_text
-from audiobert.construct.records import Rejected, SourceClip, is_unicode
+from audiobert.construct.records import Rejected, SourceClip
 from audiobert.errors import InputError
-from audiobert.table_files import list_in, read_values, table_shape, text_of
+from audiobert.settings import Settings
+from audiobert.table_files import list_in, read_values, table_shape, text_fault, text_of
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".aiff", ".aif")
 MEMBER = "::"  # between a tar shard and its member in a clip's path
@@ -33,7 +34,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 
 
-class CollectionSettings(BaseModel):
+class CollectionSettings(Settings):
     """Settings of the collection.
 
     Attributes
@@ -49,13 +50,11 @@ class CollectionSettings(BaseModel):
         Keep only the rows whose column has one of these values, e.g. `{source: [ESC-10, ESC-50]}`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     kind: Literal["manifest", "laion"] = "manifest"
     path: Path
     root: Path | None = None
-    columns: dict[str, str] = {}
-    where: dict[str, list[str]] = {}
+    columns: dict[str, str] = Field(default={})
+    where: dict[str, list[str]] = Field(default={})
     limit: int | None = Field(default=None, ge=1)
 
     @property
@@ -67,30 +66,21 @@ class CollectionSettings(BaseModel):
 
 
 def read_collection(settings: CollectionSettings) -> tuple[list[SourceClip], list[Rejected]]:
-    """Read all clips of the collection with their texts, in a fixed order, and those that cannot be used.
-
-    Raises
-    ------
-    InputError
-        If the manifest or the folder is missing, unreadable or empty, or two clips have the same id.
-    """
+    """Read all clips of the collection with their texts, in a fixed order, and those that cannot be used."""
     rows = _laion_rows(settings) if settings.kind == "laion" else _manifest_rows(settings)
-    clips: list[SourceClip] = []
+    clips: dict[str, SourceClip] = {}
     rejected: list[Rejected] = []
-    seen: set[str] = set()
     for clip in rows:
         if isinstance(clip, Rejected):
             rejected.append(clip)
             continue
-        if clip.id in seen:
+        if clips.setdefault(clip.id, clip) is not clip:
             raise InputError(f"{settings.path} has two clips with the id '{clip.id}'; give each its own")
-        seen.add(clip.id)
-        clips.append(clip)
-        if settings.limit and len(clips) >= settings.limit:
+        if len(clips) == settings.limit:
             break
     if not clips:
         raise InputError(f"no clips in {settings.path}" + (" that fit 'where'" if settings.where else ""))
-    return clips, rejected
+    return list(clips.values()), rejected
 
 
 def clip_bytes(root: Path, clip: SourceClip) -> bytes:
@@ -133,21 +123,12 @@ def _text(value: Any) -> str:
 
 
 def _clip(fields: Mapping[str, Any], path: str, identity: str) -> SourceClip | Rejected:
-    if not is_unicode(path):
+    if text_fault(path):
         shown = path.encode("utf-8", "backslashreplace").decode()
         return Rejected(step="collect", item=shown, reason="name-not-utf-8", detail="rename the file")
-    return SourceClip(
-        id=identity,
-        path=path,
-        title=_text(fields.get("title")),
-        description=_text(fields.get("description")),
-        tags=_split_tags(_texts(fields.get("tags"))),
-        captions=_texts(fields.get("captions")),
-        source=_text(fields.get("source")),
-        license=_text(fields.get("license")),
-        author=_text(fields.get("author")),
-        url=_text(fields.get("url")),
-    )
+    texts = {name: _text(fields.get(name)) for name in ("title", "description", "source", "license", "author", "url")}
+    tags, captions = _texts(fields.get("tags")), _texts(fields.get("captions"))
+    return SourceClip(id=identity, path=path, tags=_split_tags(tags), captions=captions, **texts)
 
 
 def _manifest_rows(settings: CollectionSettings) -> Iterator[SourceClip | Rejected]:
@@ -240,7 +221,6 @@ def _first(values: Mapping[str, Any], names: Iterable[str]) -> Any:
 def _fits(clip: SourceClip | Rejected, settings: CollectionSettings) -> bool:
     if isinstance(clip, Rejected):
         return True
-    unknown = set(settings.where) - set(SourceClip.model_fields)
-    if unknown:
+    if unknown := set(settings.where) - set(SourceClip.model_fields):
         raise InputError(f"input.where names {sorted(unknown)}; a clip has {', '.join(SourceClip.model_fields)}")
     return all(str(getattr(clip, field)) in allowed for field, allowed in settings.where.items())

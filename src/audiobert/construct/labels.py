@@ -68,10 +68,7 @@ def is_animal(label: str) -> bool | None:
 class LabelFilter:
     """Filter of answers, which remembers those that nobody has decided about.
 
-    Parameters
-    ----------
-    decisions
-        A CSV with the columns `label` and `animal` (yes or no), as `write_undecided` makes it and a person fills it in.
+    `decisions` is a CSV with the columns `label` and `animal` (yes or no), made by `write_undecided` and filled in.
     """
 
     def __init__(self, decisions: str | Path | None = None) -> None:
@@ -82,10 +79,7 @@ class LabelFilter:
     def check(self, label: str, sentence: str) -> str:
         """Return the answer in its written form: lower case, singular.
 
-        Raises
-        ------
-        BrokenRuleError
-            `answer-not-an-animal` for a known other thing, `answer-undecided` for one that a person must look at.
+        A known other thing is `answer-not-an-animal`; one that a person must look at is `answer-undecided`.
         """
         name = " ".join(label.lower().split())
         if not name:

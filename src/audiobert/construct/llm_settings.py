@@ -17,15 +17,12 @@ class LlmSettings(ServerSettings):
 
     Attributes
     ----------
-    engine
-        `http` (a chat server), `transformers` (in this process) or `ray` (Ray Data with vLLM).
     input_price, output_price
         Price per million tokens, in the currency of `max_cost`.
     batch_size
         Chats per forward pass (`transformers`) or per batch (`ray`).
     engine_kwargs
-        Keyword arguments of the engine: of `from_pretrained` (`transformers`) or of vLLM (`ray`). Remote code is
-        refused, and so are weights that are not safetensors.
+        Keyword arguments of `from_pretrained` (`transformers`) or of vLLM (`ray`).
     """
 
     engine: Literal["http", "transformers", "ray"] = "http"

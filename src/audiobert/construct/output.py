@@ -27,13 +27,7 @@ _TITLES = {"animal": "Animal sound recognition", "pitch": "Sound pitch compariso
 
 
 def write_dataset(folder: Path, splits: Splits, *, name: str, made_from: Mapping[str, Any]) -> dict[str, int]:
-    """Write the benchmark into an empty folder.
-
-    Returns
-    -------
-    dict
-        Number of rows by `task.split`.
-    """
+    """Write the benchmark into an empty folder; return the number of rows by `task.split`."""
     counts = {}
     for split, rows in splits.animal.items():
         columns: tuple[str, ...] = _ANIMAL_COLUMNS.get(split, _ANIMAL_COLUMNS_ELSE)
@@ -48,7 +42,7 @@ def write_dataset(folder: Path, splits: Splits, *, name: str, made_from: Mapping
         write_sheet(folder / PITCH_FILE.format(split=split), columns, [pair.model_dump() for pair in pairs])
         write_records(folder / "data" / "pitch" / f"{split}.parquet", pairs, PitchRow)
         counts[f"pitch.{split}"] = len(pairs)
-    _write_attribution(folder / "attribution.csv", splits)
+    write_sheet(folder / "attribution.csv", ("clip", "source", "license", "author", "url"), _clips(splits))
     write_text(folder / "README.md", dataset_card(name, splits))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     write_json(
@@ -63,29 +57,19 @@ def write_dataset(folder: Path, splits: Splits, *, name: str, made_from: Mapping
     return counts
 
 
-def _clips(splits: Splits) -> list[tuple[str, str, str, str, str]]:
-    """Return id, source, license, author and url of every clip that a row was made from, each once."""
-    found: dict[str, tuple[str, str, str, str, str]] = {}
+def _clips(splits: Splits) -> list[dict[str, str]]:
+    """Return id and origin of every clip that a row was made from, each once."""
+    found: dict[str, dict[str, str]] = {}
     for rows in splits.animal.values():
         for row in rows:
-            if row.clip_id:
-                found.setdefault(row.clip_id, (row.clip_id, row.source, row.license, row.author, row.url))
+            found.setdefault(row.clip_id, row.credits())
     for pairs in splits.pitch.values():
         for pair in pairs:
-            parts = [
-                (getattr(pair, field).split(" | ") if getattr(pair, field) else ["", ""])
-                for field in ("source", "license", "author", "url")
-            ]
+            both = {name: value.split(" | ") if value else ["", ""] for name, value in pair.credits().items()}
             for index, clip_id in enumerate((pair.clip1_id, pair.clip2_id)):
-                if clip_id and clip_id not in found and all(len(values) == 2 for values in parts):
-                    source, license_name, author, url = (values[index] for values in parts)
-                    found[clip_id] = (clip_id, source, license_name, author, url)
-    return [found[clip_id] for clip_id in sorted(found)]
-
-
-def _write_attribution(path: Path, splits: Splits) -> None:
-    columns = ("clip", "source", "license", "author", "url")
-    write_sheet(path, columns, [dict(zip(columns, clip, strict=True)) for clip in _clips(splits)])
+                if all(len(values) == 2 for values in both.values()):
+                    found.setdefault(clip_id, {name: values[index] for name, values in both.items()})
+    return [{"clip": clip_id, **found[clip_id]} for clip_id in sorted(found) if clip_id]
 
 
 def statistics(splits: Splits) -> list[dict[str, Any]]:
@@ -117,7 +101,6 @@ def dataset_card(name: str, splits: Splits) -> str:
         if by_split:
             files = [{"split": split, "path": f"data/{task}/{split}.parquet"} for split in by_split]
             configs.append({"config_name": task, "data_files": files})
-    clips = _clips(splits)
     header = {
         "pretty_name": name,
         "language": ["en"],
@@ -157,7 +140,7 @@ def dataset_card(name: str, splits: Splits) -> str:
         "## Sources and licences",
         "",
     ]
-    counted = Counter((source or "unstated", license_name or "unstated") for _, source, license_name, _, _ in clips)
+    counted = Counter((clip["source"] or "unstated", clip["license"] or "unstated") for clip in _clips(splits))
     lines += ["| source | licence of the clips | clips used |", "| --- | --- | ---: |"]
     lines += [
         f"| {_cell(source)} | {_cell(license_name)} | {count} |"

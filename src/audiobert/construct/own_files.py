@@ -14,15 +14,19 @@ from audiobert.errors import ArtefactError, InputError
 RECORD = "written.json"
 
 
+def files_below(folder: Path) -> list[str]:
+    """Return the names of all files below a folder, sorted."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
 def changed_files(folder: Path, names: Iterable[str]) -> list[str]:
     """Return those of the names under which a file lies that is not as `own_files` wrote it."""
     recorded = _recorded(folder) or {}
-    changed = []
-    for name in sorted(set(names)):
-        path = folder / name
-        if os.path.lexists(path) and not (path.is_file() and sha256_of(path) == recorded.get(name)):
-            changed.append(name)
-    return changed
+
+    def is_changed(path: Path, name: str) -> bool:
+        return os.path.lexists(path) and not (path.is_file() and sha256_of(path) == recorded.get(name))
+
+    return [name for name in sorted(set(names)) if is_changed(folder / name, name)]
 
 
 def check_unchanged(folder: Path, names: Iterable[str]) -> None:
@@ -38,22 +42,13 @@ def check_unchanged(folder: Path, names: Iterable[str]) -> None:
 def own_files(folder: Path, *, obsolete: Collection[str] = (), overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty folder; on success its files join `folder`, all or none of them.
 
-    Parameters
-    ----------
-    obsolete
-        Names of files of an earlier write, which are removed if they are not written again.
-    overwrite
-        Also replace files that a person has changed or put there.
-
-    Raises
-    ------
-    InputError
-        If a file would be replaced that is not as an earlier write left it; then nothing is changed.
+    A file that would be replaced, and is not as an earlier write left it, is refused unless `overwrite`; then nothing
+    is changed. Files that `obsolete` names are removed if they are not written again.
     """
     replaced: set[str] = set()
     with whole_folder(folder, ours=lambda _: replaced) as part:
         yield part
-        names = {path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file()}
+        names = set(files_below(part))
         gone = set(obsolete) - names
         if not overwrite:
             check_unchanged(folder, names | gone)

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from audiobert.audio import SAMPLE_RATE_HZ, load_audio
 from audiobert.bank.batches import batched
@@ -29,13 +29,14 @@ from audiobert.construct.store import Store
 from audiobert.errors import InputError
 from audiobert.pitch import Estimator, measure_pitch
 from audiobert.progress import track
+from audiobert.settings import Settings
 
 STEP = "pitch"
 _DRAWS = 50  # pairs drawn for one that is wanted, before a group is given up
 _MEASURED_AT_ONCE = 256  # pairs whose clips are measured before the next are drawn
 
 
-class PitchSettings(BaseModel):
+class PitchSettings(Settings):
     """Settings of how pairs are drawn, measured and asked about.
 
     Attributes
@@ -49,8 +50,6 @@ class PitchSettings(BaseModel):
     estimator, max_seconds
         How the pitch of a clip is measured: the mean over the voiced frames of its first seconds.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: str = "pitch.v1"
     groups: tuple[str, ...] = ("music", "object", "environment")
@@ -79,19 +78,32 @@ class _Pair:
 
     @property
     def item(self) -> str:
-        return f"{self.first.id} | {self.second.id}"
+        return _joined(self.first.id, self.second.id)
 
 
-def _draw(
-    members: Sequence[CategorizedClip], settings: PitchSettings, generator: random.Random
-) -> Iterator[tuple[CategorizedClip, CategorizedClip]]:
+def _joined(first: str, second: str) -> str:
+    """Return one text of two clips; empty if both are."""
+    return f"{first} | {second}" if first or second else ""
+
+
+class _PitchlessError(BrokenRuleError):
+    """A clip that no pair can use."""
+
+    def __init__(self, clip_id: str, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.clip_id = clip_id
+
+
+def _draw(clips: Sequence[CategorizedClip], group: str, settings: PitchSettings) -> Iterator[_Pair]:
     """Draw pairs of different categories in random order, none twice, at most `_DRAWS` times as many as are wanted."""
+    members = [clip for clip in clips if clip.category.split("/")[0] == group]
+    generator = random.Random(f"{settings.seed}-{group}")
     possible = len(members) * (len(members) - 1) // 2
     for number in generator.sample(range(possible), min(possible, settings.pairs * _DRAWS)):
         second = (1 + math.isqrt(1 + 8 * number)) // 2
         first = number - second * (second - 1) // 2
         if members[first].category != members[second].category:
-            yield members[first], members[second]
+            yield _Pair(group, members[first], members[second])
 
 
 def _measure_bytes(data: bytes, name: str, *, estimator: Estimator, max_seconds: float) -> dict[str, Any]:
@@ -150,25 +162,23 @@ def choose_pairs(
     measured: dict[str, MeasuredPitch] = {}
     pitchless: set[str] = set()
     for group in settings.groups:
-        members = [clip for clip in clips if clip.category.split("/")[0] == group]
-        draws = _draw(members, settings, random.Random(f"{settings.seed}-{group}"))
-        found = 0
-        while found < settings.pairs and (batch := list(itertools.islice(draws, _MEASURED_AT_ONCE))):
-            new = {clip.id: clip for pair in batch for clip in pair if clip.id not in measured}
+        draws = _draw(clips, group, settings)
+        wanted = len(chosen) + settings.pairs
+        while len(chosen) < wanted and (batch := list(itertools.islice(draws, _MEASURED_AT_ONCE))):
+            new = {clip.id: clip for pair in batch for clip in (pair.first, pair.second) if clip.id not in measured}
             measured |= measure_clips(list(new.values()), root, settings, store)
-            for first, second in batch:
+            for pair in batch:
                 try:
-                    _check_measured(first, second, measured, settings)
+                    check_apart(_hz(pair.first, measured), _hz(pair.second, measured), settings.min_ratio)
                 except _PitchlessError as error:
                     if error.clip_id not in pitchless:
                         pitchless.add(error.clip_id)
                         rejected.append(error.rejected(STEP, error.clip_id))
                 except BrokenRuleError as error:
-                    rejected.append(error.rejected(STEP, _Pair(group, first, second).item))
+                    rejected.append(error.rejected(STEP, pair.item))
                 else:
-                    chosen.append(_Pair(group, first, second))
-                    found += 1
-                    if found == settings.pairs:
+                    chosen.append(pair)
+                    if len(chosen) == wanted:
                         break
     return chosen, measured, rejected
 
@@ -181,8 +191,10 @@ def make_pitch_rows(
     Which clip of a pair is named first is drawn so that "higher" and "lower" are asked for equally often.
     """
     pairs, measured, rejected = choose_pairs(clips, root, settings, asker.store)
-    pairs = _balanced_order(pairs, measured, settings)
-    prompt = load_prompt(settings.prompt)
+    for index, higher in enumerate(balanced(len(pairs), f"{settings.seed}-order")):
+        first, second = pairs[index].first, pairs[index].second
+        if (_hz(first, measured) > _hz(second, measured)) != higher:
+            pairs[index] = _Pair(pairs[index].group, second, first)
     fields = [
         {
             name: {"category": clip.category, **clip_fields(clip)}
@@ -191,7 +203,7 @@ def make_pitch_rows(
         for pair in pairs
     ]
     rows = []
-    for pair, reply in zip(pairs, asker.ask(prompt, fields), strict=True):
+    for pair, reply in zip(pairs, asker.ask(load_prompt(settings.prompt), fields), strict=True):
         try:
             rows.append(_row(pair, reply, measured))
         except BrokenRuleError as error:
@@ -199,12 +211,11 @@ def make_pitch_rows(
     return rows, rejected
 
 
-class _PitchlessError(BrokenRuleError):
-    """A clip that no pair can use."""
-
-    def __init__(self, clip_id: str, reason: str, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.clip_id = clip_id
+def balanced(count: int, seed: str) -> list[bool]:
+    """Draw which pairs name the higher sound first: half of them."""
+    higher_first = [index % 2 == 0 for index in range(count)]
+    random.Random(seed).shuffle(higher_first)
+    return higher_first
 
 
 def _hz(clip: SourceClip, measured: dict[str, MeasuredPitch]) -> float:
@@ -216,22 +227,10 @@ def _hz(clip: SourceClip, measured: dict[str, MeasuredPitch]) -> float:
     return pitch.mean_hz
 
 
-def _check_measured(
-    first: SourceClip, second: SourceClip, measured: dict[str, MeasuredPitch], settings: PitchSettings
-) -> None:
-    first_hz, second_hz = (_hz(clip, measured) for clip in (first, second))
-    if max(first_hz, second_hz) < settings.min_ratio * min(first_hz, second_hz) or first_hz == second_hz:
+def check_apart(first_hz: float, second_hz: float, min_ratio: float) -> None:
+    """Check that two pitches differ enough (`pitch-too-close`)."""
+    if max(first_hz, second_hz) < min_ratio * min(first_hz, second_hz) or first_hz == second_hz:
         raise BrokenRuleError("pitch-too-close", f"{first_hz:.1f} Hz and {second_hz:.1f} Hz")
-
-
-def _balanced_order(pairs: list[_Pair], measured: dict[str, MeasuredPitch], settings: PitchSettings) -> list[_Pair]:
-    higher_first = [index % 2 == 0 for index in range(len(pairs))]
-    random.Random(f"{settings.seed}-order").shuffle(higher_first)
-    ordered = []
-    for pair, higher in zip(pairs, higher_first, strict=True):
-        is_higher = _hz(pair.first, measured) > _hz(pair.second, measured)
-        ordered.append(pair if is_higher == higher else _Pair(pair.group, pair.second, pair.first))
-    return ordered
 
 
 def _row(pair: _Pair, reply: Reply, measured: dict[str, MeasuredPitch]) -> PitchRow:
@@ -248,11 +247,7 @@ def _row(pair: _Pair, reply: Reply, measured: dict[str, MeasuredPitch]) -> Pitch
             "disagrees-with-measurement",
             f"A {pitch1_hz:.1f} Hz, B {pitch2_hz:.1f} Hz, model says {answer.higher} is higher",
         )
-
-    def both(field: str) -> str:
-        values = [getattr(clip, field) for clip in (pair.first, pair.second)]
-        return " | ".join(values) if any(values) else ""
-
+    credits_of_both = zip(pair.first.credits().items(), pair.second.credits().values(), strict=True)
     return PitchRow(
         id=f"pitch-{pair.first.id}-{pair.second.id}",
         sentence=sentence,
@@ -264,8 +259,5 @@ def _row(pair: _Pair, reply: Reply, measured: dict[str, MeasuredPitch]) -> Pitch
         group=pair.group,
         clip1_id=pair.first.id,
         clip2_id=pair.second.id,
-        source=both("source"),
-        license=both("license"),
-        author=both("author"),
-        url=both("url"),
+        **{name: _joined(one, other) for (name, one), other in credits_of_both},
     )

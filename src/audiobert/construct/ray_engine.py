@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from audiobert.construct.llm_settings import LlmSettings
-from audiobert.errors import MissingExtraError, RemoteError
+from audiobert.errors import MissingExtraError, RemoteError, needs
 from audiobert.llm.chat import Completion, Request, Traffic
 
 # Requests per Ray job. A killed run loses at most the batches that were in the engine.
@@ -17,10 +17,7 @@ _SHARD = 20_000
 class RayEngine:
     """Ray Data with vLLM: `engine_kwargs` go to vLLM, `concurrency` is the number of engines.
 
-    Parameters
-    ----------
-    make_processor
-        Builds the Ray Data processor from a preprocess and a postprocess function. Default: vLLM's.
+    `make_processor` builds the Ray Data processor from a preprocess and a postprocess function; by default vLLM's.
     """
 
     def __init__(
@@ -29,11 +26,8 @@ class RayEngine:
         traffic: Traffic,
         make_processor: Callable[[Callable[..., Any], Callable[..., Any]], Callable[[Any], Any]] | None = None,
     ) -> None:
-        try:
-            import ray  # noqa: F401
+        with needs("ray[data]", "scale"):
             from ray.data import llm  # noqa: F401
-        except ImportError:
-            raise MissingExtraError("ray[data]", "scale") from None
         self.settings, self.traffic = settings, traffic
         self._make_processor = make_processor or self._vllm
 
@@ -67,12 +61,8 @@ class RayEngine:
         for start in range(0, len(requests), _SHARD):
             shard = requests[start : start + _SHARD]
             rows = [
-                {
-                    "index": start + offset,
-                    "messages": json.dumps(request.messages),
-                    "schema": json.dumps(request.schema),
-                }
-                for offset, request in enumerate(shard)
+                {"index": index, "messages": json.dumps(request.messages), "schema": json.dumps(request.schema)}
+                for index, request in enumerate(shard, start)
             ]
             answered = 0
             try:
@@ -106,12 +96,7 @@ class RayEngine:
 
 
 def _postprocess(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "index": row["index"],
-        "generated_text": row.get("generated_text", ""),
-        "num_input_tokens": row.get("num_input_tokens"),
-        "num_generated_tokens": row.get("num_generated_tokens"),
-    }
+    return {name: row.get(name) for name in ("index", "generated_text", "num_input_tokens", "num_generated_tokens")}
 
 
 def _completion(row: dict[str, Any]) -> Completion:

@@ -18,7 +18,7 @@ CANNOT_SAY = "0"  # the category of a clip whose text does not name the sound
 
 
 class Record(BaseModel):
-    """Base of all records: fields are fixed, an unknown one is an error."""
+    """Base of all records: an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -30,6 +30,10 @@ class Credited(Record):
     license: str = ""
     author: str = ""
     url: str = ""
+
+    def credits(self) -> dict[str, str]:
+        """Return source, licence, author and address by field."""
+        return {name: getattr(self, name) for name in Credited.model_fields}
 
 
 class SourceClip(Credited):
@@ -89,15 +93,6 @@ class Rejected(Record):
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
-
-
-def is_unicode(text: str) -> bool:
-    r"""Return whether a text can be written as UTF-8: it holds no lone surrogate, as names of files may.
-
-    >>> is_unicode("dog"), is_unicode("dog\udcff")
-    (True, False)
-    """
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def validation_message(error: ValidationError) -> str:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from audiobert.artefacts import write_json, write_text
 from audiobert.construct.own_files import own_files
 from audiobert.construct.records import AnimalRow, PitchRow, read_records
 from audiobert.construct.sheets import read_sheet, write_sheet
-from audiobert.errors import InputError, MissingExtraError
+from audiobert.errors import InputError, needs
+from audiobert.settings import Settings
 
-TASKS = ("animal", "pitch")
-FLUENCY = (1, 2, 3)
+KINDS: dict[str, type[AnimalRow | PitchRow]] = {"animal": AnimalRow, "pitch": PitchRow}
 _COLUMNS = ("id", "task", "sentence", "answer", "spans", "accuracy", "fluency", "comment")
-_YES_NO = {"1": 1, "yes": 1, "y": 1, "true": 1, "correct": 1, "0": 0, "no": 0, "n": 0, "false": 0, "incorrect": 0}
+_ACCURACY = {"1": 1, "yes": 1, "y": 1, "true": 1, "correct": 1, "0": 0, "no": 0, "n": 0, "false": 0, "incorrect": 0}
+_FLUENCY = {"1": 1, "2": 2, "3": 3}
 _LABEL_CONFIG = """<View>
   <Header value="Does the answer fit the sentence, and is the sentence good English?"/>
   <Text name="sentence" value="$sentence"/>
@@ -48,10 +50,8 @@ interface; import the `label_studio_*.json` files and let every task be labelled
 """
 
 
-class ReviewSettings(BaseModel):
+class ReviewSettings(Settings):
     """Settings of the sample: rows per task, number of annotators, split."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     per_task: int = Field(default=100, ge=1)
     annotators: int = Field(default=3, ge=1)
@@ -72,38 +72,25 @@ class Agreement:
     accuracy_alpha: float | None
     fluency_alpha: float | None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return asdict(self)
-
 
 def export_review(dataset: Path, out: Path, settings: ReviewSettings, *, overwrite: bool = False) -> dict[str, int]:
     """Write a sample of each task for the annotators: sheets, Label Studio's tasks and interface, a guide.
 
-    Parameters
-    ----------
-    overwrite
-        Also replace files that are not as an earlier export left them: sheets that are filled in.
+    With `overwrite`, sheets that are filled in are replaced, too.
     """
-    if not any(_rows_file(dataset, task, settings).is_file() for task in TASKS):
+    files = {task: dataset / "data" / task / f"{settings.split}.parquet" for task in KINDS}
+    rows = {task: read_records(file, KINDS[task]) for task, file in files.items() if file.is_file()}
+    if not rows:
         raise InputError(
             f"{dataset} has no {settings.split} split with Parquet files; run 'audiobert construct split' first"
         )
     with own_files(out, overwrite=overwrite) as part:
-        return _write_sample(dataset, part, settings)
+        return _write_sample(rows, part, settings)
 
 
-def _rows_file(dataset: Path, task: str, settings: ReviewSettings) -> Path:
-    return dataset / "data" / task / f"{settings.split}.parquet"
-
-
-def _write_sample(dataset: Path, out: Path, settings: ReviewSettings) -> dict[str, int]:
+def _write_sample(rows_of: Mapping[str, Sequence[Any]], out: Path, settings: ReviewSettings) -> dict[str, int]:
     counts = {}
-    for task, kind in (("animal", AnimalRow), ("pitch", PitchRow)):
-        path = _rows_file(dataset, task, settings)
-        if not path.is_file():
-            continue
-        rows: Sequence[Any] = read_records(path, kind)
+    for task, rows in rows_of.items():
         chosen = random.Random(f"{settings.seed}-{task}").sample(range(len(rows)), min(settings.per_task, len(rows)))
         sample = [_shown(task, rows[index]) for index in sorted(chosen)]
         for number in range(1, settings.annotators + 1):
@@ -145,12 +132,6 @@ def import_review(paths: Sequence[Path]) -> list[Agreement]:
 
     A sheet is one annotator; in a Label Studio export the annotator is the one who completed an annotation. Accuracy
     and fluency are means over all judgements; alpha is nominal for accuracy and ordinal for fluency.
-
-    Raises
-    ------
-    InputError
-        If a file is of neither form, a judgement is out of range, an annotator judges a row twice, or nothing is
-        filled in.
     """
     judgements: list[_Judgement] = []
     for path in paths:
@@ -160,46 +141,31 @@ def import_review(paths: Sequence[Path]) -> list[Agreement]:
     judgements = [one for one in judgements if one.accuracy is not None or one.fluency is not None]
     if not judgements:
         raise InputError("nothing is filled in: the columns accuracy (1 or 0) and fluency (1 to 3) are empty")
-    seen: set[tuple[str, str]] = set()
-    for one in judgements:
-        if (one.item, one.annotator) in seen:
-            raise InputError(f"'{one.annotator}' judges '{one.item}' twice; give each annotator's sheet once")
-        seen.add((one.item, one.annotator))
-    return [
-        _agreement(task, [one for one in judgements if one.task == task])
-        for task in sorted({o.task for o in judgements})
-    ]
+    for (item, annotator), count in Counter((one.item, one.annotator) for one in judgements).items():
+        if count > 1:
+            raise InputError(f"'{annotator}' judges '{item}' twice; give each annotator's sheet once")
+    tasks = sorted({one.task for one in judgements})
+    return [_agreement(task, [one for one in judgements if one.task == task]) for task in tasks]
 
 
 def _read_sheet(path: Path) -> list[_Judgement]:
     return [
-        _Judgement(
-            row["task"],
-            row["id"],
-            path.stem,
-            _accuracy(row["accuracy"], where),
-            _fluency(row["fluency"], where),
-        )
+        _judgement(row, row, path.stem, where)
         for where, row in read_sheet(path, ("id", "task", "accuracy", "fluency"), "'construct review export'")
     ]
 
 
-def _accuracy(text: str, where: str) -> int | None:
-    text = text.strip().lower()
-    if not text:
-        return None
-    if text not in _YES_NO:
-        raise InputError(f"{where}: accuracy is '{text}'; 1 (right) or 0 (wrong) is wanted")
-    return _YES_NO[text]
-
-
-def _fluency(text: str, where: str) -> int | None:
-    text = text.strip()
-    if not text:
-        return None
-    if text not in {str(value) for value in FLUENCY}:
-        raise InputError(f"{where}: fluency is '{text}'; 1, 2 or 3 is wanted")
-    return int(text)
+def _judgement(row: Mapping[str, Any], said: Mapping[str, str], annotator: str, where: str) -> _Judgement:
+    values: dict[str, int | None] = {}
+    for field, known, wanted in (
+        ("accuracy", _ACCURACY, "1 (right) or 0 (wrong)"),
+        ("fluency", _FLUENCY, "1, 2 or 3"),
+    ):
+        text = said.get(field, "").strip().lower()
+        if text and text not in known:
+            raise InputError(f"{where}: {field} is '{text}'; {wanted} is wanted")
+        values[field] = known.get(text)
+    return _Judgement(str(row["task"]), str(row["id"]), annotator, **values)
 
 
 def _read_label_studio(path: Path) -> list[_Judgement]:
@@ -218,16 +184,7 @@ def _read_label_studio(path: Path) -> list[_Judgement]:
                     )
                 who = annotation.get("completed_by", "unknown")
                 who = str(who.get("email") or who.get("id")) if isinstance(who, dict) else str(who)
-                where = f"{path}, task {task['data']['id']}"
-                judgements.append(
-                    _Judgement(
-                        str(task["data"]["task"]),
-                        str(task["data"]["id"]),
-                        who,
-                        _accuracy(said.get("accuracy", ""), where),
-                        _fluency(said.get("fluency", ""), where),
-                    )
-                )
+                judgements.append(_judgement(task["data"], said, who, f"{path}, task {task['data']['id']}"))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is no Label Studio export in JSON ({type(error).__name__}: {error})") from None
     return judgements
@@ -236,35 +193,29 @@ def _read_label_studio(path: Path) -> list[_Judgement]:
 def _agreement(task: str, judgements: Sequence[_Judgement]) -> Agreement:
     items = sorted({one.item for one in judgements})
     annotators = sorted({one.annotator for one in judgements})
-    tables = {}
-    for field in ("accuracy", "fluency"):
-        table = np.full((len(annotators), len(items)), np.nan)
-        for one in judgements:
-            value = getattr(one, field)
+    tables = np.full((2, len(annotators), len(items)), np.nan)  # accuracy and fluency
+    for one in judgements:
+        place = annotators.index(one.annotator), items.index(one.item)
+        for table, value in zip(tables, (one.accuracy, one.fluency), strict=True):
             if value is not None:
-                table[annotators.index(one.annotator), items.index(one.item)] = value
-        tables[field] = table
-    means = {
-        field: float(np.nanmean(table)) if np.isfinite(table).any() else float("nan") for field, table in tables.items()
-    }
+                table[place] = value
+    accuracy, fluency = (float(np.nanmean(table)) if np.isfinite(table).any() else float("nan") for table in tables)
     return Agreement(
         task=task,
         items=len(items),
         annotators=len(annotators),
         judgements=len(judgements),
-        accuracy_percent=round(100 * means["accuracy"], 2),
-        fluency=round(means["fluency"], 3),
-        accuracy_alpha=_alpha(tables["accuracy"], "nominal"),
-        fluency_alpha=_alpha(tables["fluency"], "ordinal"),
+        accuracy_percent=round(100 * accuracy, 2),
+        fluency=round(fluency, 3),
+        accuracy_alpha=_alpha(tables[0], "nominal"),
+        fluency_alpha=_alpha(tables[1], "ordinal"),
     )
 
 
 def _alpha(table: np.ndarray, level: Literal["nominal", "ordinal"]) -> float | None:
     """Compute Krippendorff's alpha of `(annotators, items)`; None if nothing is judged twice or all are equal."""
-    try:
+    with needs("krippendorff", "construct"):
         import krippendorff
-    except ImportError:
-        raise MissingExtraError("krippendorff", "construct") from None
     judged_twice = np.isfinite(table).sum(axis=0) >= 2
     values = table[:, judged_twice]
     if not judged_twice.any() or len(np.unique(values[np.isfinite(values)])) < 2:

@@ -1,4 +1,4 @@
-"""Check the rules that a question must satisfy; a broken rule is recorded by name in `rejected.jsonl`."""
+"""Check the rules that a question must satisfy; a broken one raises its name, which `rejected.jsonl` lists."""
 
 from __future__ import annotations
 
@@ -24,13 +24,7 @@ class BrokenRuleError(Exception):
 
 
 def check_mask(sentence: str) -> None:
-    """Check that the sentence has exactly one [MASK].
-
-    Raises
-    ------
-    BrokenRuleError
-        `no-mask` or `several-masks`.
-    """
+    """Check that the sentence has exactly one [MASK] (`no-mask`, `several-masks`)."""
     masks = sentence.count(MASK)
     if masks == 0:
         raise BrokenRuleError("no-mask", sentence)
@@ -41,10 +35,7 @@ def check_mask(sentence: str) -> None:
 def locate_span(sentence: str, span: str) -> tuple[int, int]:
     """Find the span in the sentence, as characters [start, end): as written, else ignoring case.
 
-    Raises
-    ------
-    BrokenRuleError
-        `empty-span`, `mask-in-span` or `span-not-in-sentence`.
+    Broken rules are `empty-span`, `mask-in-span` and `span-not-in-sentence`.
     """
     span = span.strip()
     if not re.search(r"\w", span):
@@ -64,9 +55,7 @@ def word_forms(word: str) -> set[str]:
     >>> sorted(word_forms("fly"))
     ['flies', 'fly', "fly's", 'flys']
     """
-    forms = {word, f"{word}s", f"{word}'s", f"{word}es"} if not word.endswith("y") else {word, f"{word}s", f"{word}'s"}
-    if word.endswith("y"):
-        forms.add(f"{word[:-1]}ies")
+    forms = {word, f"{word}s", f"{word}'s", f"{word[:-1]}ies" if word.endswith("y") else f"{word}es"}
     if word.endswith("s"):
         forms.add(word[:-1])
     return forms
@@ -79,13 +68,7 @@ _IRREGULAR = {
 
 
 def check_answer_hidden(sentence: str, answer: str) -> None:
-    """Check that neither the answer nor its plural occurs in the sentence.
-
-    Raises
-    ------
-    BrokenRuleError
-        `answer-in-sentence`.
-    """
+    """Check that neither the answer nor its plural occurs in the sentence (`answer-in-sentence`)."""
     words = set(re.findall(r"[\w']+", sentence.replace(MASK, " ").lower()))
     for word in re.findall(r"[\w']+", answer.lower()):
         forms = word_forms(word) | ({_IRREGULAR[word]} if word in _IRREGULAR else set())
@@ -96,10 +79,7 @@ def check_answer_hidden(sentence: str, answer: str) -> None:
 def check_category(category: str, roots: Iterable[str]) -> str:
     """Return the category in its written form: lower case, no spaces around slashes, a known first part.
 
-    Raises
-    ------
-    BrokenRuleError
-        `bad-category`.
+    Another one is a `bad-category`.
 
     >>> check_category(" Animal / Dog/Pomeranian ", ["animal"])
     'animal/dog/pomeranian'
@@ -113,10 +93,7 @@ def check_category(category: str, roots: Iterable[str]) -> str:
 def check_comparison(sentence: str, first: tuple[int, int], second: tuple[int, int]) -> None:
     """Check for `first [MASK] ... than second`, with nothing that reveals the answer.
 
-    Raises
-    ------
-    BrokenRuleError
-        `overlapping-spans`, `no-comparison` or `answer-in-sentence`.
+    Broken rules are `overlapping-spans`, `no-comparison` and `answer-in-sentence`.
     """
     if first[0] < second[1] and second[0] < first[1]:
         raise BrokenRuleError("overlapping-spans", sentence)

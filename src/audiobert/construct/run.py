@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from audiobert.artefacts import sha256_of
 from audiobert.configs import find_config
@@ -31,7 +31,6 @@ from audiobert.construct.records import (
     PitchRow,
     Rejected,
     SourceClip,
-    is_unicode,
     read_records,
     validation_message,
     write_records,
@@ -40,17 +39,16 @@ from audiobert.construct.review import ReviewSettings
 from audiobert.construct.split import SplitSettings, make_splits
 from audiobert.construct.store import Store
 from audiobert.construct.wiki import WikiSettings, make_wiki_rows
-from audiobert.construct.workspace import Make, StepReport, Workspace, disk_faults
+from audiobert.construct.workspace import Made, StepReport, Workspace, disk_faults
 from audiobert.errors import ArtefactError, InputError
-from audiobert.settings import suggestion
+from audiobert.settings import Settings, suggestion
+from audiobert.table_files import text_fault
 
 STEPS = ("collect", "categorize", "animal", "pitch", "wiki", "split")
 
 
-class ConstructionSettings(BaseModel):
+class ConstructionSettings(Settings):
     """Settings of a whole construction; paths are relative to the current folder."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "AuditoryBench"
     out: Path
@@ -75,24 +73,19 @@ def schemas() -> dict[str, Any]:
 def read_settings(path: str | Path, *, engine: str | None = None, limit: int | None = None) -> ConstructionSettings:
     """Read settings from a YAML file; options of the command line take precedence.
 
-    Raises
-    ------
-    InputError
-        If the file is missing, is no YAML, or a setting is unknown or out of range. No value is quoted, since one may
-        be a secret in the wrong place.
+    Messages of faults quote no value, since one may be a secret in the wrong place.
     """
     path = find_config(path)
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
-        text = json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
-        usable = is_unicode(text) and "\\u0000" not in text
+        fault = text_fault(value)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give the YAML file with the settings") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{where} is not YAML; see 'audiobert config construct-example'") from None
-    if not usable:
+    if fault:
         raise InputError(f"{path} holds a NUL or half a character (\\0, \\ud800 ...); take it out")
     if not isinstance(value, dict):
         raise InputError(f"{path} is not a mapping of settings; see 'audiobert config construct-example'")
@@ -114,33 +107,26 @@ def read_settings(path: str | Path, *, engine: str | None = None, limit: int | N
 class Construction:
     """The steps on one workspace, in their order; each is skipped if nothing has changed. A context manager.
 
-    Parameters
-    ----------
-    redo
-        Make the steps again that are asked for.
-    overwrite
-        Also replace files that were edited by hand, or that a person has put where a step writes.
+    `redo` and `overwrite` are those of `Workspace`.
     """
 
     def __init__(self, settings: ConstructionSettings, *, redo: bool = False, overwrite: bool = False) -> None:
-        self.settings, self.redo, self.overwrite = settings, redo, overwrite
+        self.settings = settings
         for step in (settings.categorize, settings.animal, settings.pitch):
             load_prompt(step.prompt)  # report a wrong name before anything is asked
         with disk_faults(settings.out):
-            self.workspace = Workspace(settings.out, settings.records, STEPS)
+            self.workspace = Workspace(settings.out, settings.records, STEPS, redo=redo, overwrite=overwrite)
         self._opened = ExitStack()
 
     def __enter__(self) -> Self:
         with disk_faults(self.settings.out), ExitStack() as opened:
             opened.enter_context(self.workspace.locked())
-            self.store = opened.enter_context(Store(self.workspace.store))
+            self.store = opened.enter_context(Store(self.settings.out / "store.sqlite"))
             self._opened = opened.pop_all()
         self.asker = Asker(self.settings.llm, self.store)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._opened.close()
 
     def run(self, steps: Sequence[str] = STEPS) -> list[StepReport]:
@@ -184,124 +170,98 @@ class Construction:
         return {
             "out": str(self.settings.out),
             "language_model": self.asker.report(),
-            "steps": [one.to_json() for one in reports],
+            "steps": [asdict(one) for one in reports],
         }
 
-    def _asking(self, prompt: str) -> dict[str, Any]:
-        llm = self.settings.llm
-        return {"model": llm.model, "sampling": llm.sampling(), "prompt": load_prompt(prompt).model_dump(mode="json")}
+    def _asking(self, step: CategorizeSettings | AnimalSettings | PitchSettings) -> dict[str, Any]:
+        """Return what the answers of a step depend on."""
+        llm, prompt = self.settings.llm, load_prompt(step.prompt).model_dump(mode="json")
+        own = step.model_dump(mode="json", exclude={"workers"})
+        return {**own, "model": llm.model, "sampling": llm.sampling(), "prompt": prompt}
 
     def collect(self) -> StepReport:
         """Read the collection into `clips.jsonl`."""
         collection, out = self.settings.input, self.workspace.records("clips")
 
-        def make(part: Path) -> tuple[dict[str, int], list[Rejected]]:
+        def make(part: Path) -> Made:
             clips, rejected = read_collection(collection)
             write_records(part / out.name, clips, SourceClip)
             return {"clips": len(clips)}, rejected
 
         inputs = [collection.path] if collection.kind == "manifest" else []
-        return self._do("collect", inputs, collection.model_dump(mode="json"), [out], make)
+        return self.workspace.step("collect", make, inputs, collection.model_dump(mode="json"), [out])
 
     def categorize(self) -> StepReport:
         """Ask for the category of every clip: `categories.jsonl`."""
         source, out = self.workspace.records("clips"), self.workspace.records("categories")
+        settings = self.settings.categorize
 
-        def make(part: Path) -> tuple[dict[str, int], list[Rejected]]:
-            clips, rejected = categorize(read_records(source, SourceClip), self.asker, self.settings.categorize)
+        def make(part: Path) -> Made:
+            clips, rejected = categorize(read_records(source, SourceClip), self.asker, settings)
             write_records(part / out.name, clips, CategorizedClip)
-            counts: dict[str, int] = {}
-            for clip in clips:
-                root = "cannot say" if clip.category == CANNOT_SAY else clip.category.split("/")[0]
-                counts[root] = counts.get(root, 0) + 1
+            roots = (clip.category.split("/")[0] for clip in clips)
+            counts = Counter("cannot say" if root == CANNOT_SAY else root for root in roots)
             return dict(sorted(counts.items())), rejected
 
-        settings = {**self.settings.categorize.model_dump(mode="json"), **self._asking(self.settings.categorize.prompt)}
-        return self._do("categorize", [source], settings, [out], make)
+        return self.workspace.step("categorize", make, [source], self._asking(settings), [out])
 
     def animal(self) -> StepReport:
         """Ask for a question about every animal: `animal.jsonl`, and a sheet of the undecided answers."""
         source, out = self.workspace.records("categories"), self.workspace.records("animal")
-        labels_path, sheet = self.settings.animal.labels, self.workspace.sheet("labels_to_review")
+        settings, sheet = self.settings.animal, self.workspace.sheet("labels_to_review")
 
-        def make(part: Path) -> tuple[dict[str, int], list[Rejected]]:
-            labels = LabelFilter(labels_path)
-            rows, rejected = make_animal_rows(
-                read_records(source, CategorizedClip), self.asker, self.settings.animal, labels
-            )
+        def make(part: Path) -> Made:
+            labels = LabelFilter(settings.labels)
+            rows, rejected = make_animal_rows(read_records(source, CategorizedClip), self.asker, settings, labels)
             write_records(part / out.name, rows, AnimalRow)
             labels.write_undecided(part / sheet)
             return {"rows": len(rows)}, rejected
 
-        settings = {**self.settings.animal.model_dump(mode="json"), **self._asking(self.settings.animal.prompt)}
-        if labels_path is not None and labels_path.is_file():
-            settings["labels_sha256"] = sha256_of(labels_path)
-        return self._do("animal", [source], settings, [out], make, sheets=[sheet])
+        depends_on = self._asking(settings)
+        if settings.labels is not None and settings.labels.is_file():
+            depends_on["labels_sha256"] = sha256_of(settings.labels)
+        return self.workspace.step("animal", make, [source], depends_on, [out], sheets=[sheet])
 
     def pitch(self) -> StepReport:
         """Draw, measure and ask about pairs: `pitch.jsonl`."""
         source, out = self.workspace.records("categories"), self.workspace.records("pitch")
+        settings, root = self.settings.pitch, self.settings.input.audio_root
 
-        def make(part: Path) -> tuple[dict[str, int], list[Rejected]]:
-            clips = read_records(source, CategorizedClip)
-            root = self.settings.input.audio_root
-            rows, rejected = make_pitch_rows(clips, root, self.asker, self.settings.pitch)
+        def make(part: Path) -> Made:
+            rows, rejected = make_pitch_rows(read_records(source, CategorizedClip), root, self.asker, settings)
             write_records(part / out.name, rows, PitchRow)
             return {"rows": len(rows)}, rejected
 
-        own = self.settings.pitch.model_dump(mode="json", exclude={"workers"})
-        return self._do("pitch", [source], {**own, **self._asking(self.settings.pitch.prompt)}, [out], make)
+        return self.workspace.step("pitch", make, [source], self._asking(settings), [out])
 
     def wiki(self) -> StepReport:
         """Make the two Wikipedia sets: `wiki_animal.jsonl`, `wiki_pitch.jsonl`."""
         outputs = [self.workspace.records("wiki_animal"), self.workspace.records("wiki_pitch")]
         wiki = self.settings.wiki
 
-        def make(part: Path) -> tuple[dict[str, int], list[Rejected]]:
+        def make(part: Path) -> Made:
             animals, pitches, rejected = make_wiki_rows(wiki, self.workspace.folder / "wiki")
             write_records(part / outputs[0].name, animals, AnimalRow)
             write_records(part / outputs[1].name, pitches, PitchRow)
             return {"animal": len(animals), "pitch": len(pitches)}, rejected
 
         pages = [page for page in (wiki.animals, wiki.ranges) if isinstance(page, Path)]
-        return self._do("wiki", pages, wiki.model_dump(mode="json", exclude={"timeout_s"}), outputs, make)
+        return self.workspace.step("wiki", make, pages, wiki.model_dump(mode="json", exclude={"timeout_s"}), outputs)
 
     def split(self) -> StepReport:
         """Clean, split and write the benchmark into `dataset/`."""
-        names = ("animal", "pitch", "wiki_animal", "wiki_pitch")
-        inputs = [self.workspace.records(name) for name in names]
-        dataset = self.workspace.folder / DATASET
+        animal, wiki_animal = self.workspace.records("animal"), self.workspace.records("wiki_animal")
+        pitch, wiki_pitch = self.workspace.records("pitch"), self.workspace.records("wiki_pitch")
+        settings, dataset = self.settings.split.model_dump(mode="json"), self.workspace.folder / DATASET
 
-        def make(part: Path) -> tuple[dict[str, int], list[Rejected]]:
-            animal, pitch = read_records(inputs[0], AnimalRow), read_records(inputs[1], PitchRow)
-            wiki_animal, wiki_pitch = read_records(inputs[2], AnimalRow), read_records(inputs[3], PitchRow)
-            splits, rejected = make_splits(animal, pitch, wiki_animal, wiki_pitch, self.settings.split)
+        def make(part: Path) -> Made:
+            animals, wiki_animals = read_records(animal, AnimalRow), read_records(wiki_animal, AnimalRow)
+            pitches, wiki_pitches = read_records(pitch, PitchRow), read_records(wiki_pitch, PitchRow)
+            splits, rejected = make_splits(animals, pitches, wiki_animals, wiki_pitches, self.settings.split)
             if not splits.animal and not splits.pitch:
                 raise InputError(f"no rows are left for {dataset}; rejected.jsonl says why")
-            made_from = self.workspace.made_from(STEPS[:-1])
-            made_from["split"] = {"settings": self.settings.split.model_dump(mode="json")}
+            made_from = {**self.workspace.made_from(STEPS[:-1]), "split": {"settings": settings}}
             return write_dataset(part / DATASET, splits, name=self.settings.name, made_from=made_from), rejected
 
-        settings = {**self.settings.split.model_dump(mode="json"), "name": self.settings.name}
-        return self._do("split", inputs, settings, [dataset / "construction.json"], make)
-
-    def _do(
-        self,
-        name: str,
-        inputs: Sequence[Path],
-        settings: dict[str, Any],
-        outputs: Sequence[Path],
-        make: Make,
-        *,
-        sheets: Sequence[str] = (),
-    ) -> StepReport:
-        return self.workspace.step(
-            name,
-            make,
-            inputs=inputs,
-            settings=settings,
-            outputs=[path.relative_to(self.workspace.folder).as_posix() for path in outputs],
-            sheets=sheets,
-            redo=self.redo,
-            overwrite=self.overwrite,
-        )
+        inputs, outputs = [animal, pitch, wiki_animal, wiki_pitch], [dataset / "construction.json"]
+        return self.workspace.step("split", make, inputs, {**settings, "name": self.settings.name}, outputs)

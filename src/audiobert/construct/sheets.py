@@ -23,12 +23,9 @@ def write_sheet(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, 
 
 
 def read_sheet(path: Path, needed: Sequence[str], made_by: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (place, row) for each row of a sheet; columns are separated by commas, semicolons or tabs.
+    """Yield (place, row) for each row of a sheet, which the command `made_by` writes.
 
-    Parameters
-    ----------
-    made_by
-        The command that writes such a sheet, for messages.
+    Columns are separated by commas, semicolons or tabs.
     """
     columns, rows = csv_table(path, separators=",;\t")
     if missing := [column for column in needed if column not in columns]:

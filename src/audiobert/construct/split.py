@@ -11,14 +11,16 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from audiobert.auditorybench.align import stem
 from audiobert.auditorybench.audit import near_duplicate_pairs
+from audiobert.auditorybench.questions import swap_spans, with_determiner
 from audiobert.construct.records import MASK, AnimalRow, PitchRow, Rejected
 from audiobert.construct.rules import BrokenRuleError, locate_span
+from audiobert.settings import Settings
 
 STEP = "split"
 _BLOCK = 256  # rows compared with all kept ones at once
@@ -34,15 +36,12 @@ _FILLERS = frozenset(
     )
 )
 _CHUNK = re.compile(r"^(?:an?\s|the (?:sound|noise|tone|ring|note|cry|voice|hum|buzz|pitch) of\s)", re.IGNORECASE)
-_DETERMINER_BEFORE = re.compile(r"(?:\b(?:the|an?)\s+)$", re.IGNORECASE)
 
 Row = TypeVar("Row", AnimalRow, PitchRow)
 
 
-class SplitSettings(BaseModel):
+class SplitSettings(Settings):
     """Settings of the splits: shares of train, dev and test."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     train: float = Field(default=0.7, gt=0)
     dev: float = Field(default=0.1, ge=0)
@@ -99,12 +98,8 @@ def without_duplicates(
     """Return rows of which no two have the same key, in their order, and the rejected ones.
 
     Near-duplicates with the same answer are reduced to the first; a pitch pair with both answers is dropped whole; an
-    animal sentence with several answers is reduced to the most frequent one.
-
-    Parameters
-    ----------
-    held_out
-        Keys of rows of another set (the Wikipedia set) that must not be among these rows.
+    animal sentence with several answers is reduced to the most frequent one. Rows with a key that is `held_out`, in the
+    Wikipedia set, are dropped.
     """
     clusters: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -145,13 +140,9 @@ def without_near_duplicates(rows: Sequence[Row], held_out: Sequence[str]) -> tup
 
     Of near-duplicates the first stays. Equal sentences stay: `without_duplicates` has decided about them.
     """
-    rejected: dict[str, Rejected] = {}
+    rejected: list[Rejected] = []
     kept: list[Row] = []
     held_out = sorted({sentence.casefold() for sentence in held_out})
-
-    def reject(row: Row, near: str, reason: str) -> None:
-        rejected[row.id] = Rejected(step=STEP, item=row.id, reason=reason, detail=f"'{row.sentence}' of '{near}'")
-
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
         sentences = [row.sentence for row in block]
@@ -160,16 +151,17 @@ def without_near_duplicates(rows: Sequence[Row], held_out: Sequence[str]) -> tup
         in_kept = dict(near_duplicate_pairs(sentences, known)) if known else {}
         new: list[Row] = []
         for row in block:
-            if near := in_wiki.get(row.sentence):
-                reject(row, near, "in-wiki-set")
-                continue
-            near = in_kept.get(row.sentence) or _near(row.sentence, [other.sentence for other in new])
-            if near is None or near == row.sentence.casefold():
-                new.append(row)
-            else:
-                reject(row, near, "near-duplicate")
+            reason, near = "in-wiki-set", in_wiki.get(row.sentence)
+            if near is None:
+                near = in_kept.get(row.sentence) or _near(row.sentence, [other.sentence for other in new])
+                if near is None or near == row.sentence.casefold():
+                    new.append(row)
+                    continue
+                reason = "near-duplicate"
+            detail = f"'{row.sentence}' of '{near}'"
+            rejected.append(Rejected(step=STEP, item=row.id, reason=reason, detail=detail))
         kept += new
-    return kept, list(rejected.values())
+    return kept, rejected
 
 
 def _near(sentence: str, others: Sequence[str]) -> str | None:
@@ -204,52 +196,34 @@ def turned(row: PitchRow) -> PitchRow | None:
     'The sound of a bell has a [MASK] pitch than a drum.'
     """
     try:
-        first, second = locate_span(row.sentence, row.span1), locate_span(row.sentence, row.span2)
-    except BrokenRuleError:
-        return None
-    starts = []
-    for start, _ in (first, second):
-        before = _DETERMINER_BEFORE.search(row.sentence[:start])
-        starts.append(before.start() if before else start)
-    if not starts[0] < first[1] <= starts[1]:
-        return None
-    one, two = row.sentence[starts[0] : first[1]], row.sentence[starts[1] : second[1]]
-    between = row.sentence[first[1] : starts[1]]
-    if not (_CHUNK.match(one) and _CHUNK.match(two)) or re.search(r"\bhave\b|\bare\b|\btheir\b|\bits\b", between):
-        return None
-    head, tail = row.sentence[: starts[0]], row.sentence[second[1] :]
-    new_one, new_two = (two[0].upper() + two[1:], one[0].lower() + one[1:]) if one[0].isupper() else (two, one)
-    sentence = f"{head}{new_one}{between}{new_two}{tail}"
-    try:
+        places = [locate_span(row.sentence, span) for span in (row.span1, row.span2)]
+        one, two = (with_determiner(row.sentence, place) for place in places)
+        sentence = swap_spans(row.sentence, places) if one < two else None
+        if sentence is None or not all(_CHUNK.match(row.sentence[slice(*place)]) for place in (one, two)):
+            return None
+        if re.search(r"\bhave\b|\bare\b|\btheir\b|\bits\b", row.sentence[one[1] : two[0]]):
+            return None
         spans = [sentence[slice(*locate_span(sentence, span))] for span in (row.span2, row.span1)]
     except BrokenRuleError:
         return None
-    return PitchRow(
-        **{
-            **row.model_dump(),
-            "sentence": sentence,
-            "answer": _OPPOSITE[row.answer],
-            "span1": spans[0],
-            "span2": spans[1],
-            "pitch1_hz": row.pitch2_hz,
-            "pitch2_hz": row.pitch1_hz,
-            "clip1_id": row.clip2_id,
-            "clip2_id": row.clip1_id,
-            **{
-                name: " | ".join(reversed(getattr(row, name).split(" | ")))
-                for name in ("source", "license", "author", "url")
-            },
-        }
-    )
+    changes: dict[str, Any] = {
+        "sentence": sentence,
+        "answer": _OPPOSITE[row.answer],
+        "span1": spans[0],
+        "span2": spans[1],
+        "pitch1_hz": row.pitch2_hz,
+        "pitch2_hz": row.pitch1_hz,
+        "clip1_id": row.clip2_id,
+        "clip2_id": row.clip1_id,
+    }
+    credits_turned = {name: " | ".join(reversed(value.split(" | "))) for name, value in row.credits().items()}
+    return row.model_copy(update=changes | credits_turned)
 
 
 def balance_answers(rows: Sequence[PitchRow], others: Sequence[str], seed: str) -> list[PitchRow]:
     """Turn as many rows of the more frequent answer as it takes to make both answers equally frequent.
 
-    Parameters
-    ----------
-    others
-        Sentences of all splits; a row stays as it is when its turned sentence would be a near-duplicate of another.
+    A row stays as it is when its turned sentence would be a near-duplicate of one of the `others`, of all splits.
     """
     counts = Counter(row.answer for row in rows)
     surplus = abs(counts["higher"] - counts["lower"]) // 2
@@ -276,24 +250,23 @@ def make_splits(
     settings: SplitSettings,
 ) -> tuple[Splits, list[Rejected]]:
     """Clean, split and balance both tasks; the Wikipedia rows become their own split."""
-    rejected: list[Rejected] = []
-    animal, out = without_duplicates(animal, animal_key, map(animal_key, wiki_animal))
-    rejected += out
-    animal, out = without_near_duplicates(animal, [row.sentence for row in wiki_animal])
-    rejected += out
-    pitch, out = without_duplicates(pitch, pitch_key, map(pitch_key, wiki_pitch))
-    rejected += out
-    pitch, out = without_near_duplicates(pitch, [row.sentence for row in wiki_pitch])
-    rejected += out
-    animal_splits = split_rows(animal, animal_key, settings)
-    pitch_splits = split_rows(pitch, pitch_key, settings)
-    sentences = [row.sentence for row in (*pitch, *wiki_pitch)]
+    animals, rejected_animals = _cleaned(animal, animal_key, wiki_animal)
+    pitches, rejected_pitches = _cleaned(pitch, pitch_key, wiki_pitch)
+    animal_splits = split_rows(animals, animal_key, settings) | {"wiki": list(wiki_animal)}
+    pitch_splits = split_rows(pitches, pitch_key, settings)
+    sentences = [row.sentence for row in (*pitches, *wiki_pitch)]
     for split, rows in pitch_splits.items():
         pitch_splits[split] = balance_answers(rows, sentences, f"{settings.seed}-balance-{split}")
         sentences += [row.sentence for row in pitch_splits[split]]
-    animal_splits["wiki"], pitch_splits["wiki"] = list(wiki_animal), list(wiki_pitch)
+    pitch_splits["wiki"] = list(wiki_pitch)
     splits = Splits(
         {split: rows for split, rows in animal_splits.items() if rows},
         {split: rows for split, rows in pitch_splits.items() if rows},
     )
-    return splits, rejected
+    return splits, rejected_animals + rejected_pitches
+
+
+def _cleaned(rows: Sequence[Row], key: Callable[[Row], str], wiki: Sequence[Row]) -> tuple[list[Row], list[Rejected]]:
+    distinct, rejected = without_duplicates(rows, key, map(key, wiki))
+    kept, near = without_near_duplicates(distinct, [row.sentence for row in wiki])
+    return kept, rejected + near

@@ -20,13 +20,6 @@ class TransformersEngine:
 
     It is loaded as float32 on a CPU and as bfloat16 on a GPU, unless `engine_kwargs` has `dtype`. `extra_body` holds
     further settings of `generate` (`top_k`, `repetition_penalty`, ...) and `chat_template_kwargs`.
-
-    Raises
-    ------
-    ArtefactError, RemoteError
-        If the model cannot be found or loaded.
-    InputError
-        If its tokenizer has no chat template, or a setting is unknown.
     """
 
     def __init__(self, settings: LlmSettings, traffic: Traffic) -> None:
@@ -79,11 +72,6 @@ class TransformersEngine:
         """Complete chats, `batch_size` at a time, in the order given.
 
         A batch is yielded as a whole, so that a resumed run forms the same batches and draws the same answers.
-
-        Raises
-        ------
-        InputError
-            If a chat does not fit the model's template, or a batch does not fit the memory.
         """
         prompts = [self._prompt(request) for request in requests]
         for start in range(0, len(requests), self.settings.batch_size):
@@ -105,19 +93,16 @@ class TransformersEngine:
         import torch
 
         room = self._positions - self.settings.max_tokens if self._positions else None
-        too_long = {index for index, prompt in enumerate(prompts) if room is not None and len(prompt) > room}
-        fitting = [index for index in range(len(prompts)) if index not in too_long]
-        completions = [
-            Completion(f"{len(prompts[index])} tokens with room for {room}", "refused") for index in range(len(prompts))
-        ]
+        completions = [Completion(f"{len(prompt)} tokens with room for {room}", "refused") for prompt in prompts]
+        fitting = {index: prompt for index, prompt in enumerate(prompts) if room is None or len(prompt) <= room}
         if not fitting:
             return completions
         self.traffic.requests += 1
-        encoded = self._tokenizer.pad({"input_ids": [prompts[index] for index in fitting]}, return_tensors="pt")
+        encoded = self._tokenizer.pad({"input_ids": list(fitting.values())}, return_tensors="pt")
         encoded = encoded.to(self._model.device)  # input_ids and attention_mask, (batch, prompt)
         try:
             with torch.random.fork_rng(), torch.inference_mode():
-                torch.manual_seed(seed_of([prompts[index] for index in fitting], self.settings.seed))
+                torch.manual_seed(seed_of(list(fitting.values()), self.settings.seed))
                 output = self._model.generate(
                     **encoded, pad_token_id=self._tokenizer.pad_token_id, **self._generation
                 )  # (batch, prompt + new)

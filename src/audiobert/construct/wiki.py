@@ -7,18 +7,21 @@ the highest note, or the middle in semitones; `tests/test_construct_wiki.py` mea
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from audiobert import __version__
 from audiobert.artefacts import write_text
+from audiobert.construct.pitch import balanced, check_apart
 from audiobert.construct.records import MASK, AnimalRow, PitchRow, Rejected
+from audiobert.construct.rules import BrokenRuleError
 from audiobert.construct.wiki_pages import PitchRange, parse_animal_sounds, parse_ranges
 from audiobert.errors import InputError, RemoteError
+from audiobert.settings import Settings
 
 STEP = "wiki"
 API = "https://en.wikipedia.org/w/api.php"
@@ -29,7 +32,7 @@ _LICENSE = "CC BY-SA 4.0"
 _USER_AGENT = f"audiobert/{__version__} (AuditoryBench construction)"
 
 
-class WikiSettings(BaseModel):
+class WikiSettings(Settings):
     """Settings of the two Wikipedia sets.
 
     Attributes
@@ -39,8 +42,6 @@ class WikiSettings(BaseModel):
     min_ratio
         Pairs whose middles differ by less are left out.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     animals: Path | Literal["api"] | None = None
     ranges: Path | Literal["api"] | None = None
@@ -59,27 +60,14 @@ def read_page(path: Path) -> str:
 
 
 def fetch_page(title: str, settings: WikiSettings) -> str:
-    """Fetch the wikitext of a page by the MediaWiki API.
-
-    Raises
-    ------
-    RemoteError
-        If the API cannot be reached (offline), or has no such page.
-    """
+    """Fetch the wikitext of a page by the MediaWiki API."""
     import httpx
 
-    query = {
-        "action": "parse",
-        "page": title,
-        "prop": "wikitext",
-        "redirects": "1",
-        "format": "json",
-        "formatversion": "2",
-    }
+    query = {"action": "parse", "prop": "wikitext", "redirects": "1", "format": "json", "formatversion": "2"}
     instead = "save the page and give its path in the settings of 'wiki'"
     try:
         with httpx.Client(timeout=settings.timeout_s, headers={"User-Agent": _USER_AGENT}) as client:
-            response = client.get(settings.api, params=query)
+            response = client.get(settings.api, params={**query, "page": title})
             response.raise_for_status()
             value: Any = response.json()
     except httpx.HTTPStatusError as error:
@@ -134,18 +122,13 @@ def pitch_rows(ranges: Sequence[PitchRange], settings: WikiSettings) -> tuple[li
     rows: list[PitchRow] = []
     rejected = []
     pairs = []
-    for index, first in enumerate(ranges):
-        for second in ranges[index + 1 :]:
-            low, high = sorted((first.mean_hz, second.mean_hz))
-            if high < settings.min_ratio * low or high == low:
-                detail = f"{first.mean_hz:.1f} Hz and {second.mean_hz:.1f} Hz"
-                item = f"{first.name} | {second.name}"
-                rejected.append(Rejected(step=STEP, item=item, reason="pitch-too-close", detail=detail))
-            else:
-                pairs.append((first, second))
-    higher_first = [index % 2 == 0 for index in range(len(pairs))]
-    random.Random(f"{settings.seed}-wiki").shuffle(higher_first)
-    for (first, second), higher in zip(pairs, higher_first, strict=True):
+    for first, second in combinations(ranges, 2):
+        try:
+            check_apart(first.mean_hz, second.mean_hz, settings.min_ratio)
+            pairs.append((first, second))
+        except BrokenRuleError as error:
+            rejected.append(error.rejected(STEP, f"{first.name} | {second.name}"))
+    for (first, second), higher in zip(pairs, balanced(len(pairs), f"{settings.seed}-wiki"), strict=True):
         if is_higher(first, second) != higher:
             first, second = second, first
         rows.append(

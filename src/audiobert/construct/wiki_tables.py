@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from audiobert.construct.prompts import printable
-from audiobert.errors import MissingExtraError
+from audiobert.errors import needs
 
 _LISTS = ("hlist", "ubl", "unbulleted list", "plainlist", "flatlist")
 # Parts of a saved page that are not text of a cell: references, players, pictures, edit links.
@@ -32,15 +32,6 @@ def is_html(page: str) -> bool:
     return start.startswith(("<!doctype html", "<html", "<div", "<table")) or "<body" in start or "<head" in start
 
 
-def _library(name: str) -> Any:
-    from importlib import import_module
-
-    try:
-        return import_module(name)
-    except ImportError:
-        raise MissingExtraError({"bs4": "beautifulsoup4"}.get(name, name), "construct") from None
-
-
 def _number(value: Any) -> int:
     found = re.search(r"\d+", str(value or ""))
     return max(1, int(found[0])) if found else 1
@@ -48,7 +39,8 @@ def _number(value: Any) -> int:
 
 def _wikitext_text(code: Any) -> str:
     """Return plain text of wikitext nodes; line breaks and list templates become new lines, references vanish."""
-    nodes = _library("mwparserfromhell").nodes
+    from mwparserfromhell import nodes
+
     parts: list[str] = []
     for node in code.nodes:
         if isinstance(node, nodes.Text):
@@ -89,34 +81,36 @@ def _template_text(node: Any) -> str:
 
 
 def _wikitext_tables(page: str) -> list[list[list[Cell]]]:
-    code = _library("mwparserfromhell").parse(page)
+    with needs("mwparserfromhell", "construct"):
+        from mwparserfromhell import parse
+
     tables = []
-    for table in code.filter_tags(matches=lambda node: node.tag == "table"):
-        rows: list[list[Cell]] = []
-        loose: list[Cell] = []  # header cells that stand before the first row mark
-        for node in table.contents.nodes if table.contents is not None else ():
-            tag = str(getattr(node, "tag", "")).strip().lower()
-            if tag in ("td", "th"):
-                loose.append(_wikitext_cell(node, tag))
-            elif tag == "tr" and node.contents is not None:
-                cells = [
-                    _wikitext_cell(cell, str(cell.tag).strip().lower())
-                    for cell in node.contents.filter_tags(recursive=False)
-                    if str(cell.tag).strip().lower() in ("td", "th")
-                ]
-                if cells:
-                    rows.append(cells)
-        tables.append(([loose] if loose else []) + rows)
+    for table in parse(page).filter_tags(matches=lambda node: node.tag == "table"):
+        loose = _wikitext_cells(table)  # header cells that stand before the first row mark
+        marked = [_wikitext_cells(row) for row in _tags(table, "tr")]
+        tables.append([cells for cells in (loose, *marked) if cells])
     return tables
 
 
-def _wikitext_cell(node: Any, tag: str) -> Cell:
-    spans = {name: _number(node.get(name).value) if node.has(name) else 1 for name in ("rowspan", "colspan")}
-    return Cell(_wikitext_text(node.contents), tag == "th", spans["rowspan"], spans["colspan"])
+def _tags(node: Any, *names: str) -> list[Any]:
+    """Return the tags of some names that stand directly in a tag."""
+    inside = node.contents.filter_tags(recursive=False) if node.contents is not None else []
+    return [tag for tag in inside if str(tag.tag).strip().lower() in names]
+
+
+def _wikitext_cells(row: Any) -> list[Cell]:
+    cells = []
+    for node in _tags(row, "td", "th"):
+        spans = [_number(node.get(name).value) if node.has(name) else 1 for name in ("rowspan", "colspan")]
+        cells.append(Cell(_wikitext_text(node.contents), str(node.tag).strip().lower() == "th", *spans))
+    return cells
 
 
 def _html_tables(page: str) -> list[list[list[Cell]]]:
-    soup = _library("bs4").BeautifulSoup(page, "html.parser")
+    with needs("beautifulsoup4", "construct"):
+        from bs4 import BeautifulSoup
+
+    soup = BeautifulSoup(page, "html.parser")
     for element in soup.select(_NOT_TEXT):
         element.decompose()
     for element in soup.find_all(["br", "li", "hr"]):

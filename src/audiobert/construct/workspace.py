@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -20,12 +20,12 @@ from typing import Any
 
 from audiobert import __version__
 from audiobert.artefacts import check_folder, finish_write, library_versions, locked, read_json, sha256_of, write_json
-from audiobert.construct.own_files import changed_files, check_unchanged, own_files
+from audiobert.construct.own_files import changed_files, check_unchanged, files_below, own_files
 from audiobert.construct.records import Rejected, write_records
 from audiobert.errors import ArtefactError, InputError
 
-Make = Callable[[Path], tuple[dict[str, int], list[Rejected]]]
-"""Writes the files of a step into a folder; returns counts of what was kept, and what was rejected."""
+Made = tuple[dict[str, int], list[Rejected]]
+"""What a step has kept, by name, and what it rejected."""
 
 _ALL_REJECTED = "rejected.jsonl"
 
@@ -38,10 +38,6 @@ class StepReport:
     state: str
     kept: dict[str, int]
     rejected: dict[str, int]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return asdict(self)
 
 
 @contextmanager
@@ -64,10 +60,19 @@ class Workspace:
     ----------
     records_format
         `jsonl` or `parquet`, the format of the records that the steps exchange.
+    order
+        Names of all steps.
+    redo
+        Make steps again even if nothing has changed.
+    overwrite
+        Also replace files that were edited by hand, or that a person has put where a step writes.
     """
 
-    def __init__(self, folder: str | Path, records_format: str, order: Sequence[str]) -> None:
-        self.folder, self.records_format, self.order = Path(folder), records_format, tuple(order)
+    def __init__(
+        self, folder: Path, records_format: str, order: Sequence[str], *, redo: bool = False, overwrite: bool = False
+    ) -> None:
+        self.folder, self.records_format, self.order = folder, records_format, order
+        self.redo, self.overwrite = redo, overwrite
         check_folder(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -77,11 +82,6 @@ class Workspace:
         with locked(self.folder):
             finish_write(self.folder)
             yield
-
-    @property
-    def store(self) -> Path:
-        """The file of answers and measurements."""
-        return self.folder / "store.sqlite"
 
     def records(self, name: str) -> Path:
         """Return the path of a kind of records."""
@@ -95,25 +95,23 @@ class Workspace:
     def step(
         self,
         name: str,
-        make: Make,
-        *,
+        make: Callable[[Path], Made],
         inputs: Sequence[Path],
         settings: Mapping[str, Any],
-        outputs: Sequence[str],
+        outputs: Sequence[Path],
+        *,
         sheets: Sequence[str] = (),
-        redo: bool = False,
-        overwrite: bool = False,
     ) -> StepReport:
         """Make a step unless its outputs are there, made from the same inputs by the same settings.
 
         Parameters
         ----------
+        make
+            Writes the files of the step into a folder.
         outputs
-            Names of the files that the step always writes.
+            Files that the step always writes.
         sheets
             Names of files that the step writes for a person to fill in. They are no part of what it made.
-        overwrite
-            Make it again if its files were edited by hand, and replace them.
 
         Raises
         ------
@@ -128,23 +126,23 @@ class Workspace:
         fingerprint = _fingerprint(name, inputs, settings)
         before = self._made(name)
         earlier = list(before["outputs"]) if before else []
-        if before is not None and not redo and before["fingerprint"] == fingerprint:
+        if before is not None and not self.redo and before["fingerprint"] == fingerprint:
             edited = changed_files(self.folder, earlier)
-            if not (edited and overwrite) and all((self.folder / output).is_file() for output in outputs):
+            if not (edited and self.overwrite) and all(output.is_file() for output in outputs):
                 return StepReport(name, "edited" if edited else "unchanged", before["kept"], before["rejected"])
-        own = [*earlier, *outputs, *sheets, f"rejected/{name}.jsonl", _ALL_REJECTED, f"made/{name}.json"]
-        if not overwrite:
-            check_unchanged(self.folder, own)  # before anything is asked
-        with own_files(self.folder, obsolete=earlier, overwrite=overwrite) as part:
+        if not self.overwrite:  # before anything is asked
+            written = [path.relative_to(self.folder).as_posix() for path in outputs]
+            own = [*earlier, *written, *sheets, f"rejected/{name}.jsonl", _ALL_REJECTED, f"made/{name}.json"]
+            check_unchanged(self.folder, own)
+        with own_files(self.folder, obsolete=earlier, overwrite=self.overwrite) as part:
             kept, rejected = make(part)
-            names = sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file())
             reasons = dict(sorted(Counter(record.reason for record in rejected).items()))
             made = {
                 "step": name,
                 "fingerprint": fingerprint,
                 "inputs": {path.name: sha256_of(path) for path in inputs},
                 "settings": json.loads(_canonical(settings)),
-                "outputs": {one: sha256_of(part / one) for one in names if one not in sheets},
+                "outputs": {one: sha256_of(part / one) for one in files_below(part) if one not in sheets},
                 "kept": kept,
                 "rejected": reasons,
                 "versions": library_versions(),

@@ -12,7 +12,6 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from audiobert.errors import ArtefactError, RemoteError
@@ -54,9 +53,7 @@ class AnswerCache:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -114,13 +111,8 @@ def answer_key(settings: ServerSettings, request: Request, **more: Any) -> str:
 
     The server is not part of it: the same model elsewhere gives the same answers.
     """
-    parts = {
-        "model": settings.model,
-        "messages": request.messages,
-        "schema": request.schema,
-        "sampling": settings.sampling(),
-        **more,
-    }
+    own = {"model": settings.model, "sampling": settings.sampling()}
+    parts = {**own, "messages": request.messages, "schema": request.schema, **more}
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -129,32 +121,21 @@ def complete_once(
 ) -> Iterator[list[tuple[int, Completion]]]:
     """Complete chats, those in the cache first; requests with equal keys are sent once.
 
-    Parameters
-    ----------
-    engine
-        Makes the engine. It is called only if something is missing in the cache, so a run whose answers are all
-        cached needs no server, key or model.
-
-    Yields
-    ------
-    list of (int, Completion)
-        Index in `requests` and completion. Answers are in the cache before they are yielded.
-
-    Raises
-    ------
-    RemoteError
-        If the engine fails for good. The message says how many answers are cached.
+    Answers are in the cache before they are yielded, with their index in `requests`. The engine is made only if
+    something is missing in the cache, so a run whose answers are all cached needs no server, key or model. If it fails
+    for good, the message says how many answers are cached.
     """
     places: dict[str, list[int]] = {}
     for index, key in enumerate(keys):
         places.setdefault(key, []).append(index)
     known = {key: answer for key in places if (answer := cache.answer(key)) is not None}
-    if known:
-        yield [(index, answer) for key, answer in known.items() for index in places[key]]
+    kept = [(index, answer) for key, answer in known.items() for index in places[key]]
+    if kept:
+        yield kept
     missing = [key for key in places if key not in known]
     if not missing:
         return
-    answered = sum(len(places[key]) for key in known)
+    answered = len(kept)
     try:
         for group in engine().complete([requests[places[key][0]] for key in missing]):
             cache.keep(model, [(missing[number], one) for number, one in group if one.is_answer])

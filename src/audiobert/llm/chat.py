@@ -40,7 +40,6 @@ class Engine(Protocol):
 
     def complete(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completion]]]:
         """Yield (index of the request, completion) in groups that arrived together, in any order."""
-        ...
 
 
 @dataclass

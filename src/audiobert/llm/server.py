@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-from audiobert.errors import InputError, MissingExtraError, RemoteError
+from audiobert.errors import InputError, RemoteError, needs
 from audiobert.llm.chat import Completion, Request, Traffic
 from audiobert.llm.settings import ServerSettings, is_loopback
 
@@ -82,10 +82,8 @@ class ChatServer:
     """
 
     def __init__(self, settings: ServerSettings, traffic: Traffic | None = None, *, extra: str = "eval") -> None:
-        try:
+        with needs("tenacity", extra):
             import tenacity  # noqa: F401
-        except ImportError:
-            raise MissingExtraError("tenacity", extra) from None
         self.settings, self.traffic = settings, traffic or Traffic()
         self._format: _Format = "json_schema" if settings.structured == "auto" else settings.structured
         self._answered = self._refused = 0
@@ -114,12 +112,8 @@ class ChatServer:
 
         The requests run on an event loop in a thread of their own, so this works within a running loop (a notebook)
         too. A new request is sent only after the caller has taken the last group, so at most `concurrency`
-        completions are lost if the process is killed. All connections are closed at the end, also at an early one.
-
-        Raises
-        ------
-        RemoteError
-            If the server refuses the key or the model, or a request fails `max_attempts` times.
+        completions are lost if the process is killed. All connections are closed at the end, also at an early one. A
+        server that refuses the key or the model, and a request that fails `max_attempts` times, end it (RemoteError).
         """
         from anyio.from_thread import start_blocking_portal
 

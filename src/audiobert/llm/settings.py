@@ -7,12 +7,14 @@ import re
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from audiobert.settings import Settings
 
 _SECRET_NAME = re.compile(r"key|token|secret|password|signature", re.IGNORECASE)
 
 
-class ServerSettings(BaseModel):
+class ServerSettings(Settings):
     """Settings of a chat server and of the requests to it.
 
     Attributes
@@ -22,20 +24,14 @@ class ServerSettings(BaseModel):
     api_key_env
         Name of the environment variable that holds the key, never the key itself. The key is sent to `base_url`
         whatever the protocol, since both are named here together.
-    top_p, seed
-        Sent only if given.
     extra_body
         Further fields of each request.
     structured
         How a JSON schema is requested: `auto` tries JSON schema, then JSON mode, then the prompt alone.
-    requests_per_minute, tokens_per_minute
-        Rate limits of the service. None: no limit.
     max_attempts, backoff_s, backoff_max_s
         Attempts per request, and the first and the longest pause between them. Pauses are random and grow
         exponentially; a `Retry-After` header takes precedence.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     base_url: str = "http://127.0.0.1:8000/v1"
     model: str
@@ -44,7 +40,7 @@ class ServerSettings(BaseModel):
     top_p: float | None = Field(default=None, gt=0, le=1)
     max_tokens: int = Field(default=400, ge=1)
     seed: int | None = None
-    extra_body: dict[str, Any] = {}
+    extra_body: dict[str, Any] = Field(default={})
     structured: Literal["auto", "json_schema", "json_object", "none"] = "auto"
     concurrency: int = Field(default=8, ge=1)
     requests_per_minute: float | None = Field(default=None, gt=0)
@@ -84,8 +80,7 @@ class ServerSettings(BaseModel):
 
     def sampling(self) -> dict[str, Any]:
         """Return the settings that determine the answer. They are part of the key of a cached answer."""
-        chosen: dict[str, Any] = {"temperature": self.temperature, "max_tokens": self.max_tokens}
-        chosen |= {name: value for name in ("top_p", "seed") if (value := getattr(self, name)) is not None}
+        chosen = self.model_dump(include={"temperature", "max_tokens", "top_p", "seed"}, exclude_none=True)
         return {**chosen, **self.extra_body}
 
 

@@ -143,7 +143,7 @@ class Live:
             figures[f"{part.task.name}.{part.split}"] = summary["correct"] / summary["n"]
             if summary.get("both_ways"):
                 figures[f"{part.task.name}.{part.split}.both_ways"] = summary["both_ways"]["accuracy"]
-            lines += [prediction_line("in training", self.config.seed, part, one) for one in answered]
+            lines += [prediction_line("in training", self.config.seed, part.protocol, one) for one in answered]
         for split in here:
             right = [line["correct"] for line in lines if line["split"] == split]
             figures[f"combined.{split}"] = float(np.mean(right))

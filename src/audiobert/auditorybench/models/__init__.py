@@ -73,14 +73,7 @@ def split_state(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def load_adapter(name: str, train: Mapping[str, Sequence[Row]], options: ModelOptions | None = None) -> Adapter:
-    """Load a model by name.
-
-    Parameters
-    ----------
-    name
-        `mini` or a preset, a folder, a hub id, or a control. An AudioBERT's name may end in `:unheard`, `:off` or
-        `:gold-spans`.
-    """
+    """Load `mini` or a preset, a folder, a hub id, or a control; an AudioBERT's name may end in one of its states."""
     options = options or ModelOptions()
     if name.startswith("control:"):
         return _control(name, train)

@@ -13,7 +13,7 @@ import numpy as np
 from audiobert.auditorybench.data import Row
 from audiobert.auditorybench.interfaces import Prediction, ProtocolName, ranked_prediction
 from audiobert.auditorybench.questions import Question
-from audiobert.errors import InputError, MissingExtraError
+from audiobert.errors import InputError, needs
 
 # A score per answer of train (case folded), for each question.
 Scorer = Callable[[Sequence[Question]], list[dict[str, float]]]
@@ -132,13 +132,11 @@ def fit_ngrams(rows: Sequence[Row], kind: str, *, strength: float, together: boo
     together
         Give words and characters together unit norm, instead of each apart.
     """
-    try:
+    with needs("scikit-learn", "eval"):
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline, make_union
         from sklearn.preprocessing import Normalizer
-    except ImportError:
-        raise MissingExtraError("scikit-learn", "eval") from None
     norm = None if together else "l2"
     words = TfidfVectorizer(ngram_range=WORD_NGRAMS, norm=norm)
     characters = TfidfVectorizer(analyzer="char_wb", ngram_range=CHARACTER_NGRAMS, norm=norm)

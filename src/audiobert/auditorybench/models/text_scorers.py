@@ -14,7 +14,7 @@ from audiobert.auditorybench.align import MASK
 from audiobert.auditorybench.data import Row
 from audiobert.auditorybench.models.controls import Control, Scorer, answers_of, fit_ngrams
 from audiobert.auditorybench.questions import Question
-from audiobert.errors import MissingExtraError
+from audiobert.errors import needs
 
 if TYPE_CHECKING:
     from audiobert.backbone import Backbone
@@ -37,10 +37,9 @@ class TextScorers(Control):
 
 def fit_sentence_vectors(rows: Sequence[Row]) -> Scorer:
     """Fit ridge regression with a Gaussian kernel to sentence vectors, one output per answer of train."""
-    try:
+    with needs("scikit-learn", "eval"):
         from sklearn.kernel_ridge import KernelRidge
-    except ImportError:
-        raise MissingExtraError("scikit-learn", "eval") from None
+
     from audiobert.backbone import load_backbone
 
     backbone = load_backbone("mini")

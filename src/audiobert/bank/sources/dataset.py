@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 from audiobert.bank.clips import given_columns
 from audiobert.bank.sources.entry import Entry, Source
 from audiobert.bank.sources.formats import format_problem
-from audiobert.errors import InputError, MissingExtraError
+from audiobert.errors import InputError, needs
 from audiobert.table_files import text_of
 
 DATASETS_PREFIX = "datasets:"
@@ -43,8 +43,7 @@ def named_dataset(text: str) -> Source:
     library = _datasets()
     name, _, query = text.removeprefix(DATASETS_PREFIX).partition("?")
     options = {key: values[-1] for key, values in parse_qs(query).items()}
-    unknown = set(options) - {"split", "name", "streaming"}
-    if not name or unknown:
+    if not name or set(options) - {"split", "name", "streaming"}:
         raise InputError(f"{text!r} is not of the form datasets:NAME[?split=train&name=CONFIG&streaming=1]")
     try:
         dataset = library.load_dataset(
@@ -80,10 +79,8 @@ def saved_dataset(folder: Path) -> Source:
 
 
 def _datasets() -> Any:
-    try:
+    with needs("datasets", "scale"):
         import datasets
-    except ImportError:
-        raise MissingExtraError("datasets", "scale") from None
     return datasets
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from audiobert.bank.clips import given_columns
@@ -14,13 +14,7 @@ from audiobert.table_files import TABLE_EXTENSIONS, Row, read_lines, read_rows, 
 
 
 def manifest_source(path: Path) -> Source:
-    """Open a table with a column `path`, which is relative to the table.
-
-    Raises
-    ------
-    InputError
-        When the file is no table, has no rows, none that can be read, or no column `path`.
-    """
+    """Open a table with a column `path`, which is relative to the table."""
     shape = table_shape(path)
     if not shape.columns and shape.first_refused:
         row = shape.first_refused
@@ -29,7 +23,7 @@ def manifest_source(path: Path) -> Source:
         raise InputError(f"{path} has no rows; give a manifest with one row per clip")
     if shape.columns and "path" not in shape.columns:
         raise InputError(f"{path} has the columns {', '.join(shape.columns)}; a manifest needs a column 'path'")
-    return Source(str(path), path.parent, shape.rows, lambda: _entries(path))
+    return Source(str(path), path.parent, shape.rows, lambda: (_entry(path, row) for row in read_rows(path)))
 
 
 def read_ids(path: Path) -> list[str]:
@@ -42,10 +36,6 @@ def read_ids(path: Path) -> list[str]:
             raise InputError(f"row {number} of {path} has no id; give a table with a column 'id', or a text file")
         ids.append(identifier)
     return ids
-
-
-def _entries(path: Path) -> Iterator[Entry]:
-    return (_entry(path, row) for row in read_rows(path))
 
 
 def _entry(path: Path, row: Row) -> Entry:
