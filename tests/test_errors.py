@@ -33,7 +33,7 @@ def test_every_extra_that_is_advised_installs_the_library() -> None:
     advised = {
         found
         for file in package.rglob("*.py")
-        for found in re.findall(r'MissingExtraError\("([^"]+)", "(\w+)"\)', file.read_text(encoding="utf-8"))
+        for found in re.findall(r'(?:MissingExtraError|needs)\("([^"]+)", "(\w+)"\)', file.read_text(encoding="utf-8"))
     }
     assert len(advised) > 8
     for library, extra in advised:

@@ -148,21 +148,9 @@ def _align_one(text: str, span: str, regions: Sequence[tuple[int, int]], taken: 
 def align_spans(text: str, spans: Sequence[str]) -> list[Alignment]:
     """Find every span in its sentence, as offsets that neither overlap each other nor the mask.
 
-    Parameters
-    ----------
-    text
-        A sentence with `[MASK]`.
-    spans
-        The spans as the row names them. Of two, the first is looked for before the mask and the second after it, and
-        only if it is not there on the other side.
+    Of two spans, the first is looked for before the mask and the second after it, and only if it is not there on the
+    other side. `offsets` are None where a span is empty or not in the sentence.
 
-    Returns
-    -------
-    list of Alignment
-        One per span, in the same order; `offsets` is None where a span is empty or not in the sentence.
-
-    Examples
-    --------
     >>> [a.offsets for a in align_spans("Meow is the sound a [MASK] makes.", ["meow"])]
     [(0, 4)]
     >>> align_spans("The sound of bass is [MASK] than the sound of double bass", ["double bass", "bass"])[1].offsets

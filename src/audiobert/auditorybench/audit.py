@@ -34,12 +34,8 @@ def audit(
 ) -> dict[str, Any]:
     """Audit every split of a folder.
 
-    Parameters
-    ----------
-    tokenizer
-        A tokenizer of transformers; if given, the wordpieces of the answers are counted.
-    near_duplicates
-        Look for sentences that differ by a few letters (needs rapidfuzz; some seconds).
+    With a `tokenizer` of transformers, the wordpieces of the answers are counted. Near-duplicates are sentences that
+    differ by a few letters (needs rapidfuzz; some seconds).
     """
     report: dict[str, Any] = {"folder": str(folder), "near_duplicate_ratio": NEAR_DUPLICATE, "tasks": {}}
     for task in tasks if tasks is not None else auditorybench_tasks():
@@ -96,11 +92,17 @@ def _priors(rows: Sequence[Row], most: int = 5) -> dict[str, float]:
     return {answer: _share(count, len(rows)) for answer, count in counts.most_common(most)}
 
 
-def ambiguity(rows: Sequence[Row]) -> dict[str, Any]:
-    """Count the sentences with several answers, and compute the accuracy ceiling that follows from them."""
+def _answers_of(rows: Sequence[Row]) -> dict[str, Counter[str]]:
+    """Count the answers of each sentence, case folded."""
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         answers[row.text.casefold()][row.answer.casefold()] += 1
+    return answers
+
+
+def ambiguity(rows: Sequence[Row]) -> dict[str, Any]:
+    """Count the sentences with several answers, and compute the accuracy ceiling that follows from them."""
+    answers = _answers_of(rows)
     several = {text: counts for text, counts in answers.items() if len(counts) > 1}
     reachable = sum(max(counts.values()) for counts in answers.values())
     worst = sorted(several, key=lambda text: -len(several[text]))[:EXAMPLES]
@@ -184,9 +186,7 @@ def unseen_answers(train: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
 
 def train_answers_where_seen(train: Sequence[Row], rows: Sequence[Row]) -> dict[str, Any]:
     """Count, for sentences that train has, if train gives the answer, and if its most frequent one is right."""
-    answers: dict[str, Counter[str]] = defaultdict(Counter)
-    for row in train:
-        answers[row.text.casefold()][row.answer.casefold()] += 1
+    answers = _answers_of(train)
     seen = [row for row in rows if row.text.casefold() in answers]
     given = sum(row.answer.casefold() in answers[row.text.casefold()] for row in seen)
     most = sum(answers[row.text.casefold()].most_common(1)[0][0] == row.answer.casefold() for row in seen)
@@ -201,11 +201,7 @@ def train_answers_where_seen(train: Sequence[Row], rows: Sequence[Row]) -> dict[
 
 def wordpieces(rows: Sequence[Row], tokenizer: Any) -> dict[str, int]:
     """Count rows by the number of wordpieces of their answer."""
-    sizes: Counter[int] = Counter()
-    lengths: dict[str, int] = {}
-    for row in rows:
-        answer = row.answer.lower()
-        if answer not in lengths:
-            lengths[answer] = len(tokenizer(answer, add_special_tokens=False)["input_ids"])
-        sizes[lengths[answer]] += 1
-    return {str(size): sizes[size] for size in sorted(sizes)}
+    counts: Counter[int] = Counter()
+    for answer, count in Counter(row.answer.lower() for row in rows).items():
+        counts[len(tokenizer(answer, add_special_tokens=False)["input_ids"])] += count
+    return {str(size): count for size, count in sorted(counts.items())}

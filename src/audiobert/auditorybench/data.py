@@ -54,12 +54,8 @@ class AlignedRow:
 
 def aligned_rows(rows: Iterable[Row]) -> list[AlignedRow]:
     """Return the rows whose spans are all in their sentence. A sentence may occur with several answers."""
-    found = []
-    for row in rows:
-        places = tuple(place for place in row.span_offsets if place is not None)
-        if places and len(places) == len(row.span_offsets):
-            found.append(AlignedRow(row.text, row.answer, places))
-    return found
+    placed = [(row, tuple(place for place in row.span_offsets if place is not None)) for row in rows]
+    return [AlignedRow(row.text, row.answer, at) for row, at in placed if at and len(at) == len(row.span_offsets)]
 
 
 def split_path(folder: str | Path, task: str | Task, split: str) -> Path:
@@ -71,10 +67,8 @@ def split_path(folder: str | Path, task: str | Task, split: str) -> Path:
         )
     if split not in task.files:
         raise InputError(f"task '{task.name}' has no split '{split}': it has {', '.join(task.files)}")
-    for base in (folder, folder / "dataset"):
-        for name in task.files[split]:
-            if (base / name).is_file():
-                return base / name
+    if found := _split_file(folder, task, split):
+        return found
     raise InputError(
         f"{folder} lacks {' or '.join(task.files[split])}: 'audiobert data download' fetches the published files"
     )
@@ -83,14 +77,12 @@ def split_path(folder: str | Path, task: str | Task, split: str) -> Path:
 def available_splits(folder: str | Path, task: str | Task) -> list[str]:
     """Return the splits of a task whose file is in the folder, in the order train, dev, test, wiki."""
     task = find_task(task)
-    found = []
-    for split in task.splits:
-        try:
-            split_path(folder, task, split)
-        except InputError:
-            continue
-        found.append(split)
-    return found
+    return [split for split in task.splits if _split_file(Path(folder), task, split)]
+
+
+def _split_file(folder: Path, task: Task, split: str) -> Path | None:
+    paths = (base / name for base in (folder, folder / "dataset") for name in task.files[split])
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _column(header: Sequence[str], spellings: Sequence[str]) -> str | None:
@@ -255,14 +247,9 @@ def refuse_test_as_train(folder: str | Path, task: str | Task, path: Path, rows:
 
 
 def load_split(folder: str | Path, task: str | Task, split: str) -> list[Row]:
-    """Read one split of one task.
+    """Read one split of one task, from a folder with the published files in either layout, or the repository's root.
 
-    Parameters
-    ----------
-    folder
-        A folder with the published files, in either layout, or the public repository's root.
-    task
-        A shipped task by name, the path of a task's YAML file, or a `Task`.
+    `task` is a shipped one by name, the path of a task's YAML file, or a `Task`.
     """
     task = find_task(task)
     path = split_path(folder, task, split)

@@ -55,22 +55,20 @@ def detector_scores(detector: Detector, rows: Sequence[Row]) -> dict[str, Any]:
     found = np.zeros_like(gold)
     exact = total = 0
     for index, (row, spans) in enumerate(zip(usable, detector.detect(texts) if texts else [], strict=True)):
-        said = [(span.start, span.end) for span in spans]
-        for labels, where in ((gold, row.spans), (found, said)):
+        places = [(span.start, span.end) for span in spans]
+        for labels, where in ((gold, row.spans), (found, places)):
             one = token_labels(tokens["offset_mapping"][index], where)
             labels[index, : len(one)] = one
-        exact += len(set(row.spans) & set(said))
+        exact += len(set(row.spans) & set(places))
         total += len(row.spans)
-    true = int((gold & found).sum())
-    precision = true / int(found.sum()) if found.any() else 0.0
-    recall = true / int(gold.sum()) if gold.any() else 0.0
+    true, golden, said = int((gold & found).sum()), int(gold.sum()), int(found.sum())
     return {
         "n": len(usable),
         "skipped": len(rows) - len(usable),
         "f1": round(weighted_f1(gold, found), 4),
-        "f1_micro": round(2 * true / (int(gold.sum()) + int(found.sum())), 4) if true else 0.0,
-        "precision": round(precision, 4),
-        "recall": round(recall, 4),
+        "f1_micro": round(2 * true / (golden + said), 4) if true else 0.0,
+        "precision": round(true / said, 4) if said else 0.0,
+        "recall": round(true / golden, 4) if golden else 0.0,
         "exact": round(exact / total, 4) if total else 0.0,
     }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, cast
 
@@ -176,10 +175,10 @@ def evaluate_model(
         if plan.unread:
             figures += unread_figures(model, name, seed, lines, limit=plan.limit)
         runs.append(figures)
-    protocols = [part.protocol for part in plan.parts]
+    protocols = [*(part.protocol for part in plan.parts), *["paper"] * (len(runs[0]) - len(plan.parts))]
     results = [
         {**merge_seeds(same), "seeds": used, "protocol": protocol}
-        for same, protocol in zip_longest(zip(*runs, strict=True), protocols, fillvalue="paper")
+        for same, protocol in zip(zip(*runs, strict=True), protocols, strict=True)
     ]
     return {
         "model": name,
@@ -188,7 +187,7 @@ def evaluate_model(
         "limit": plan.limit,
         **provenance(artefacts={**artefacts, "data": plan.artefacts}),
         "results": results,
-        "combined": combine(results[: len(protocols)]),
+        "combined": combine(results[: len(plan.parts)]),
     }
 
 
@@ -221,8 +220,8 @@ def merge_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     first = runs[0]
     merged: dict[str, Any] = {key: first[key] for key in ("task", "title", "split") if key in first}
     merged |= _mean_figures(runs, rows_by_seed({"per_seed": list(runs)}))
-    if all("both_ways" in run for run in runs):
-        both = [run["both_ways"]["accuracy"] for run in runs]
+    both = [run["both_ways"]["accuracy"] for run in runs if "both_ways" in run]
+    if len(both) == len(runs):
         merged["both_ways"] = {"n": first["both_ways"]["n"], "accuracy": round(mean_and_sd(both)[0], 4)}
     return {**merged, "per_seed": list(runs)}
 
@@ -246,13 +245,13 @@ def combine(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if len(here) < 2:
             continue
         n = sum(result["n"] for result in here)
+        figures = share(sum(result["correct"] for result in here), n) or {}
         if all("per_seed" in result for result in here):
             seeds = list(zip(*(result["per_seed"] for result in here), strict=True))
             runs = [{"n": n, "correct": sum(run["correct"] for run in runs)} for runs in seeds]
             rows = [[int(letter) for run in runs for letter in run["rows_correct"]] for runs in seeds]
-            combined.append({"split": split, **_mean_figures(runs, rows)})
-        else:
-            combined.append({"split": split, **(share(sum(result["correct"] for result in here), n) or {})})
+            figures = _mean_figures(runs, rows)
+        combined.append({"split": split, **figures})
     return combined
 
 

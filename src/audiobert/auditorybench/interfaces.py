@@ -17,25 +17,16 @@ TOP_K = 5
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Hold the prediction of a model for one question.
+    """Hold the prediction of a model for one question: the word with the highest score.
 
-    Attributes
-    ----------
-    text
-        The word with the highest score.
-    rank
-        Rank of the answer, from 1, among all words or the candidates. None where the protocol gives no rank, 0 where
-        the answer is not among the candidates.
-    scores
-        The best candidates, at most five, with their log-probabilities.
-    auditory, spans, clips
-        For AudioBERT: whether a span was found, the spans, and the ids of the retrieved clips.
+    `rank` is that of the answer, from 1, among all words or the candidates. It is None where the protocol gives no
+    rank, and 0 where the answer is not among the candidates. The last three fields are those of `Evidence`.
     """
 
     text: str
     correct: bool
     rank: int | None = None
-    scores: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)  # log-probabilities of the best candidates, at most five
     auditory: bool | None = None
     spans: list[dict[str, Any]] = field(default_factory=list)
     clips: list[str] = field(default_factory=list)
@@ -43,7 +34,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Hold the spans and clips that AudioBERT used; empty for other models."""
+    """Hold whether AudioBERT found a span, the spans, and the ids of the clips; empty for other models."""
 
     auditory: bool | None = None
     spans: list[dict[str, Any]] = field(default_factory=list)

@@ -62,7 +62,7 @@ def macro_accuracy(answered: Sequence[Answered]) -> float:
 def rank_metrics(answered: Sequence[Answered]) -> dict[str, float]:
     """Return top-5 accuracy and mean reciprocal rank, where the protocol ranks; rank 0 (no candidate) counts as 0."""
     ranks = [a.prediction.rank for a in answered]
-    if any(rank is None for rank in ranks):
+    if None in ranks:
         return {}
     known = [rank for rank in ranks if rank]
     return {

@@ -13,30 +13,15 @@ COMMIT_OF_ANIMAL_TRAIN = "2e2ff11d09d434e264a20cdf5299f51a6f68465f"
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """Describe one file of the benchmark.
-
-    Attributes
-    ----------
-    name
-        Name in the folder; `comparsion` is the publisher's spelling.
-    commit, path
-        Its place in the public repository.
-    sha256
-        Of the bytes as published; None where only the rows are known.
-    rows_sha256
-        Digest of (text, answer, spans) of all rows (`audiobert.auditorybench.data.rows_sha256`), which does not change
-        with line ends, quoting or further columns; None where it is not known.
-    captions, words
-        The paper's Table I.
-    """
+    """Describe one file of the benchmark; captions and words are those of the paper's Table I."""
 
     task: str
     split: str
-    name: str
+    name: str  # in the folder; `comparsion` is the publisher's spelling
     commit: str
-    path: str
-    sha256: str | None
-    rows_sha256: str | None
+    path: str  # in the public repository
+    sha256: str | None  # of the bytes as published; None where only the rows are known
+    rows_sha256: str | None  # digest by `data.rows_sha256`; None where it is not known
     captions: int
     words: int
 

@@ -19,38 +19,22 @@ _DETERMINER = re.compile(r"(?:^|(?<=\s))(?:an?|the|some)\s+$", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Hold one question as a model gets it.
-
-    Attributes
-    ----------
-    text
-        Sentence with exactly one `[MASK]`.
-    span_offsets
-        Character offsets of the row's spans in `text` (gold spans), without those that could not be aligned.
-    spans
-        The span strings, in the order in which they stand in the question.
-    candidates
-        The allowed answers, or None if any word may be the answer.
-    shown, template
-        The text that a causal model is shown, and the template of the prompt that it stands in.
-    flipped
-        True if the spans are exchanged and the answer is the opposite word.
-    """
+    """Hold one question as a model gets it."""
 
     task: str
     kind: str
     split: str
     row: int
-    text: str
+    text: str  # sentence with exactly one `[MASK]`
     answer: str
-    spans: tuple[str, ...]
-    span_offsets: tuple[tuple[int, int], ...]
-    candidates: tuple[str, ...] | None
-    shown: str
-    template: str
+    spans: tuple[str, ...]  # in the order in which they stand in the question
+    span_offsets: tuple[tuple[int, int], ...]  # of the gold spans in `text`, without those that could not be aligned
+    candidates: tuple[str, ...] | None  # the allowed answers, or None if any word may be the answer
+    shown: str  # text that a causal model is shown
+    template: str  # of the prompt that it stands in
     chat: str
     where: str
-    flipped: bool = False
+    flipped: bool = False  # spans are exchanged, and the answer is the opposite word
 
     @property
     def prompt(self) -> str:
@@ -73,13 +57,7 @@ class Question:
 
 
 def label_set(task: Task, train: Sequence[Row] | None) -> tuple[str, ...] | None:
-    """Return the candidates that all rows of a task share; None where each row has its own.
-
-    Raises
-    ------
-    InputError
-        If they are the train split's answers and there is no train split.
-    """
+    """Return the candidates that all rows of a task share; None where each row has its own."""
     if task.label_words is not None:
         return tuple(task.label_words)
     if task.candidates == "row":
@@ -96,13 +74,7 @@ def _lettered(choices: Iterable[str]) -> str:
 def make_question(
     row: Row, task: Task, path: Path, candidates: tuple[str, ...] | None, *, with_choices: bool = False
 ) -> Question:
-    """Turn a row into a question; with `with_choices`, the candidates are the row's own options.
-
-    Raises
-    ------
-    InputError
-        If the text has not exactly one mask, or options are wanted and the row has none.
-    """
+    """Turn a row into a question; with `with_choices`, the candidates are the row's own options."""
     where = f"{path}, row {row.row}"
     text = (
         row.text if MASK in row.text else fill_template(task.cloze, row.text, choices=_lettered(row.choices or ()))[0]

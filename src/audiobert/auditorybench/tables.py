@@ -216,13 +216,10 @@ def accuracy_table(reports: Sequence[Mapping[str, Any]], *, published: bool = Tr
     for index, report in enumerate(reports):
         cells = {}
         for column, entry in _entries(report).items():
-            interval, sd = entry.get("ci95"), entry.get("sd")
-            cells[column] = Cell(
-                100 * entry["accuracy"],
-                (100 * interval[0], 100 * interval[1]) if interval else None,
-                100 * sd if sd is not None else None,
-                marks[column].get(index, ""),
-            )
+            ci95, sd = entry.get("ci95"), entry.get("sd")
+            interval = (100 * ci95[0], 100 * ci95[1]) if ci95 else None
+            deviation = 100 * sd if sd is not None else None
+            cells[column] = Cell(100 * entry["accuracy"], interval, deviation, marks[column].get(index, ""))
         section: Section = "control" if is_control(report) else "model"
         own[section].append(TableRow(str(report["model"]), section, cells, limit_of(report)))
     paper_rows = _published(paper.TABLE_3, columns) if published and any(c in paper.COLUMNS for c in columns) else []
@@ -293,18 +290,10 @@ def pairwise_table(tests: Sequence[PairedTest], reports: Sequence[Mapping[str, A
     head = ["First", "Second", "Split", "Seeds", "Difference [95%]", "p", "Holm p"]
     rows = []
     for test in tests:
-        mean, low, high = (100 * value for value in (test.difference.mean, test.difference.low, test.difference.high))
-        rows.append(
-            [
-                test.first,
-                test.second,
-                f"{titles.get(test.task, test.task)} {test.split}",
-                f"{test.seeds[0]}, {test.seeds[1]}",
-                f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]",
-                f"{test.difference.p_value:.2g}",
-                f"{test.p_holm:.2g}",
-            ]
-        )
+        found, split = test.difference, f"{titles.get(test.task, test.task)} {test.split}"
+        points = f"{100 * found.mean:+.2f} [{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
+        seeds = f"{test.seeds[0]}, {test.seeds[1]}"
+        rows.append([test.first, test.second, split, seeds, points, f"{found.p_value:.2g}", f"{test.p_holm:.2g}"])
     starts = [i for i in range(len(rows)) if i == 0 or rows[i][2] != rows[i - 1][2]]
     several = len(starts) < len(rows)
     ends = frozenset(start - 1 for start in starts if start) if several else frozenset()
@@ -316,14 +305,10 @@ def table_to_json(table: ResultTable) -> dict[str, Any]:
     """Return a table for machines: figures in percent, by `task.split`."""
     rows = []
     for row in table.rows:
-        cells = {
-            f"{task}.{split}": {
-                "value": cell.value,
-                "interval": list(cell.interval) if cell.interval else None,
-                "sd": cell.deviation,
-                "mark": cell.mark,
-            }
-            for (task, split), cell in row.cells.items()
-        }
+        cells = {}
+        for (task, split), cell in row.cells.items():
+            interval = list(cell.interval) if cell.interval else None
+            figures = {"value": cell.value, "interval": interval, "sd": cell.deviation, "mark": cell.mark}
+            cells[f"{task}.{split}"] = figures
         rows.append({"name": row.name, "section": row.section, "limit": row.limit, "cells": cells})
     return {"title": table.title, "legend": table.legend, "rows": rows}

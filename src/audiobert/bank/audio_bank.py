@@ -102,9 +102,8 @@ class AudioBank:
         if manifest.get("text_dim") or NAME_VECTORS in vectors:
             shapes[NAME_VECTORS] = ("names", "text_dim")
         for name, (rows, width) in shapes.items():
-            wanted = (manifest.get(rows), manifest.get(width))
-            if name not in vectors or vectors[name].shape != wanted:
-                has = vectors[name].shape if name in vectors else "no"
+            has, wanted = getattr(vectors.get(name), "shape", "no"), (manifest.get(rows), manifest.get(width))
+            if has != wanted:
                 raise ArtefactError(f"{folder / VECTORS} has {has} {name}, the bank needs {wanted}; build it again")
         root = audio_root or manifest.get("audio_root")
         return cls(folder, manifest, clips, vectors, Path(root) if root else None)
@@ -321,11 +320,9 @@ class AudioBank:
             return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
         if method == "approximate" and self._index is None:
             raise InputError(f"{self.folder} has no index; search it with the method 'exact'")
-        index = None
-        if method == "approximate" or (method == "auto" and found >= _INDEX_MIN_SHARE * len(self)):
-            index = self._index
-        if index is not None:
-            scores, rows = index.search(queries, top_k, selected)
+        enough = method == "approximate" or (method == "auto" and found >= _INDEX_MIN_SHARE * len(self))
+        if enough and self._index is not None:
+            scores, rows = self._index.search(queries, top_k, selected)
             if (rows >= 0).all() or method == "approximate":
                 return scores, rows
         return exact_search(self._vectors_in_memory, queries, top_k, selected)

@@ -21,7 +21,7 @@ import numpy as np
 from audiobert.artefacts import check_folder, finish_write, hidden, is_vacant, locked, whole_folder
 from audiobert.bank.audio_bank import AudioBank, check_sound
 from audiobert.bank.batches import batched
-from audiobert.bank.clips import MEASURED_COLUMNS, SCHEMA
+from audiobert.bank.clips import MEASURED_COLUMNS, TEXT_COLUMNS
 from audiobert.bank.decode import DecodeSettings
 from audiobert.bank.encode import ClipEncoder, embed, encode_block
 from audiobert.bank.identity import check_identity
@@ -201,7 +201,7 @@ def _finished_bank(out: Path, facts: dict[str, Any]) -> AudioBank:
 
 def _take_over(bank: AudioBank, journal: Journal) -> None:
     """Put clips and names of a finished bank into the journal, in one transaction, to be met again by content."""
-    given_names = [name for name in SCHEMA.names if name != "id" and name not in MEASURED_COLUMNS]
+    given_names = (*TEXT_COLUMNS, "tags", "extra")
     records = (
         Record(
             id=row["id"],
@@ -262,19 +262,15 @@ class _Build:
         """Write where entries stand; return those of them that occur for the first time."""
         ids = [entry.id for _, entry in some]
         known, met = self._journal.known(ids), self._journal.met(ids)
-        block: Block = []
-        places: list[tuple[int, str]] = []
+        new: dict[str, tuple[int, Entry]] = {}
         repeats: list[tuple[int, str]] = []
         for position, entry in some:
-            if entry.id in met:
+            if entry.id in met or entry.id in new:
                 repeats.append((position, entry.id))
-                continue
-            met.add(entry.id)
-            places.append((position, entry.id))
-            before = known.get(entry.id)
-            block.append(Task(entry, before.sha256 if before else None, bool(before and before.accepted)))
-        self._journal.place(places, repeats)
-        return block
+            else:
+                new[entry.id] = position, entry
+        self._journal.place([(position, entry.id) for position, entry in new.values()], repeats)
+        return [Task(entry, known.get(entry.id)) for _, entry in new.values()]
 
     def run(self, outcomes: Generator[tuple[Block, list[Record]], None, None]) -> None:
         """Write the outcome of each block when it is there."""
@@ -284,18 +280,19 @@ class _Build:
             for block, records in outcomes:
                 self._journal.commit(records)
                 self.encoded += sum(one.clap_vector is not None for one in records)
-                self.reused += sum(task_.accepted for task_, one in zip(block, records, strict=True) if one.unchanged)
+                done = zip(block, records, strict=True)
+                self.reused += sum(one.unchanged for entry, one in done if entry.known and entry.known.accepted)
                 rate = self.encoded / (time.perf_counter() - started)
                 bar.update(task, completed=self._walked, note=f"{rate:.1f} clips/s")
 
 
 def _count_clips(source: Source, journal: Journal) -> int:
     clips = journal.count_clips()
-    if not clips:
-        reasons = list(journal.rejected())
-        first = f", first: {reasons[0]['id']} ({reasons[0]['reason']}: {reasons[0]['detail']})" if reasons else ""
-        raise InputError(f"{source.name} has no usable clip: {len(reasons)} entries rejected{first}")
-    return clips
+    if clips:
+        return clips
+    reasons = list(journal.rejected())
+    first = "".join(f", first: {one['id']} ({one['reason']}: {one['detail']})" for one in reasons[:1])
+    raise InputError(f"{source.name} has no usable clip: {len(reasons)} entries rejected{first}")
 
 
 def _assemble(

@@ -15,28 +15,16 @@ from audiobert.features import Features, Makers
 
 
 class ClipEncoder(Protocol):
-    """Encoder of clips and their names into vectors; `AudioBert.clip_encoder()` gives one.
+    """Encoder of clips and their names into vectors; `AudioBert.clip_encoder()` gives one."""
 
-    Attributes
-    ----------
-    clap_dim, hidden_size
-        Widths of the CLAP vectors and of the knowledge vectors.
-    text_dim
-        Width of the name vectors; 0: the bank stores none.
-    makers
-        Makes the input features of each model, by role; runs where clips are decoded.
-    precision
-        Number format that the models compute in; a bank records it when it is another than `fp32`.
-    """
-
-    clap_dim: int
-    hidden_size: int
-    text_dim: int
-    makers: Makers
+    clap_dim: int  # width of the CLAP vectors
+    hidden_size: int  # width of the knowledge vectors
+    text_dim: int  # width of the name vectors; 0: the bank stores none
+    makers: Makers  # of each model's input features, by role; run where clips are decoded
 
     @property
     def precision(self) -> str:
-        """`fp32` or `bf16`."""
+        """`fp32` or `bf16`, the number format that the models compute in; a bank records another than `fp32`."""
 
     def identity(self) -> dict[str, Any]:
         """Return ids and SHA-256 of the models by role: `clap`, `audio_encoder`, `text_encoder` if there is one."""

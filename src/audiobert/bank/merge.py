@@ -105,13 +105,12 @@ def _rows(
     banks: Sequence[AudioBank], kept: Sequence[dict[int, str]], *, absolute: bool
 ) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
     for bank, ids in zip(banks, kept, strict=True):
-        root = bank.manifest.get("audio_root")
+        root = bank.manifest.get("audio_root") if absolute else None
         for index, row in enumerate(bank.rows()):
-            if index not in ids:
-                continue
-            if absolute and root and row["path"]:
-                row["path"] = str(Path(root) / row["path"])
-            yield {**row, "id": ids[index]}, bank.clap_vectors[index], bank.knowledge_vectors[index]
+            if index in ids:
+                path = str(Path(root) / row["path"]) if root and row["path"] else row["path"]
+                row |= {"id": ids[index], "path": path}
+                yield row, bank.clap_vectors[index], bank.knowledge_vectors[index]
 
 
 def _name_vectors(banks: Sequence[AudioBank]) -> NameVectors:
@@ -160,17 +159,14 @@ def export_bank(folder: str | Path, out: str | Path, *, to: Literal["parquet", "
 
 
 def _write_parquet(bank: AudioBank, path: Path) -> None:
-    widths = {"clap_vector": bank.clap_vectors, "knowledge_vector": bank.knowledge_vectors}
+    matrices = {"clap_vector": bank.clap_vectors, "knowledge_vector": bank.knowledge_vectors}
     schema = SCHEMA
-    for name, vectors in widths.items():
+    for name, vectors in matrices.items():
         schema = schema.append(pa.field(name, pa.list_(pa.float32(), vectors.shape[1])))
     with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        start = 0
-        for rows in batched(bank.rows(), _ROWS_PER_GROUP):
-            batch = pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
-            columns = list(batch.columns)
-            for vectors in widths.values():
-                block = vectors[start : start + len(rows)].astype(np.float32)
+        for number, rows in enumerate(batched(bank.rows(), _ROWS_PER_GROUP)):
+            columns = pa.RecordBatch.from_pylist(rows, schema=SCHEMA).columns
+            for vectors in matrices.values():
+                block = vectors[number * _ROWS_PER_GROUP :][: len(rows)].astype(np.float32)
                 columns.append(pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), block.shape[1]))
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
-            start += len(rows)

@@ -45,16 +45,9 @@ def encode_blocks(
 ) -> Iterator[tuple[Block, list[Record]]]:
     """Decode and encode blocks on a cluster; they come back in any order.
 
-    Parameters
-    ----------
-    blocks
-        Entries, whose files must be visible, under the same paths, from every machine of the cluster.
-    encoder
-        Sent to each actor once; must be picklable.
-    workers
-        Actors; by default one per core of this machine, or of the cluster when an address is given.
-    address
-        Of a running cluster (`auto`, `ray://HOST:PORT`); by default one on this machine, stopped at the end.
+    The files must be visible, under the same paths, from every machine of the cluster. The encoder is sent once to each
+    actor and must be picklable; by default there is one actor per core. `address` is that of a running cluster (`auto`,
+    `ray://HOST:PORT`); by default one is started on this machine and stopped at the end.
     """
     with needs("ray", "scale"):
         import ray

@@ -29,42 +29,26 @@ _KMEANS_ROUNDS = 8
 def exact_search(
     vectors: np.ndarray, queries: np.ndarray, top_k: int, mask: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the `top_k` rows with the highest inner product.
+    """Return the highest inner products, float32 in descending order, and their row numbers int64, `(queries, top_k)`.
 
-    Parameters
-    ----------
-    vectors
-        `(clips, clap_dim)` float16 or float32.
-    queries
-        `(queries, clap_dim)` float32.
-    top_k
-        Rows per query; fewer where `mask` leaves fewer.
-    mask
-        `(clips,)` bool, True where a row may be found; all when None.
-
-    Returns
-    -------
-    tuple[np.ndarray, np.ndarray]
-        Scores float32, descending, and row numbers int64, both `(queries, up to top_k)`.
+    `vectors` are `(clips, clap_dim)` float16 or float32, `queries` `(queries, clap_dim)` float32. `mask` is `(clips,)`
+    bool, True where a row may be found; where it leaves less than `top_k`, fewer are returned.
     """
     import torch
 
     wanted = torch.from_numpy(np.ascontiguousarray(queries, np.float32))
-    best_scores = torch.full((len(queries), 0), -torch.inf)
+    best_scores = torch.zeros((len(queries), 0))
     best_rows = torch.zeros((len(queries), 0), dtype=torch.int64)
     for start in range(0, len(vectors), _PICK_ROWS):
         block = vectors[start : start + _PICK_ROWS]
-        rows: torch.Tensor | None = None
+        rows = np.arange(len(block))
         if mask is not None:
-            chosen = np.flatnonzero(mask[start : start + _PICK_ROWS])
-            if not len(chosen):
-                continue
-            block, rows = block[chosen], torch.from_numpy(chosen) + start
+            rows = np.flatnonzero(mask[start : start + _PICK_ROWS])
+            block = block[rows]
         scores = _scores(wanted, torch.from_numpy(block))
         top = scores.topk(min(top_k, scores.shape[1]), dim=1)
-        found = top.indices + start if rows is None else rows[top.indices]
         best_scores = torch.cat([best_scores, top.values], dim=1)
-        best_rows = torch.cat([best_rows, found], dim=1)
+        best_rows = torch.cat([best_rows, start + torch.from_numpy(rows)[top.indices]], dim=1)
     kept = best_scores.topk(min(top_k, best_scores.shape[1]), dim=1)
     return kept.values.numpy(), best_rows.gather(1, kept.indices).numpy()
 
@@ -147,14 +131,11 @@ class ApproximateIndex:
 
     def search(self, queries: np.ndarray, top_k: int, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Like `exact_search`; a row may be missed, and where too few are found the rest has row -1 and score -inf."""
-        faiss = _faiss()
-        wanted = np.ascontiguousarray(queries, np.float32)
-        if mask is None:
-            scores, rows = self._index.search(wanted, top_k)
-        else:
-            bits = np.packbits(mask, bitorder="little")
-            selector = faiss.IDSelectorBitmap(bits)
-            ivf = faiss.extract_index_ivf(self._index)
-            parameters = faiss.SearchParametersIVF(sel=selector, nprobe=ivf.nprobe)
-            scores, rows = self._index.search(wanted, top_k, params=parameters)
+        parameters = None
+        if mask is not None:
+            faiss = _faiss()
+            selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+            nprobe = faiss.extract_index_ivf(self._index).nprobe
+            parameters = faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
+        scores, rows = self._index.search(np.ascontiguousarray(queries, np.float32), top_k, params=parameters)
         return np.where(rows < 0, -np.inf, scores).astype(np.float32), rows

@@ -14,8 +14,9 @@ import hashlib
 import json
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,13 +32,8 @@ from audiobert.errors import ArtefactError
 
 FORMAT = "audiobert-bank"
 FORMAT_VERSION = 1
-MANIFEST, CLIPS, VECTORS, REJECTED, INDEX = (
-    "bank.json",
-    "clips.arrow",
-    "vectors.safetensors",
-    "rejected.jsonl",
-    "index.faiss",
-)
+MANIFEST, CLIPS, VECTORS = "bank.json", "clips.arrow", "vectors.safetensors"
+REJECTED, INDEX = "rejected.jsonl", "index.faiss"
 BANK_FILES = {MANIFEST, CLIPS, VECTORS, REJECTED, INDEX}
 CLAP_VECTORS, KNOWLEDGE_VECTORS, NAME_VECTORS = "clap_vectors", "knowledge_vectors", "name_vectors"
 _ROWS_PER_BATCH = 4096
@@ -54,13 +50,11 @@ def is_bank(folder: Path) -> bool:
 
 def bank_files(folder: Path) -> set[str]:
     """Return the names of the files that make up the bank in a folder, of any format version; none if it is no bank."""
-    try:
+    with suppress(ArtefactError):
         manifest = read_json(folder / MANIFEST)
-    except ArtefactError:
-        return set()
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        return set()
-    return {MANIFEST, *manifest.get("files", {})} & BANK_FILES
+        if isinstance(manifest, dict) and manifest.get("format") == FORMAT:
+            return {MANIFEST, *manifest.get("files", {})} & BANK_FILES
+    return set()
 
 
 # ----------------------------------------------------------------------------------------------------------- vectors
@@ -178,16 +172,6 @@ class ClipTable:
 # ---------------------------------------------------------------------------------------------------------- the whole
 
 
-def write_rejected(path: Path, rejected: Iterable[dict[str, Any]]) -> Counter[str]:
-    """Write what was rejected, one JSON object per line, and count it by reason."""
-    reasons: Counter[str] = Counter()
-    with path.open("w", encoding="utf-8") as file:
-        for one in rejected:
-            reasons[one["reason"]] += 1
-            file.write(json.dumps(one, ensure_ascii=False) + "\n")
-    return reasons
-
-
 def write_bank(
     part: Path,
     *,
@@ -219,7 +203,11 @@ def write_bank(
                 licenses.update(row.get("license") or "" for row in some)
                 seconds += sum(row.get("duration_s") or 0.0 for row in some)
         names = _write_names(part, vectors, name_vectors) if name_vectors else None
-    reasons = write_rejected(part / REJECTED, rejected)
+    reasons: Counter[str] = Counter()
+    with (part / REJECTED).open("w", encoding="utf-8") as file:
+        for one in rejected:
+            reasons[one["reason"]] += 1
+            file.write(json.dumps(one, ensure_ascii=False) + "\n")
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -267,22 +255,15 @@ def license_summary(licenses: Counter[str]) -> dict[str, Any]:
     """Count clips by licence; tell whether all of them may be redistributed (None: some licence does not say)."""
     by_name: dict[str, dict[str, Any]] = {}
     for given, count in sorted(licenses.items(), key=lambda item: (-item[1], item[0])):
-        terms = terms_of(given)
-        entry = by_name.setdefault(
-            terms.name, {"clips": 0, "redistributable": terms.redistributable, "commercial": terms.commercial}
-        )
+        terms = asdict(terms_of(given))
+        entry = by_name.setdefault(terms.pop("name"), {"clips": 0, **terms})
         entry["clips"] += count
-    return {
-        "by_license": by_name,
-        "redistributable": _all([entry["redistributable"] for entry in by_name.values()]),
-        "commercial": _all([entry["commercial"] for entry in by_name.values()]),
-    }
+    return {"by_license": by_name, **{may: _all(by_name.values(), may) for may in ("redistributable", "commercial")}}
 
 
-def _all(answers: Sequence[bool | None]) -> bool | None:
-    if any(answer is False for answer in answers):
-        return False
-    return None if any(answer is None for answer in answers) else True
+def _all(entries: Iterable[dict[str, Any]], may: str) -> bool | None:
+    answers = {entry[may] for entry in entries}
+    return False if False in answers else None if None in answers else True
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from audiobert.bank.decode import DecodedClip, DecodeSettings, decode_clip
+from audiobert.bank.journal import Known
 from audiobert.bank.sources import Entry
 from audiobert.errors import InputError
 
@@ -23,11 +24,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Task:
-    """An entry to be decoded, and the outcome of an earlier build: its content hash, and whether it was accepted."""
+    """An entry to be decoded, and its outcome in an earlier build."""
 
     entry: Entry
-    known_sha256: str | None = None
-    accepted: bool = False
+    known: Known | None = None
 
 
 Block = list[Task]
@@ -46,7 +46,7 @@ def available_cores() -> int:
 def decode_task(task: Task, decoding: DecodeSettings) -> DecodedClip:
     """Decode, measure and extract the features of one clip; no clip ends a build, whatever is wrong with it."""
     try:
-        return decode_clip(task.entry, decoding, task.known_sha256)
+        return decode_clip(task.entry, decoding, task.known.sha256 if task.known else None)
     except Exception as error:
         return DecodedClip(problem=("failed", f"decoding it ended in {type(error).__name__}: {error}"))
 

@@ -155,7 +155,8 @@ class Asker:
     @property
     def cost(self) -> float:
         """Cost of this run so far, by the prices of the settings."""
-        return self.settings.cost(self.traffic.prompt_tokens, self.traffic.completion_tokens)
+        tokens, settings = self.traffic, self.settings
+        return (tokens.prompt_tokens * settings.input_price + tokens.completion_tokens * settings.output_price) / 1e6
 
     def _check_cost(self, *, more: bool) -> None:
         """Stop before more is asked than `max_cost` pays for."""

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from audiobert.construct.rules import BrokenRuleError
+from audiobert.construct.rules import IRREGULAR_PLURALS, BrokenRuleError
 from audiobert.construct.sheets import read_sheet, write_sheet
 from audiobert.errors import InputError
 
@@ -15,9 +15,7 @@ from audiobert.errors import InputError
 _NOT_ALIVE = frozenset(
     "toy stuffed teddy robot robotic cartoon zombie undead fake imitation mechanical sea-monster".split()  # noqa: SIM905
 )
-_IRREGULAR_PLURALS = {
-    "geese": "goose", "mice": "mouse", "oxen": "ox", "calves": "calf", "dormice": "dormouse", "lice": "louse",
-}  # fmt: skip
+_SINGULARS = {plural: word for word, plural in IRREGULAR_PLURALS.items()}
 _DECISIONS = {"yes": True, "y": True, "1": True, "true": True, "no": False, "n": False, "0": False, "false": False}
 
 
@@ -39,8 +37,8 @@ def singular(word: str) -> str:
     if word in animals:
         return word
     *first, last = word.split() or [""]
-    if last in _IRREGULAR_PLURALS:
-        return " ".join([*first, _IRREGULAR_PLURALS[last]])
+    if last in _SINGULARS:
+        return " ".join([*first, _SINGULARS[last]])
     for ending, replacement in (("ies", "y"), ("ves", "f"), ("es", ""), ("s", "")):
         if word.endswith(ending) and len(word) > len(ending) + 1:
             candidate = word[: -len(ending)] + replacement
@@ -95,9 +93,7 @@ class LabelFilter:
 
     def write_undecided(self, path: Path) -> None:
         """Write the sheet of undecided answers, the most frequent first, after those decided before."""
-        rows = [
-            {"label": label, "animal": "yes" if verdict else "no"} for label, verdict in sorted(self.decided.items())
-        ]
+        rows = [{"label": label, "animal": "yes" if yes else "no"} for label, yes in sorted(self.decided.items())]
         for label, count in sorted(self.undecided.items(), key=lambda item: (-item[1], item[0])):
             rows.append({"label": label, "count": str(count), "example": self._examples[label]})
         write_sheet(path, ("label", "animal", "count", "example"), rows)

@@ -42,7 +42,3 @@ class LlmSettings(ServerSettings):
         if refused := sorted(name for name in kwargs if _CODE_OR_PICKLES.search(name)):
             raise ValueError(f"{', '.join(refused)} cannot be set: weights are safetensors, and no remote code is run")
         return cls._no_secret_in_body(kwargs)
-
-    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Return the cost of tokens, in the currency of the prices."""
-        return (prompt_tokens * self.input_price + completion_tokens * self.output_price) / 1_000_000

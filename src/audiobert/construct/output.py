@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,22 +76,16 @@ def statistics(splits: Splits) -> list[dict[str, Any]]:
     """Count captions, words per caption and words of each split, as in Table I (words are between spaces)."""
     table = []
     for task, by_split in (("animal", splits.animal), ("pitch", splits.pitch)):
-        total = words_total = 0
-        for split in ("train", "dev", "test", "wiki"):
-            rows: Sequence[AnimalRow | PitchRow] = by_split.get(split, [])
-            if not rows:
-                continue
-            words = sum(len(row.sentence.split()) for row in rows)
-            table.append(_statistics_row(task, split, len(rows), words))
-            total, words_total = total + len(rows), words_total + words
-        if total:
-            table.append(_statistics_row(task, "total", total, words_total))
+        words = {
+            split: [len(row.sentence.split()) for row in by_split.get(split, ())]
+            for split in ("train", "dev", "test", "wiki")
+        }
+        words["total"] = [count for counts in words.values() for count in counts]
+        for split, counts in words.items():
+            if counts:
+                figures = {"words_per_caption": round(sum(counts) / len(counts), 2), "words": sum(counts)}
+                table.append({"task": task, "split": split, "captions": len(counts), **figures})
     return table
-
-
-def _statistics_row(task: str, split: str, captions: int, words: int) -> dict[str, Any]:
-    per_caption = round(words / captions, 2)
-    return {"task": task, "split": split, "captions": captions, "words_per_caption": per_caption, "words": words}
 
 
 def dataset_card(name: str, splits: Splits) -> str:

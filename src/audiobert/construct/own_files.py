@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from audiobert.artefacts import read_json, sha256_of, whole_folder, write_json
@@ -60,8 +60,7 @@ def own_files(folder: Path, *, obsolete: Collection[str] = (), overwrite: bool =
 
 def _recorded(folder: Path) -> dict[str, str] | None:
     """Return the recorded checksums by name, or None if the folder has no such record."""
-    try:
-        files = read_json(folder / RECORD)["files"]
-    except (ArtefactError, KeyError, TypeError, OSError):
-        return None
-    return files if isinstance(files, dict) else None
+    with suppress(ArtefactError, KeyError, TypeError, OSError):
+        if isinstance(files := read_json(folder / RECORD)["files"], dict):
+            return files
+    return None

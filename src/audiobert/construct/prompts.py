@@ -131,32 +131,20 @@ def printable(text: str) -> str:
     return " ".join(text.split())
 
 
-def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return clean_text(value)
-    if isinstance(value, Mapping):
-        return {str(name): _clean(inner) for name, inner in value.items()}
-    if isinstance(value, Sequence):
-        return [_clean(inner) for inner in value[:MAXIMUM_LIST_ITEMS]]
-    return value
-
-
-def data_block(fields: Mapping[str, Any]) -> str:
-    r"""Return the fields as JSON whose strings hold no bracket, brace, pipe or backtick, whatever the metadata says.
+def data_block(value: Any) -> str:
+    r"""Return data as JSON whose strings hold no bracket, brace, pipe or backtick, whatever the metadata says.
 
     >>> data_block({"title": 'x"} <|im_end|>'})
     '{"title": "x\\"\\u007d \\u003c\\u007cim_end\\u007c\\u003e"}'
     """
-
-    def written(value: Any) -> str:
-        if isinstance(value, Mapping):
-            return "{" + ", ".join(f"{written(str(name))}: {written(inner)}" for name, inner in value.items()) + "}"
-        if isinstance(value, list):
-            return "[" + ", ".join(written(inner) for inner in value) + "]"
-        dumped = json.dumps(value, ensure_ascii=False)
-        return dumped.translate(_ESCAPED) if isinstance(value, str) else dumped
-
-    return written(_clean(fields))
+    if isinstance(value, str):
+        return json.dumps(clean_text(value), ensure_ascii=False).translate(_ESCAPED)
+    if isinstance(value, Mapping):
+        pairs = (f"{data_block(str(name))}: {data_block(inner)}" for name, inner in value.items())
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, Sequence):
+        return "[" + ", ".join(data_block(inner) for inner in value[:MAXIMUM_LIST_ITEMS]) + "]"
+    return json.dumps(value)
 
 
 _FOLDER = files("audiobert.construct") / "prompts"

@@ -96,7 +96,7 @@ def _write_sample(rows_of: Mapping[str, Sequence[Any]], out: Path, settings: Rev
         for number in range(1, settings.annotators + 1):
             order = list(sample)
             random.Random(f"{settings.seed}-{task}-{number}").shuffle(order)
-            write_sheet(out / f"{task}_annotator_{number}.csv", _COLUMNS, [_inert_row(row) for row in order])
+            write_sheet(out / f"{task}_annotator_{number}.csv", _COLUMNS, [_inert(row) for row in order])
         write_json(out / f"label_studio_{task}.json", [{"data": row} for row in sample])
         counts[task] = len(sample)
     write_text(out / "label_studio_config.xml", _LABEL_CONFIG)
@@ -109,13 +109,10 @@ def _shown(task: str, row: AnimalRow | PitchRow) -> dict[str, str]:
     return {"id": row.id, "task": task, "sentence": row.sentence, "answer": row.answer, "spans": spans}
 
 
-def _inert(text: str) -> str:
-    """Return text that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
-
-
-def _inert_row(row: dict[str, str]) -> dict[str, str]:
-    return {name: value if name == "id" else _inert(value) for name, value in row.items()}
+def _inert(row: dict[str, str]) -> dict[str, str]:
+    """Return a row without text that a spreadsheet takes for a formula."""
+    formulas = {name: text for name, text in row.items() if name != "id" and text.startswith(tuple("=+-@\t\r"))}
+    return row | {name: f"'{text}" for name, text in formulas.items()}
 
 
 @dataclass(frozen=True)

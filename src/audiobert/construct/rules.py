@@ -61,18 +61,18 @@ def word_forms(word: str) -> set[str]:
     return forms
 
 
-_IRREGULAR = {
-    "mouse": "mice", "goose": "geese", "wolf": "wolves", "calf": "calves", "ox": "oxen", "cattle": "cow",
-    "kitten": "cat", "puppy": "dog",
+IRREGULAR_PLURALS = {
+    "mouse": "mice", "goose": "geese", "wolf": "wolves", "calf": "calves", "ox": "oxen", "louse": "lice",
+    "dormouse": "dormice",
 }  # fmt: skip
+_REVEALING = IRREGULAR_PLURALS | {"cattle": "cow", "kitten": "cat", "puppy": "dog"}
 
 
 def check_answer_hidden(sentence: str, answer: str) -> None:
     """Check that neither the answer nor its plural occurs in the sentence (`answer-in-sentence`)."""
     words = set(re.findall(r"[\w']+", sentence.replace(MASK, " ").lower()))
     for word in re.findall(r"[\w']+", answer.lower()):
-        forms = word_forms(word) | ({_IRREGULAR[word]} if word in _IRREGULAR else set())
-        if words & forms:
+        if words & {*word_forms(word), _REVEALING.get(word)}:
             raise BrokenRuleError("answer-in-sentence", f"'{answer}' in '{sentence}'")
 
 

@@ -130,17 +130,7 @@ class Construction:
         self._opened.close()
 
     def run(self, steps: Sequence[str] = STEPS) -> list[StepReport]:
-        """Make the steps and return a report of each. Questions, requests and cost go to a file in `runs/`.
-
-        Raises
-        ------
-        InputError
-            If an input is missing or wrong, or a file would be replaced that a person has changed or put there.
-        ArtefactError
-            If the disk is full or cannot be written.
-        RemoteError
-            If the language model fails for good; the answers so far are kept.
-        """
+        """Make the steps and return a report of each. Questions, requests and cost go to a file in `runs/`."""
         started = time.monotonic()
         reports: list[StepReport] = []
         with disk_faults(self.settings.out):

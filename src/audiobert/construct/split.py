@@ -112,26 +112,21 @@ def without_duplicates(
         rejected[row.id] = Rejected(step=STEP, item=row.id, reason=reason, detail=detail)
 
     for name, cluster in clusters.items():
-        if name in held_out:
-            for row in cluster:
-                reject(row, "in-wiki-set", row.sentence)
-            continue
         by_claim: dict[str, list[Row]] = defaultdict(list)
         for row in cluster:
             by_claim[_pitch_claim(row) if isinstance(row, PitchRow) else row.answer].append(row)
-        if len(by_claim) > 1 and isinstance(cluster[0], PitchRow):
-            for row in cluster:
-                reject(row, "contradictory", row.sentence)
-            continue
         best = max(by_claim.values(), key=len)  # the first of equally frequent answers
-        for claim, same in by_claim.items():
-            if same is not best:
-                for row in same:
-                    reject(row, "several-answers", f"'{row.sentence}': {claim}, kept: {best[0].answer}")
-                continue
-            kept_ids.add(same[0].id)
-            for row in same[1:]:
-                reject(row, "near-duplicate", f"'{row.sentence}' of '{same[0].sentence}'")
+        for claim, row in ((claim, row) for claim, same in by_claim.items() for row in same):
+            if name in held_out:
+                reject(row, "in-wiki-set", row.sentence)
+            elif len(by_claim) > 1 and isinstance(row, PitchRow):
+                reject(row, "contradictory", row.sentence)
+            elif by_claim[claim] is not best:
+                reject(row, "several-answers", f"'{row.sentence}': {claim}, kept: {best[0].answer}")
+            elif row is not best[0]:
+                reject(row, "near-duplicate", f"'{row.sentence}' of '{best[0].sentence}'")
+            else:
+                kept_ids.add(row.id)
     return [row for row in rows if row.id in kept_ids], [rejected[row.id] for row in rows if row.id in rejected]
 
 

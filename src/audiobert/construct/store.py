@@ -25,5 +25,5 @@ class Store(AnswerCache):
 
     def keep_measurement(self, key: str, value: Any) -> None:
         """Store a measurement (any JSON value)."""
-        with self._faults():
+        with self._faults(), self._database:
             self._database.execute("INSERT OR REPLACE INTO measurements VALUES (?, ?)", (key, json.dumps(value)))

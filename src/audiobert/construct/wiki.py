@@ -95,21 +95,19 @@ def saved_page(title: str, given: Path | Literal["api"], settings: WikiSettings,
 
 def animal_rows(page: str) -> list[AnimalRow]:
     """Make a question for each animal and each of its sounds, in the order of the page."""
-    rows: list[AnimalRow] = []
-    for animal, sounds in parse_animal_sounds(page):
-        for sound in sounds:
-            rows.append(
-                AnimalRow(
-                    id=f"wiki-animal-{len(rows):04d}",
-                    sentence=f"{sound} is the sound a {MASK} makes.",
-                    answer=animal,
-                    span=sound,
-                    source=f"Wikipedia, {ANIMALS_PAGE}",
-                    license=_LICENSE,
-                    url="https://en.wikipedia.org/wiki/List_of_animal_sounds",
-                )
-            )
-    return rows
+    pairs = ((animal, sound) for animal, sounds in parse_animal_sounds(page) for sound in sounds)
+    return [
+        AnimalRow(
+            id=f"wiki-animal-{number:04d}",
+            sentence=f"{sound} is the sound a {MASK} makes.",
+            answer=animal,
+            span=sound,
+            source=f"Wikipedia, {ANIMALS_PAGE}",
+            license=_LICENSE,
+            url="https://en.wikipedia.org/wiki/List_of_animal_sounds",
+        )
+        for number, (animal, sound) in enumerate(pairs)
+    ]
 
 
 def is_higher(first: PitchRange, second: PitchRange) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,23 +55,16 @@ def midi_to_hz(note: float) -> float:
 def parse_animal_sounds(page: str) -> list[tuple[str, list[str]]]:
     """Read animals with the words for their sounds, in the order of the page "List of animal sounds".
 
-    Parameters
-    ----------
-    page
-        Wikitext or HTML with a table that has a column "Animal" and one of the sounds ("Description", "Sounds", ...).
+    The page has a table with a column "Animal" and one of the sounds ("Description", "Sounds", ...).
     """
     found: dict[str, list[str]] = {}
     for grid in read_tables(page):
-        if not grid:
-            continue
-        header = grid[0]
-        animal = find_column(header, lambda text: re.match(r"animals?\b", text))
-        if animal is None:
-            continue
-        sounds = find_column(header, lambda text: re.search(r"descri|onomatop|vocali|noise|words?\b", text), [animal])
+        header = grid[0] if grid else []
+        animal = find_column(header, r"animals?\b", start=True)
+        sounds = find_column(header, r"descri|onomatop|vocali|noise|words?\b", besides=animal)
         if sounds is None:
-            sounds = find_column(header, lambda text: "sound" in text, [animal])
-        if sounds is None:
+            sounds = find_column(header, "sound", besides=animal)
+        if animal is None or sounds is None:
             continue
         for row in grid[1:]:
             if max(animal, sounds) >= len(row) or row[sounds].header:
@@ -121,26 +115,20 @@ def parse_ranges(page: str) -> list[PitchRange]:
     """Read instruments and voices with their ranges, in the order of the page "Range (music)".
 
     The page draws them with EasyTimeline (`from:$ee till:$e1 text:bass`, the notes defined in Helmholtz's names); a
-    table with a column for the range, or for its lowest and highest note, is read too.
-
-    Raises
-    ------
-    InputError
-        If there are no ranges in the page: in saved HTML the drawing is a picture.
+    table with a column for the range, or for its lowest and highest note, is read too. In saved HTML the drawing is a
+    picture, so that such a page is refused.
     """
-    found: dict[str, PitchRange] = {}
-    for timeline in re.findall(r"<timeline[^>]*>(.*?)</timeline>", page, re.DOTALL | re.IGNORECASE):
-        for one in _timeline_ranges(timeline):
-            found.setdefault(one.name.casefold(), one)
-    if not found:
-        for grid in read_tables(page):
-            for one in _table_ranges(grid):
-                found.setdefault(one.name.casefold(), one)
-    if not found:
+    timelines = re.findall(r"<timeline[^>]*>(.*?)</timeline>", page, re.DOTALL | re.IGNORECASE)
+    ranges = [one for timeline in timelines for one in _timeline_ranges(timeline)]
+    ranges = ranges or [one for grid in read_tables(page) for one in _table_ranges(grid)]
+    if not ranges:
         raise InputError(
             "the page holds no ranges (in saved HTML they are a picture); save the wikitext of 'Range (music)' or of "
             "'Template:Vocal and instrumental pitch ranges' (index.php?title=...&action=raw)"
         )
+    found: dict[str, PitchRange] = {}
+    for one in ranges:
+        found.setdefault(one.name.casefold(), one)
     return list(found.values())
 
 
@@ -155,7 +143,7 @@ def _timeline_ranges(timeline: str) -> list[PitchRange]:
         name = _bar_name(bar["name"])
         try:
             low, high = (_place(bar[end], defined) for end in ("low", "high"))
-        except ValueError:
+        except KeyError:
             raise InputError(f"the timeline's line '{line.strip()[:80]}' has an end that is not defined") from None
         if not all(_NOTES[0] <= to_midi(place) <= _NOTES[1] for place in (low, high)):
             raise InputError(f"the timeline's line '{line.strip()[:80]}' has an end that is no note")
@@ -165,13 +153,10 @@ def _timeline_ranges(timeline: str) -> list[PitchRange]:
 
 
 def _number(value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = np.inf
-    if not abs(number) < _LARGEST_PLACE:
-        raise InputError(f"the timeline has '{value[:20]}' as a number; check the saved wikitext")
-    return number
+    with suppress(ValueError):
+        if abs(number := float(value)) < _LARGEST_PLACE:
+            return number
+    raise InputError(f"the timeline has '{value[:20]}' as a number; check the saved wikitext")
 
 
 def _bar_name(text: str) -> str:
@@ -181,11 +166,7 @@ def _bar_name(text: str) -> str:
 
 
 def _place(value: str, defined: dict[str, float]) -> float:
-    if value.startswith("$"):
-        if value[1:].lower() not in defined:
-            raise ValueError(value)
-        return defined[value[1:].lower()]
-    return _number(value)
+    return defined[value[1:].lower()] if value.startswith("$") else _number(value)
 
 
 def _helmholtz(name: str) -> float | None:
@@ -211,21 +192,18 @@ def _scale(defined: dict[str, float]) -> Callable[[float], float]:
 
 
 def _table_ranges(grid: Sequence[Sequence[Cell]]) -> list[PitchRange]:
-    if not grid:
+    header = grid[0] if grid else []
+    name = find_column(header, r"instrument|voice|name")
+    low, high = find_column(header, r"\blow"), find_column(header, r"\bhigh")
+    ends = [low, high] if low is not None and high is not None else [find_column(header, "range|compass")]
+    columns = [column for column in ends if column is not None]
+    if name is None or not columns:
         return []
-    header = grid[0]
-    name = find_column(header, lambda text: re.search(r"instrument|voice|name", text))
-    low = find_column(header, lambda text: re.search(r"\blow", text))
-    high = find_column(header, lambda text: re.search(r"\bhigh", text))
-    whole = find_column(header, lambda text: "range" in text or "compass" in text)
     ranges = []
     for row in grid[1:]:
-        if name is None or name >= len(row):
+        if max(name, *columns) >= len(row):
             continue
-        columns = [low, high] if low is not None and high is not None else [whole]
-        if any(column is None or column >= len(row) for column in columns):
-            continue
-        text = " – ".join(row[column].text for column in columns if column is not None)
+        text = " – ".join(row[column].text for column in columns)
         notes = [_midi(found) for found in _NOTE.finditer(unicodedata.normalize("NFKC", text))]
         label = one_line(_without_notes(row[name].text))
         if label and len(notes) >= 2 and notes[1] > notes[0]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,9 +164,8 @@ def one_line(text: str) -> str:
     return printable(unicodedata.normalize("NFC", text))
 
 
-def find_column(header: Sequence[Cell], fits: Callable[[str], Any], taken: Iterable[int] = ()) -> int | None:
-    """Return the index of the first column whose heading, in lower case, fits, or None."""
-    for index, cell in enumerate(header):
-        if index not in set(taken) and fits(one_line(cell.text).lower()):
-            return index
-    return None
+def find_column(header: Sequence[Cell], pattern: str, *, start: bool = False, besides: int | None = None) -> int | None:
+    """Return the index of the first column whose heading, in lower case, fits (from its start), or None."""
+    fits = re.match if start else re.search
+    headings = enumerate(one_line(cell.text).lower() for cell in header)
+    return next((index for index, text in headings if index != besides and fits(pattern, text)), None)

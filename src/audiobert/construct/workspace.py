@@ -54,18 +54,10 @@ def disk_faults(folder: Path) -> Iterator[None]:
 
 
 class Workspace:
-    """The files of a construction under one folder.
+    """The files of a construction under one folder; the steps, in their `order`, exchange records as JSONL or Parquet.
 
-    Parameters
-    ----------
-    records_format
-        `jsonl` or `parquet`, the format of the records that the steps exchange.
-    order
-        Names of all steps.
-    redo
-        Make steps again even if nothing has changed.
-    overwrite
-        Also replace files that were edited by hand, or that a person has put where a step writes.
+    With `redo`, steps are made again even if nothing has changed. With `overwrite`, also files are replaced that were
+    edited by hand, or that a person has put where a step writes.
     """
 
     def __init__(
@@ -102,21 +94,9 @@ class Workspace:
         *,
         sheets: Sequence[str] = (),
     ) -> StepReport:
-        """Make a step unless its outputs are there, made from the same inputs by the same settings.
+        """Make a step, which writes `outputs`, unless they are there, made from the same inputs by the same settings.
 
-        Parameters
-        ----------
-        make
-            Writes the files of the step into a folder.
-        outputs
-            Files that the step always writes.
-        sheets
-            Names of files that the step writes for a person to fill in. They are no part of what it made.
-
-        Raises
-        ------
-        InputError
-            If an input is missing, or a file would be replaced that a person has changed or put there.
+        It also writes `sheets` for a person to fill in, which are no part of what it made.
         """
         for path in inputs:
             if not path.is_file():

@@ -34,7 +34,7 @@ class AnswerCache:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._faults():
-            self._database = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            self._database = sqlite3.connect(self.path, timeout=60)
         try:
             with self._faults():
                 others = {name for (name,) in self._database.execute("SELECT name FROM sqlite_master")}
@@ -86,19 +86,8 @@ class AnswerCache:
     def keep(self, model: str, answers: Iterable[tuple[str, Completion]]) -> None:
         """Keep answers by key, all or none of them. The first answer to a request stays."""
         rows = [(key, model, one.text, one.finish, one.prompt_tokens, one.completion_tokens) for key, one in answers]
-        with self._faults(), self._transaction():
+        with self._faults(), self._database:
             self._database.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", rows)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            if self._database.in_transaction:  # SQLite has rolled back by itself if the disk is full
-                self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
 
     def __len__(self) -> int:
         """Return the number of cached answers."""

@@ -73,13 +73,7 @@ class _Pace:
 
 
 class ChatServer:
-    """An OpenAI-compatible server.
-
-    Parameters
-    ----------
-    extra
-        The optional dependencies that the caller belongs to, for the message if tenacity is missing.
-    """
+    """An OpenAI-compatible server; `extra` is that of the caller, for the message if tenacity is missing."""
 
     def __init__(self, settings: ServerSettings, traffic: Traffic | None = None, *, extra: str = "eval") -> None:
         with needs("tenacity", extra):

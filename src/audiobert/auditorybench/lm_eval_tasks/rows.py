@@ -29,15 +29,8 @@ def load(task: str, protocol: str, limit: int | None = None, **_: Any) -> dict[s
             answer = question.answer.casefold()
             # An answer that is not among the candidates cannot be right; -1 is equal to no choice.
             gold = folded.index(answer) if answer in folded else -1
-            rows.append(
-                {
-                    "row": question.row,
-                    "query": question.prompt,
-                    "choices": choices,
-                    "gold": gold,
-                    "answer": question.answer,
-                }
-            )
+            shown = {"row": question.row, "query": question.prompt, "answer": question.answer}
+            rows.append({**shown, "choices": choices, "gold": gold})
         loaded[part.split] = Dataset.from_list(rows)
     return loaded
 

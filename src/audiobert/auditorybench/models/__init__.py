@@ -5,7 +5,7 @@ The adapters: AudioBERT, any masked or causal language model of transformers, a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,16 +25,10 @@ _WANTED = "give mini, a preset, a folder, a hub id, or a control such as control
 
 
 class Adapter(Protocol):
-    """Interface of a model in the evaluation loop.
-
-    Attributes
-    ----------
-    kind
-        `audiobert`, `masked`, `causal`, `chat` or `control`.
-    """
+    """Interface of a model in the evaluation loop."""
 
     name: str
-    kind: str
+    kind: str  # `audiobert`, `masked`, `causal`, `chat` or `control`
     artefacts: dict[str, Any]
 
     def answer(self, questions: Sequence[Question], protocol: ProtocolName) -> Iterator[tuple[int, Prediction]]:
@@ -104,18 +98,19 @@ def load_adapter(name: str, train: Mapping[str, Sequence[Row]], options: ModelOp
 
 
 def _control(name: str, train: Mapping[str, Sequence[Row]]) -> Adapter:
-    from audiobert.auditorybench.models.controls import BagOfWords, Majority
+    from audiobert.auditorybench.models.controls import BagOfWords, Control, Majority
     from audiobert.auditorybench.models.text_scorers import TextScorers
 
-    controls: dict[str, Callable[[], Adapter]] = {
-        "control:majority": lambda: Majority(name, train),
-        "control:bag-of-words": lambda: BagOfWords(name, train),
-        "control:bag-of-words-told": lambda: BagOfWords(name, train, told=True),
-        "control:text-scorers": lambda: TextScorers(name, train, told=True),
+    controls: dict[str, tuple[type[Control], bool]] = {
+        "control:majority": (Majority, False),
+        "control:bag-of-words": (BagOfWords, False),
+        "control:bag-of-words-told": (BagOfWords, True),
+        "control:text-scorers": (TextScorers, True),
     }
     if name not in controls:
         raise InputError(f"no control '{name}': there are {', '.join(controls)}")
-    return controls[name]()
+    kind, told = controls[name]
+    return kind(name, train, told=told)
 
 
 def kind_of_model(name: str) -> str:

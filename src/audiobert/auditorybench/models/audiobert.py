@@ -35,16 +35,8 @@ class AudioBertModel:
 
     Spans are found once, in the sentence as a user writes it, with one mask; the text with as many masks as the
     protocol wants is then scored with these spans. A causal language model gets the task's prompt, in which the spans
-    are where the sentence is.
-
-    Parameters
-    ----------
-    hits
-        The clips of each span of each question, by the question's row, instead of what is retrieved.
-    sound
-        `on`; `unheard`: LoRA on, no knowledge; `off`: the plain language model.
-    exclude
-        Ids of clips that retrieval must not use.
+    are where the sentence is. Instead of what is retrieved, `hits` may give the clips of each span of each question, by
+    the question's row; clips with the ids `exclude` are not retrieved.
     """
 
     kind = "audiobert"
@@ -66,10 +58,8 @@ class AudioBertModel:
         self.batch_size = batch_size
         self.artefacts = {"sound": sound, "spans": spans, **(artefacts or {})}
         if not pipeline.causal:
-            self.vocabulary = Vocabulary(pipeline.tokenizer, name)
-            self.pieces = self.vocabulary.pieces
-            self.variants = self.vocabulary.variants
-            self.decode = self.vocabulary.decode
+            vocabulary = Vocabulary(pipeline.tokenizer, name)
+            self.pieces, self.variants, self.decode = vocabulary.pieces, vocabulary.variants, vocabulary.decode
         self._spans: dict[str, list[tuple[int, int]]] = {}
 
     @classmethod

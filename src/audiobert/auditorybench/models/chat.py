@@ -25,26 +25,19 @@ USUAL_KEY_VARIABLE = "OPENAI_API_KEY"
 class ChatOptions:
     """Options of requests to a server.
 
-    Attributes
-    ----------
-    retries
-        Further attempts after a passing fault, with growing random pauses from `pause_s`.
-    key_variable
-        The environment variable that holds the key, which is sent to `base_url`. None: OPENAI_API_KEY if it is set,
-        sent only over https or to this machine.
-    cache
-        Folder of the answers. None: `audiobert/answers` in the user's cache folder.
+    `key_variable` is the environment variable that holds the key, which is sent to `base_url`. None: OPENAI_API_KEY if
+    it is set, sent only over https or to this machine.
     """
 
     base_url: str
     concurrency: int = 8
-    retries: int = 4
-    pause_s: float = 1.0
+    retries: int = 4  # further attempts after a passing fault
+    pause_s: float = 1.0  # before the first of them; pauses are random and grow
     timeout_s: float = 60.0
     max_tokens: int = 32
     temperature: float = 0.0
     key_variable: str | None = None
-    cache: Path | None = None
+    cache: Path | None = None  # folder of the answers; by default `audiobert/answers` in the user's cache folder
 
     def settings(self, model: str) -> ServerSettings:
         """Return the settings of the client."""
@@ -76,14 +69,7 @@ def default_cache() -> Path:
 
 
 class ChatModel:
-    """An adapter for `POST {base_url}/chat/completions`.
-
-    Raises
-    ------
-    RemoteError
-        If the server fails for good or does not answer a question. The answers so far are in the cache, and the same
-        command resumes from them.
-    """
+    """An adapter for `POST {base_url}/chat/completions`; after a failure the same command resumes from the cache."""
 
     kind = "chat"
 

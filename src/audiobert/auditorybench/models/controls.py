@@ -24,19 +24,14 @@ CHARACTER_NGRAMS = (2, 5)
 class Control:
     """Base of the controls: fitted on train rows, task by task; a control ranks the answers of train.
 
-    Parameters
-    ----------
-    told
-        Rank only answers with as many wordpieces as the right one, by the tokenizer of mini. Protocol `paper` tells a
-        masked language model this number, by the number of masks.
+    One that is `told` ranks only answers with as many wordpieces as the right one, by the tokenizer of mini. Protocol
+    `paper` tells a masked language model this number, by the number of masks.
     """
 
     kind = "control"
 
     def __init__(self, name: str, train: Mapping[str, Sequence[Row]], *, told: bool = False) -> None:
-        self.name = name
-        self.train = train
-        self.told = told
+        self.name, self.train, self.told = name, train, told
         self._scorers: dict[str, Scorer] = {}
         self.artefacts: dict[str, Any] = {
             "name": name,
@@ -53,18 +48,15 @@ class Control:
                     "leave the control out, or run 'audiobert data download'"
                 )
             chosen = [index for index, question in enumerate(questions) if question.task == task]
-            scores = self._scorer(task, questions[chosen[0]].kind)([questions[index] for index in chosen])
+            if task not in self._scorers:
+                self._scorers[task] = self.fit(self.train[task], questions[chosen[0]].kind)
+            scores = self._scorers[task]([questions[index] for index in chosen])
             for index, row in zip(chosen, scores, strict=True):
                 yield index, self._prediction(questions[index], row, told=self.told and protocol == "paper")
 
     def fit(self, rows: Sequence[Row], kind: str) -> Scorer:
         """Fit the control to the train rows of a task, whose kind is that of `Task`."""
         raise NotImplementedError
-
-    def _scorer(self, task: str, kind: str) -> Scorer:
-        if task not in self._scorers:
-            self._scorers[task] = self.fit(self.train[task], kind)
-        return self._scorers[task]
 
     def _prediction(self, question: Question, scores: dict[str, float], *, told: bool) -> Prediction:
         words = question.candidates
@@ -74,8 +66,7 @@ class Control:
                 count = self._pieces(question, question.answer.lower())
                 # Where train has no answer of this length, nothing is ruled out; the answer is none of train's anyhow.
                 words = tuple(word for word in words if self._pieces(question, word) == count) or words
-        lowest = float("-inf")
-        ranked = [scores.get(word.casefold(), lowest) for word in words]
+        ranked = [scores.get(word.casefold(), float("-inf")) for word in words]
         return ranked_prediction(replace(question, candidates=words), ranked)
 
     def _pieces(self, question: Question, word: str) -> int | None:
@@ -125,12 +116,8 @@ def fit_ngrams(rows: Sequence[Row], kind: str, *, strength: float, together: boo
     A missing word is predicted from the sentence. A comparison is predicted from the difference of the two spans'
     features, with an intercept; spans are those of the row, as it writes them.
 
-    Parameters
-    ----------
-    strength
-        C of scikit-learn, the inverse strength of the L2 penalty.
-    together
-        Give words and characters together unit norm, instead of each apart.
+    `strength` is C of scikit-learn, the inverse strength of the L2 penalty. With `together`, words and characters
+    together have unit norm, instead of each apart.
     """
     with needs("scikit-learn", "eval"):
         from sklearn.feature_extraction.text import TfidfVectorizer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from audiobert.auditorybench.interfaces import Evidence, MaskBatch, MaskQuery, Prediction, ProtocolName
@@ -30,17 +30,9 @@ class Vocabulary:
         self.tokenizer = tokenizer
         self.name = name
         self._pieces = lru_cache(maxsize=100_000)(self._pieces_in_context)
-        self._classes: dict[str, list[int]] | None = None
-        self._texts: list[str] = []
 
     def pieces(self, question: Question, word: str) -> tuple[int, ...]:
-        """Return the wordpieces of `word` at the mask, with a leading space where the sentence has one.
-
-        Raises
-        ------
-        InputError
-            If the tokenizer has no piece for a part of the word; names the file and row.
-        """
+        """Return the wordpieces of `word` at the mask, with a leading space where the sentence has one."""
         try:
             return self.pieces_between(question.before[-1:], word, question.after[:1])
         except InputError as error:
@@ -61,14 +53,18 @@ class Vocabulary:
 
     def variants(self, piece: int) -> tuple[int, ...]:
         """Return the piece and those that differ from it only in case."""
-        if self._classes is None:
-            self._texts = [
-                str(token) for token in self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
-            ]
-            self._classes = {}
-            for index, text in enumerate(self._texts):
-                self._classes.setdefault(text.casefold(), []).append(index)
-        return tuple(self._classes[self._texts[piece].casefold()]) if piece < len(self._texts) else (piece,)
+        folded, pieces_of = self._folded
+        return tuple(pieces_of[folded[piece]]) if piece < len(folded) else (piece,)
+
+    @cached_property
+    def _folded(self) -> tuple[list[str], dict[str, list[int]]]:
+        """The pieces' texts without case, and the pieces of each."""
+        tokens = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
+        folded = [str(token).casefold() for token in tokens]
+        pieces_of: dict[str, list[int]] = {}
+        for index, text in enumerate(folded):
+            pieces_of.setdefault(text, []).append(index)
+        return folded, pieces_of
 
     def decode(self, pieces: Sequence[int]) -> str:
         """Return the text of wordpieces, without surrounding space."""
@@ -123,10 +119,8 @@ class MaskedLanguageModel:
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.artefacts = artefacts or {}
-        self.vocabulary = Vocabulary(tokenizer, name)
-        self.pieces = self.vocabulary.pieces
-        self.variants = self.vocabulary.variants
-        self.decode = self.vocabulary.decode
+        vocabulary = Vocabulary(tokenizer, name)
+        self.pieces, self.variants, self.decode = vocabulary.pieces, vocabulary.variants, vocabulary.decode
         positions = int(getattr(model.config, "max_position_embeddings", 0) or 0)
         limits = [limit for limit in (positions, int(tokenizer.model_max_length)) if limit > 0]
         self.max_tokens = min(limits) if limits else 1 << 30
@@ -176,16 +170,13 @@ class MaskedLanguageModel:
             width = len(inputs[part[0]])
             ids = torch.tensor([inputs[i] + [padding] * (width - len(inputs[i])) for i in part])
             attention = torch.tensor([[1] * len(inputs[i]) + [0] * (width - len(inputs[i])) for i in part])
-            rows: list[int] = []
-            columns: list[int] = []
-            for row, i in enumerate(part):
-                first = len(self._contexts[queries[i].question.text][0]) + len(queries[i].known)
-                rows += [row] * queries[i].read
-                columns += range(first, first + queries[i].read)
+            read = []
             with torch.inference_mode():
                 logits = self.model(input_ids=ids.to(device), attention_mask=attention.to(device)).logits
-                read = logits[torch.tensor(rows, device=device), torch.tensor(columns, device=device)].float()
-            yield MaskBatch(part, _finite(read, self.name), [Evidence()] * len(part))
+            for row, i in zip(logits, part, strict=True):  # (tokens, vocabulary)
+                first = len(self._contexts[queries[i].question.text][0]) + len(queries[i].known)
+                read.append(row[first : first + queries[i].read])
+            yield MaskBatch(part, _finite(torch.cat(read).float(), self.name), [Evidence()] * len(part))
 
 
 def _finite(logits: torch.Tensor, name: str) -> torch.Tensor:

@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from audiobert.errors import InputError
+from audiobert.settings import Settings
 
 SPLITS = ("train", "dev", "test", "wiki")
 _FOLDER = Path(str(files("audiobert.auditorybench.tasks")))
 
 
-class Columns(BaseModel):
+class Columns(Settings):
     """Name the columns of a task's files; of several spellings, the first that the header has is read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     text: list[str]
     answer: list[str]
@@ -37,37 +36,26 @@ class Columns(BaseModel):
     first_number: Literal[0, 1] | None = None
 
 
-class Task(BaseModel):
+class Task(Settings):
     """Describe one task of a benchmark.
 
-    Attributes
-    ----------
-    kind
-        `cloze`: a word is missing, any word may be the answer. `comparison`: two words may be the answer, and
-        exchanging the two spans exchanges them. `multiple-choice`: each row has its own options.
-    files
-        For each split the relative paths, one per published layout; the first that exists is read.
-    candidates
-        The label set: `train-answers`, `row` (the row's own options), or the words themselves.
-    prompt, chat
-        Prompts of a causal language model and of a chat server. `{text}` is the sentence as published, `{blank}` the
-        sentence with `____` for the mask, `{stem}` the sentence up to the mask, `{choices}` the lettered options.
-    cloze
-        A sentence with [MASK] for masked language models, made from a question that has none.
-    """
+    `cloze`: a word is missing, any word may be the answer. `comparison`: two words may be the answer, and exchanging
+    the two spans exchanges them. `multiple-choice`: each row has its own options.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    In the prompts of a causal language model and of a chat server, `{text}` is the sentence as published, `{blank}` the
+    sentence with `____` for the mask, `{stem}` the sentence up to the mask, `{choices}` the lettered options.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9+_-]+$")
     title: str
     benchmark: str = "AuditoryBench"
     kind: Literal["cloze", "comparison", "multiple-choice"]
-    files: dict[str, list[str]]
+    files: dict[str, list[str]]  # by split the relative paths, one per published layout; the first that exists is read
     columns: Columns
-    candidates: Literal["train-answers", "row"] | list[str]
+    candidates: Literal["train-answers", "row"] | list[str]  # `row`: the row's own options
     prompt: str
     chat: str
-    cloze: str = "{text}"
+    cloze: str = "{text}"  # sentence with [MASK] for masked language models, made from a question that has none
 
     @model_validator(mode="after")
     def _check_comparison(self) -> Self:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,16 +64,17 @@ def is_saved_dataset(folder: Path) -> bool:
 
 def saved_dataset(folder: Path) -> Source:
     """Open a folder written by `save_to_disk`."""
-    splits_file = folder / "dataset_dict.json"
+    library = _datasets()
     try:
-        splits = json.loads(splits_file.read_bytes())["splits"] if splits_file.is_file() else []
-        if len(splits) > 1:
-            choices = ", ".join(str(folder / split) for split in splits)
-            raise InputError(f"{folder} holds a dataset of {len(splits)} splits; give one of them: {choices}")
-        dataset = _datasets().load_from_disk(str(folder / splits[0] if splits else folder))
+        dataset = library.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{folder} cannot be read as a saved dataset ({reason}); save it again") from None
+    if isinstance(dataset, library.DatasetDict):
+        if len(dataset) != 1:
+            choices = ", ".join(str(folder / split) for split in dataset)
+            raise InputError(f"{folder} holds a dataset of {len(dataset)} splits; give one of them: {choices}")
+        (dataset,) = dataset.values()
     return dataset_source(dataset, str(folder))
 
 

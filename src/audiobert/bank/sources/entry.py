@@ -15,28 +15,14 @@ from audiobert.table_files import text_fault
 
 @dataclass(frozen=True)
 class Entry:
-    """One clip that a source offers.
+    """One clip that a source offers."""
 
-    Attributes
-    ----------
-    id
-        Its `id` column, else its path inside the source.
-    given
-        What the source says about it, as columns of the clip table.
-    span
-        Offset and length in `file`, for a clip inside a shard.
-    content
-        The audio itself, when it lies in no file of its own.
-    problem
-        Why it is no clip (reason, detail), when that is known before decoding.
-    """
-
-    id: str
-    given: dict[str, Any] = field(default_factory=dict)
+    id: str  # its `id` column, else its path inside the source
+    given: dict[str, Any] = field(default_factory=dict)  # what the source says about it, as columns of the clip table
     file: Path | None = None
-    span: tuple[int, int] | None = None
-    content: bytes | None = None
-    problem: tuple[str, str] | None = None
+    span: tuple[int, int] | None = None  # offset and length in `file`, for a clip inside a shard
+    content: bytes | None = None  # the audio itself, when it lies in no file of its own
+    problem: tuple[str, str] | None = None  # why it is no clip (reason, detail), if that is known before decoding
 
     def open(self) -> BinaryIO:
         """Open the audio as a seekable binary file."""
@@ -57,19 +43,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Source:
-    """A stream of entries that can be walked again from the start.
-
-    Attributes
-    ----------
-    root
-        Folder that the clips' paths are relative to; None when they are in no folder.
-    total
-        Number of entries, None when only walking tells.
-    """
+    """A stream of entries that can be walked again from the start."""
 
     name: str
-    root: Path | None
-    total: int | None
+    root: Path | None  # folder that the clips' paths are relative to, if they are in one
+    total: int | None  # number of entries, None when only walking tells
     _walk: Callable[[], Iterable[Entry]]
 
     def __iter__(self) -> Iterator[Entry]:

@@ -47,20 +47,12 @@ class _Text:
 class _Index:
     """Names in a shard, collected before its sounds are taken: a sound may stand before or after its JSON.
 
-    Attributes
-    ----------
-    members
-        Members by name; links included, folders not.
-    texts
-        By key, and there by name without the last extension. A key is a name up to its first dot, as WebDataset
-        defines it.
-    sounds
-        Names of the sounds by key.
+    A key is a name up to its first dot, as WebDataset defines it.
     """
 
-    members: dict[str, tarfile.TarInfo] = field(default_factory=dict)
-    texts: dict[str, dict[str, _Text]] = field(default_factory=dict)
-    sounds: dict[str, list[str]] = field(default_factory=dict)
+    members: dict[str, tarfile.TarInfo] = field(default_factory=dict)  # by name; links included, folders not
+    texts: dict[str, dict[str, _Text]] = field(default_factory=dict)  # by key, then by name without last extension
+    sounds: dict[str, list[str]] = field(default_factory=dict)  # names by key
 
     def text_named(self, name: str) -> _Text:
         """Return the text of a name's stem, a new one where there is none."""
@@ -68,11 +60,11 @@ class _Index:
 
     def text_of(self, sound: str) -> _Text:
         """Return the text with the name of the sound, completed by that of its key."""
-        key, stem = _key(sound), _stem(sound)
+        key = _key(sound)
         texts = self.texts.get(key, {})
         others = texts if len(self.sounds[key]) == 1 else ()
         text = _Text()
-        for name in dict.fromkeys([stem, key, *others]):
+        for name in dict.fromkeys([_stem(sound), key, *others]):
             text = text.with_defaults(texts.get(name, _Text()))
         return text
 
