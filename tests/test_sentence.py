@@ -46,7 +46,8 @@ def test_spans_become_token_ranges(tokenizer):
     assert inputs.masks.sum(dim=1).tolist() == [1, 2]
     assert torch.equal(inputs.to("cpu").starts, inputs.starts)
     assert encode_texts(tokenizer, [text]).starts.shape == (1, 0)
-    assert encode_texts(tokenizer, []).input_ids.shape == (0, 0)
+    nothing = encode_texts(tokenizer, [])
+    assert nothing.input_ids.shape == nothing.starts.shape == (0, 0)
 
 
 @pytest.mark.parametrize("mask", ["[MASK]", "[mask]", "[Mask]"])
@@ -75,6 +76,11 @@ def test_offsets_lead_back_to_the_users_text():
     mask = (sentence.text.index("<"), sentence.text.index("!") + 1)
     assert sentence.to_original(*mask) == (2, 8)
     assert sentence.to_text(2, 8) == mask
+    assert sum(length for *_, length in sentence.pieces) == len(original) - 2 * len("[MASK]")
+    for new, old, length in sentence.pieces:
+        assert sentence.text[new : new + length] == original[old : old + length]
+    for text in ("[MASK]", "[MASK] barks"):
+        assert read_sentence(Roberta(), text, 512).to_original(0, 7) == (0, 6)
 
 
 def test_a_long_text_keeps_its_mask_and_loses_what_is_furthest(tokenizer):
@@ -159,6 +165,7 @@ def test_prompts_have_their_answers_behind_them(tokenizer):
     inputs = encode_prompts(tokenizer, ["the big dog", "a cat"], [[(8, 11)], []], [[7, 8, 9], [5]], special=False)
     padding = [tokenizer.pad_token_id] * (len(long) + 2 - len(short))
     assert inputs.input_ids.tolist() == [[*long, 7, 8], short + padding]  # of the last token nothing is predicted
+    assert inputs.masks.dtype == torch.bool
     assert inputs.masks.nonzero().tolist() == [[0, len(long) - 1 + i] for i in range(3)] + [[1, len(short) - 1]]
     assert (inputs.starts.tolist(), inputs.ends.tolist()) == ([[len(long) - 1], [-1]], [[len(long)], [-1]])
     prompts = encode_prompts(tokenizer, ["the big dog", "a cat"])
@@ -215,6 +222,15 @@ def test_a_replaced_piece_moves_the_spans_along(before, piece, after, new):
     assert changed[slice(*whole)] == changed
 
 
+def test_what_is_left_of_a_long_text_is_as_much_as_fits(byte_level):
+    text = "🐶" * 40 + "[MASK]" + "🐶" * 40  # four tokens each, of which the window cuts some
+    for max_tokens in range(12, 20):
+        inputs = encode_texts(
+            byte_level, [read_sentence(byte_level, text, max_tokens).text.replace("[MASK]", "<mask>")]
+        )
+        assert max_tokens - 6 <= inputs.input_ids.shape[1] <= max_tokens
+
+
 def test_spans_move_with_a_mask_that_grows():
     text, spans = fill_mask("A [MASK] barks at a cat", [(0, 8), (9, 14)], "x y z")
     assert [text[slice(*span)] for span in spans] == ["A x y z", "barks"]
@@ -234,6 +250,7 @@ def test_tokens_inside_a_span_are_labelled():
     offsets = [(0, 0), (0, 3), (4, 6), (6, 9), (0, 0)]
     assert token_labels(offsets, [(4, 9)]).tolist() == [0, 0, 1, 1, 0]
     assert token_labels(offsets, [(6, 9)]).tolist() == [0, 0, 0, 1, 0]  # the one before ends where it begins
+    assert token_labels(offsets, [(0, 3)]).tolist() == [0, 1, 0, 0, 0]
     assert token_labels(offsets, []).tolist() == [0] * 5
     assert token_labels([(0, 0), (3, 3), (2, 4)], [(0, 9)]).tolist() == [0, 0, 1]  # a token of no characters
     assert token_range(np.array([(0, 0), (3, 3), (2, 4), (4, 4)]), (0, 9)) == (2, 3)
@@ -251,9 +268,9 @@ def test_neighbouring_words_join_and_distant_ones_do_not():
     assert [span.text for span in spans_of_words(text, words, peak=0.91)] == []
     assert spans_of_words("!", [(0, 0, 1, 0.99)]) == []  # punctuation alone is no span
     assert [(span.start, span.end) for span in spans] == [(0, 7), (12, 15)]
-    three = [(0, 0, 3, 0.9), (2, 8, 11, 0.4), (3, 12, 15, 0.35), (4, 15, 16, 0.6), (6, 20, 22, 0.3)]
+    three = [(0, 0, 3, 0.9), (2, 8, 11, 0.4), (3, 12, 15, 0.35), (4, 15, 16, 0.6), (6, 17, 19, 0.4), (8, 20, 24, 0.3)]
     found = spans_of_words("moo moo and baa! so woof", three, threshold=0.3)
-    assert [(span.text, span.start, span.end) for span in found] == [("moo", 0, 3), ("and baa!", 8, 16)]
+    assert [(span.text, span.start, span.end) for span in found] == [("moo", 0, 3), ("and baa!", 8, 16), ("so", 17, 19)]
     assert spans[1].to_json() == {"text": "baa", "start": 12, "end": 15, "score": 0.7}
     assert Span("baa", 12, 15, 0.123456).to_json()["score"] == 0.1235
 

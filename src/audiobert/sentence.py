@@ -336,8 +336,7 @@ def read_sentence(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int
     cut = []
     for new, old, length in pieces:
         first, last = max(new, start), min(new + length, end)
-        if first <= last:
-            cut.append((first - start, old + first - new, last - first))
+        cut.append((first - start, old + first - new, last - first))
     return Sentence(text, rendered[start:end], tuple(cut), len(found))
 
 
