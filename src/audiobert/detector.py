@@ -21,35 +21,23 @@ MAX_CHARACTERS = 2_000_000
 
 
 class SpanDetector:
-    """Token classification with two labels on an encoder; character spans out.
+    """Token classification with two labels, other and sound, on an encoder; character spans out.
 
     Parameters
     ----------
     encoder
         A transformers encoder with the detector's LoRA; returns hidden states.
     head : nn.Linear
-        From hidden states to the two labels, other and sound.
+        From hidden states to the two labels.
     tokenizer : PreTrainedTokenizerBase
         The encoder's, with character offsets.
-    threshold : float
-        A word belongs to a span when its probability is above this.
     peak : float
         A span has at least one word whose probability reaches this: fewer false alarms, and spans stay whole.
-    mask_token : str, optional
-        How masks are spelled in the texts, where that is not how this tokenizer spells them.
     """
 
-    def __init__(
-        self,
-        encoder: Any,
-        head: nn.Linear,
-        tokenizer: PreTrainedTokenizerBase,
-        threshold: float = 0.5,
-        peak: float = 0.0,
-        mask_token: str | None = None,
-    ) -> None:
-        self.encoder, self.head, self.tokenizer = encoder, head, tokenizer
-        self.threshold, self.peak, self.mask_token = threshold, peak, mask_token
+    def __init__(self, encoder: Any, head: nn.Linear, tokenizer: PreTrainedTokenizerBase, peak: float = 0.0) -> None:
+        self.encoder, self.head, self.tokenizer, self.peak = encoder, head, tokenizer, peak
+        self.mask_token: str | None = None  # in the texts, where that is not how this tokenizer spells masks
         self.max_tokens = int(min(WINDOW_TOKENS, tokenizer.model_max_length, encoder.config.max_position_embeddings))
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -122,4 +110,4 @@ class SpanDetector:
             (word, offsets[tokens[0]][0], offsets[tokens[-1]][1], float(scores[tokens].mean()))
             for word, tokens in sorted(words.items())
         ]
-        return spans_of_words(text, found, self.threshold, self.peak)
+        return spans_of_words(text, found, peak=self.peak)
