@@ -17,7 +17,9 @@ from audiobert.errors import InputError
 
 def question(answer: str, candidates: tuple[str, ...] | None = None, kind: str = "cloze") -> Question:
     template = f"say {answer}"
-    return Question("task", kind, "dev", 0, "A [MASK].", answer, (), (), candidates, "", template, chat="", where="w")
+    return Question(
+        "task", kind, "dev", 0, "A [MASK].", answer, (), (), candidates, "", template, chat_template="", where="w"
+    )
 
 
 WORDS = {"cat": (1,), "river otter": (2, 3), "dog": (4,), "Cat": (5,), "higher": (0,), "lower": (1,), "lowest": (1, 2)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -188,6 +189,73 @@ def test_it_is_evaluated_like_any_model(
         assert comparisons[2] == plain_scores(trained, data, protocol, capsys)
 
 
+@pytest.mark.parametrize("trained", ["llama", "gpt2"], indirect=True)
+def test_a_benchmark_may_be_asked_through_the_chat_template(
+    trained: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked, scored = [], []
+
+    def encoded(tokenizer: Any, prompts: Any, spans: Any = None, *args: Any, **kwargs: Any) -> Any:
+        inputs = encode_prompts(tokenizer, prompts, spans, *args, **kwargs)
+        asked.append((list(prompts), spans, kwargs["special"]))
+        for row, prompt in enumerate(prompts):
+            wanted = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+            assert inputs.input_ids[row, : inputs.attention_mask[row].sum()].tolist() == wanted
+        return inputs
+
+    model = AudioBert.from_pretrained(trained, device="cpu")
+    name = model.parts.identity.name
+    options = ["--data", str(data / "auditorybench"), "--splits", "dev", "--device", "cpu", "--chat", "--json"]
+    predictions = tmp_path / "predictions.jsonl"
+    command = ["evaluate", str(trained), f"{trained}:off", name, *options, "--predictions", str(predictions)]
+    if model.tokenizer.chat_template is None:
+        assert run(command) == 2
+        said = capsys.readouterr().err
+        assert "has no chat template" in said
+        assert said.count("\n") == 1
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("audiobert.continuations.encode_prompts", encoded)
+        assert run(command) == 0
+    reports = json.loads(capsys.readouterr().out)
+    assert all("'chat': True" in str(report["artefacts"]) for report in reports)
+    lines = [json.loads(line) for line in predictions.read_text().splitlines()]
+    for report in reports:
+        own = [line for line in lines if line["model"] == report["model"]]
+        scored.append([(line["prediction"], line["scores"]) for line in own])
+    assert scored[1] == scored[2] != scored[0]  # switched off it is the plain model
+    with_spans = [
+        (prompt, spans) for prompts, rows, _ in asked if rows for prompt, spans in zip(prompts, rows, strict=True)
+    ]
+    assert with_spans
+    for prompt, spans in with_spans:
+        question = prompt[prompt.index("Fill in the blank") :].split("\n\n")[1]
+        words = [prompt[slice(*span)] for span in spans]
+        assert all(words)
+        assert all(
+            word in question and start >= prompt.index(question) for word, (start, _) in zip(words, spans, strict=True)
+        )
+    assert {special for *_, special in asked} == {False}
+
+
+def test_a_comparison_in_a_chat_template_is_scored_as_transformers_alone_scores_it(data: Path, tmp_path: Path) -> None:
+    from audiobert.auditorybench.evaluate import ask, make_plan
+    from audiobert.auditorybench.models.causal import CausalLanguageModel
+
+    model = CausalLanguageModel.from_pretrained(str(causal("gemma2", tmp_path / "gemma2")), chat=True)
+    (part,) = make_plan(data / "auditorybench", ["pitch"], ["dev"]).parts
+    said = ask(model, part)[0]
+    chat = [{"role": "user", "content": said.question.chat}]
+    prompt = model.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    before = model.tokenizer.encode(prompt, add_special_tokens=False)
+    for word in ("higher", "lower"):
+        whole = model.tokenizer.encode(prompt + word, add_special_tokens=False)
+        with torch.inference_mode():
+            log_probs = model.model(torch.tensor([whole])).logits[0].log_softmax(dim=-1)
+        wanted = sum(float(log_probs[at - 1, whole[at]]) for at in range(len(before), len(whole)))
+        assert said.prediction.scores[word] == pytest.approx(wanted, abs=1e-4)
+
+
 def plain_scores(
     trained: Path, data: Path, protocol: str, capsys: pytest.CaptureFixture[str]
 ) -> list[dict[str, float]]:
@@ -274,6 +342,41 @@ def test_logits_are_those_before_each_token_of_the_answer(language_model: AudioB
             ids = torch.tensor([[*language_model.tokenizer.encode(prompt), *answer]])
             wanted.append(language_model.language_model(ids).logits[0, -len(answer) - 1 : -1])
     torch.testing.assert_close(logits, torch.cat(wanted))
+
+
+def test_a_beginning_that_is_shared_passes_once_with_the_same_logits_and_gradients(
+    language_model: AudioBertForCausalLM,
+) -> None:
+    texts = [blank_template().format(blank=text) for text in ("the ____ meows", "the bell of a ____ rings", "the")]
+    spans = [[(text.index("the"), len(text) - 9)] for text in texts]
+    inputs = encode_prompts(language_model.tokenizer, texts, spans, [(7, 8, 9), (11,), (12, 13)])
+    torch.manual_seed(0)
+    vectors, lengths = torch.randn(3, 1, 1, 32, requires_grad=True), []
+    tensors = (inputs.input_ids, inputs.attention_mask, inputs.masks)
+    hook = language_model.language_model.base_model.register_forward_pre_hook(
+        lambda _, __, kwargs: lengths.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
+    )
+    found = {}
+    for shared in (False, True):
+        knowledge = SpanKnowledge(inputs.starts, vectors, torch.ones(3, 1, 1))
+        logits = language_model(*tensors, knowledge, share_beginning=shared)
+        (gradient,) = torch.autograd.grad(logits.square().sum(), vectors)
+        found[shared] = (logits.detach(), gradient)
+    hook.remove()
+    width, first = inputs.input_ids.shape[1], int(inputs.starts[0, 0])
+    assert lengths == [width, first, width - first]
+    torch.testing.assert_close(found[True], found[False], rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_injected_is_never_shared(language_model: AudioBertForCausalLM) -> None:
+    inputs = encode_prompts(language_model.tokenizer, ["the cat", "the cat"], [[(0, 3)], [(4, 7)]])
+    vectors = torch.arange(64.0).reshape(2, 1, 1, 32)
+    tensors = (inputs.input_ids, inputs.attention_mask, inputs.masks)
+    knowledge = SpanKnowledge(inputs.starts, vectors, torch.ones(2, 1, 1))
+    with torch.no_grad():
+        wanted = language_model(*tensors, knowledge)
+        torch.testing.assert_close(language_model(*tensors, knowledge, share_beginning=True), wanted)
+        assert not torch.allclose(wanted[0], wanted[1])
 
 
 def test_zero_knowledge_through_the_embeddings_changes_nothing(language_model: AudioBertForCausalLM) -> None:
@@ -369,14 +472,20 @@ def test_a_completion_that_cannot_be_is_one_line(
     assert said.err.count("\n") == 1
 
 
-def test_the_configs_of_smollm2_differ_in_the_recordings_alone() -> None:
+def test_the_configs_of_smollm2_differ_in_the_recordings_and_have_as_many_sentences() -> None:
     with_sound, without = (AudioBertConfig.load(Path(f"smollm2/{name}")) for name in ("audiobert", "no-recordings"))
     assert {role: model.name for role, model in with_sound.models().items()} == {"language_model": "smollm2"}
     assert (with_sound.audio, without.audio) == ("retrieved", "none")
     assert not without.grounding.of_clips
+    sentences = [
+        one.rows.most["animal"] + 2 * one.rows.most["pitch"] + one.grounding.comparisons
+        for one in (with_sound, without)
+    ]
+    assert sentences[0] == sentences[1]
+    assert with_sound.rows.twins
     changed = {
         "audio": with_sound.audio,
-        "rows": {**without.rows.model_dump(), "unread_share": with_sound.rows.unread_share},
+        "rows": with_sound.rows.model_dump(),
         "grounding": with_sound.grounding.model_dump(),
     }
     assert AudioBertConfig.model_validate({**without.model_dump(), **changed}) == with_sound
@@ -387,6 +496,9 @@ def test_the_configs_of_smollm2_differ_in_the_recordings_alone() -> None:
     [
         (["fill-mask", MASKED, "--model", "smollm2"], "audiobert train audiobert --config smollm2/audiobert"),
         (["evaluate", "smollm2:unheard", "--data", "{data}"], "are for an AudioBERT"),
+        (["evaluate", "mini", "--chat", "--data", "{data}"], "has a masked language model, which has no chat template"),
+        (["evaluate", "bert-base-uncased", "--kind", "masked", "--chat", "--data", "{data}"], "run without --chat"),
+        (["evaluate", "any", "--base-url", "http://localhost:9", "--chat", "--data", "{data}"], "leave out --chat"),
     ],
 )
 def test_smollm2_is_a_language_model_without_trained_parts(

@@ -1,5 +1,6 @@
 """The benchmark's rows, captions and what is looked up for them, as sentences to learn from."""
 
+import itertools
 import re
 from collections import Counter
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 from audiobert.auditorybench.kinds import names_withheld, withheld_clips
 from audiobert.training.batches import BatchMaker
 from audiobert.training.captions import Captions, ClipCaptions
+from audiobert.training.draws import by_length
 from audiobert.training.lookup import OtherClips
 from audiobert.training.rows import RowSettings, TrainRows
 from training_toys import MEASURED, TAKES, WordDetector, measured_clips, measured_lookup, spelled, toy_spelling
@@ -38,8 +40,8 @@ def world(tmp_path_factory):
     return clips, allowed, spelling, measured_lookup(folder / "bank", clips, allowed), folder
 
 
-def train_rows(world, keep=lambda _: True):
-    return TrainRows(world[4], "pitch", world[2], WordDetector(), keep)
+def train_rows(world, keep=lambda _: True, **most):
+    return TrainRows(world[4], "pitch", world[2], WordDetector(), keep, **most)
 
 
 def made(world, rows=None, seed=0, **settings):
@@ -235,3 +237,32 @@ def test_kinds_are_left_out_of_the_relatives_of_a_batch(world):
     examples = made(world)
     weights = BatchMaker(world[2]._tokenizer, 4, names)(examples, seed=3).name_weights
     assert ((weights == 0).sum() > 0) and (weights != 0).any()
+
+
+def test_of_the_rows_at_most_some_are_read_and_the_same_in_every_epoch(world):
+    def keep(question):
+        return "tuba" not in question.text
+
+    rows = train_rows(world, keep, most=2, seed=1)
+    first, second = (said(world, made(world, rows, seed)) for seed in (0, 1))
+    assert first == second
+    assert len(set(first)) == 2
+    assert set(first) < set(ROWS)
+    drawn = {tuple(said(world, made(world, train_rows(world, keep, most=2, seed=seed)))) for seed in range(20)}
+    assert len(drawn) == 3  # any two of three
+    assert rows.left_out == 1
+    assert said(world, made(world, train_rows(world, most=9))) == list(ROWS)
+
+
+def test_batches_hold_rows_of_one_kind_and_like_length():
+    random = np.random.default_rng(0)
+    rows = [(kind, int(length)) for kind, length in zip("abc" * 20, random.integers(1, 100, 60), strict=True)]
+    lengths, kinds = [length for _, length in rows], [kind for kind, _ in rows]
+    batches = by_length(rows, lengths, 8, random, jitter=0.0, kinds=kinds)
+    assert Counter(row for batch in batches for row in batch) == Counter(rows)
+    assert sorted(len(batch) for batch in batches) == [4] * 3 + [8] * 6
+    assert all(len({kind for kind, _ in batch}) == 1 for batch in batches)
+    for kind in "abc":
+        ranges = sorted((min(b)[1], max(b)[1]) for b in batches if b[0][0] == kind)
+        assert all(longest <= shortest for (_, longest), (shortest, _) in itertools.pairwise(ranges))
+    assert any(len({kind for kind, _ in batch}) > 1 for batch in by_length(rows, lengths, 8, random, jitter=0.0))

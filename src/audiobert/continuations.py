@@ -58,11 +58,13 @@ class Continuations:
             [self._answer(prompt, continuation) for continuation in row]
             for prompt, row in zip(prompts, continuations, strict=True)
         ]
-        prompts = [prompt.rstrip() for prompt in prompts]  # their last spaces belong to the continuations
+        if self.special:
+            prompts = [prompt.rstrip() for prompt in prompts]  # their last spaces belong to the continuations
         scores: list[list[float]] = [[] for _ in prompts]
         short = [i for i, row in enumerate(answers) if all(len(ids) == 1 for ids in row)]
         for members, inputs, known in self._batches(prompts, short, spans, knowledge, self.batch_size):
-            logits = self.model(inputs.input_ids, inputs.attention_mask, inputs.masks, known)  # (prompts, vocabulary)
+            tensors = (inputs.input_ids, inputs.attention_mask, inputs.masks)
+            logits = self.model(*tensors, known, share_beginning=True)  # (prompts, vocabulary)
             log_probs = logits.float().log_softmax(dim=-1)
             for place, i in enumerate(members):
                 scores[i] = log_probs[place, [ids[0] for ids in answers[i]]].tolist()
@@ -74,7 +76,7 @@ class Continuations:
         return scores
 
     def _answer(self, prompt: str, continuation: str) -> list[int]:
-        context, ids = encode_answer(self.tokenizer, prompt, continuation)
+        context, ids = encode_answer(self.tokenizer, prompt, continuation, special=self.special)
         if len(context) + len(ids) > self.max_tokens:
             raise InputError(
                 f"a prompt of {len(context) + len(ids)} tokens, but '{self.name}' takes {self.max_tokens}:"

@@ -99,12 +99,39 @@ class AudioBertForCausalLM(AudioBertForMaskedLM):
     """
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, masks: Tensor, knowledge: SpanKnowledge | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        masks: Tensor,
+        knowledge: SpanKnowledge | None = None,
+        *,
+        share_beginning: bool | None = None,
     ) -> Tensor:
-        """Compute logits `(masks, vocabulary)` of the tokens behind the marked ones; padding stands on the right."""
+        """Compute logits `(masks, vocabulary)` of the tokens behind the marked ones; padding stands on the right.
+
+        Parameters
+        ----------
+        share_beginning : bool, optional
+            Pass the tokens that all rows begin with through the model once. The logits then differ in rounding. By
+            default it is done in training, unless the model recomputes its layers and so keeps no cache.
+        """
+        if share_beginning is None:
+            share_beginning = self.training and not self.language_model.is_gradient_checkpointing
         columns = masks.any(dim=0).nonzero().squeeze(1)
+        inputs = self.inputs(input_ids, knowledge)
+        shared = common_beginning(input_ids, attention_mask, columns, knowledge) if share_beginning else 0
+        cache = None
+        if shared:
+            first = {name: rows[:1, :shared] for name, rows in inputs.items()}
+            cache = self.language_model.base_model(**first, use_cache=True).past_key_values
+            cache.batch_repeat_interleave(len(input_ids))
+            inputs = {name: rows[:, shared:] for name, rows in inputs.items()}
         output = self.language_model(
-            **self.inputs(input_ids, knowledge), attention_mask=attention_mask, logits_to_keep=columns, use_cache=False
+            **inputs,
+            attention_mask=attention_mask,
+            logits_to_keep=columns - shared,
+            past_key_values=cache,
+            use_cache=cache is not None,
         )
         return output.logits[masks[:, columns]]
 
@@ -177,6 +204,26 @@ class AudioBertForCausalLM(AudioBertForMaskedLM):
             for i, own in zip(chosen, values, strict=True):
                 scores[i] += sum(own[: len(continuations[i]) - 1])
         return scores
+
+
+def common_beginning(
+    input_ids: Tensor, attention_mask: Tensor, columns: Tensor, knowledge: SpanKnowledge | None
+) -> int:
+    """Return how many tokens all rows begin with, up to the first that is injected at or predicted from; 0 of one row.
+
+    Parameters
+    ----------
+    columns : Tensor
+        Sorted positions of the tokens that are predicted from.
+    """
+    if len(input_ids) < 2:
+        return 0
+    same = (input_ids == input_ids[:1]).all(dim=0) & attention_mask.bool().all(dim=0)
+    count = min(int(same.long().cumprod(dim=0).sum()), int(columns[0]))
+    if knowledge is not None:
+        starts = knowledge.starts[knowledge.starts >= 0]
+        count = min([count, *starts.flatten().tolist()])
+    return count
 
 
 def with_injection(language_model: PreTrainedModel, injection: Injection | None = None) -> AudioBertForMaskedLM:

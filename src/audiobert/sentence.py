@@ -248,11 +248,16 @@ def encode_prompts(
     return Inputs(ids, attention_mask, masks, *_span_tokens(tokens, spans))
 
 
-def encode_answer(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> tuple[list[int], list[int]]:
-    """Return the token ids of a prompt and of what follows it; spaces at the prompt's end go to what follows."""
-    kept = prompt.rstrip()
-    whole = tokenizer.encode(prompt + answer)
-    context = tokenizer.encode(kept)
+def encode_answer(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str, *, special: bool = True
+) -> tuple[list[int], list[int]]:
+    """Return the token ids of a prompt and of what follows it.
+
+    Spaces at the prompt's end go to what follows, but not those of a chat template, which has special tokens of its own
+    (`special=False`).
+    """
+    whole = tokenizer.encode(prompt + answer, add_special_tokens=special)
+    context = tokenizer.encode(prompt.rstrip() if special else prompt, add_special_tokens=special)
     return context, whole[len(context) :]
 
 

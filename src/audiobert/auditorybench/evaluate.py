@@ -198,9 +198,11 @@ def unread_figures(
     from audiobert.auditorybench.models.audiobert import AudioBertModel
     from audiobert.auditorybench.unread import evaluate_unread
 
-    if not isinstance(model, AudioBertModel) or (model.sound, model.span_source) != ("on", "detected"):
+    state = ("on", "detected", False)
+    if not isinstance(model, AudioBertModel) or (model.sound, model.span_source, model.chat) != state:
         raise InputError(
             f"the task {UNREAD} is for an AudioBERT with a bank, evaluated with and without sound, not for '{name}'"
+            f"{' with --chat' if getattr(model, 'chat', False) else ''}"
         )
     figures = []
     for condition in evaluate_unread(model.pipeline, name=name, limit=limit):

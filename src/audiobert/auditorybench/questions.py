@@ -32,7 +32,7 @@ class Question:
     candidates: tuple[str, ...] | None  # the allowed answers, or None if any word may be the answer
     shown: str  # text that a causal model is shown
     template: str  # of the prompt that it stands in
-    chat: str
+    chat_template: str  # of what a user says to a chat model
     where: str
     flipped: bool = False  # spans are exchanged, and the answer is the opposite word
 
@@ -41,9 +41,15 @@ class Question:
         """Return the prompt of a causal language model."""
         return fill_template(self.template, self.shown, choices=_lettered(self.candidates or ()))[0]
 
-    def in_prompt(self, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Return where spans of `text` stand in `prompt`; those that it does not show are left out."""
-        return fill_template(self.template, self.shown, spans, _lettered(self.candidates or ()))[1]
+    @property
+    def chat(self) -> str:
+        """Return what a user says to a chat model."""
+        return fill_template(self.chat_template, self.shown, choices=_lettered(self.candidates or ()))[0]
+
+    def in_prompt(self, spans: Sequence[tuple[int, int]], *, chat: bool = False) -> list[tuple[int, int]]:
+        """Return where spans of `text` stand in `prompt` or `chat`; those that it does not show are left out."""
+        template = self.chat_template if chat else self.template
+        return fill_template(template, self.shown, spans, _lettered(self.candidates or ()))[1]
 
     @property
     def before(self) -> str:
@@ -99,7 +105,7 @@ def make_question(
         candidates=options,
         shown=shown,
         template=task.prompt,
-        chat=fill_template(task.chat, shown, choices=_lettered(options or ()))[0],
+        chat_template=task.chat,
         where=where,
     )
 
@@ -152,7 +158,6 @@ def flip(question: Question, task: Task) -> Question | None:
         spans=(second, first),
         span_offsets=tuple(places),
         shown=text,
-        chat=fill_template(task.chat, text, choices=_lettered(question.candidates or ()))[0],
         flipped=True,
     )
 

@@ -200,7 +200,7 @@ def _question(
         candidates=words,
         shown=text,
         template=blank_template(words) if words else blank_template(),
-        chat=text,
+        chat_template="{text}",
         where=f"{task}, question {row}",
     )
 

@@ -56,6 +56,9 @@ def evaluate(
     predictions: Annotated[Path | None, typer.Option(help="Write one line per row to this JSONL file.")] = None,
     detector: Annotated[bool, typer.Option("--detector", help="Score the models' span detectors (Table II).")] = False,
     kind: Annotated[str | None, typer.Option(help="masked, causal or audiobert, if the config does not say.")] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Ask causal language models through their chat templates.")
+    ] = False,
     bank: Annotated[str | None, typer.Option(help="Another bank for an AudioBERT.")] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, mps ...; default the accelerator if there is one.")
@@ -104,6 +107,7 @@ def evaluate(
             "key_variable": key_variable,
             "cache": cache,
         },
+        templated=chat,
     )
     asked: dict[str, Any] = {
         "tasks": _list(tasks) if tasks else None,

@@ -158,7 +158,13 @@ def train_audiobert(
     withheld = names_withheld(clips.labels) if config.withhold else None
     rows = [
         TrainRows(
-            data / "auditorybench", task, spelling, parts.detector, lambda q: withheld is None or not withheld(q.spans)
+            data / "auditorybench",
+            task,
+            spelling,
+            parts.detector,
+            lambda q: withheld is None or not withheld(q.spans),
+            most=config.rows.most.get(task),
+            seed=config.seed,
         )
         for task in config.tasks
     ]
@@ -193,9 +199,11 @@ def train_audiobert(
     if not processes().is_main_process:
         return {}
     live.encode_again()
-    figures, lines = live.figures()
-    unheard, _ = live.figures(sound="unheard")
-    figures |= {f"{name}:unheard": value for name, value in unheard.items()} | live.unread_figures()
+    figures, lines = live.figures(config.measured)
+    unheard, _ = live.figures(config.measured, sound="unheard")
+    figures |= {f"{name}:unheard": value for name, value in unheard.items()}
+    if config.measured:
+        figures |= live.unread_figures()
     write_text(out / "predictions.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     sources = [*sorted((data / "auditorybench").glob("*train*")), data / "audio" / "clips.csv"]
     left_out = {task.task.name: task.left_out for task in rows}

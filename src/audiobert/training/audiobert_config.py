@@ -68,6 +68,9 @@ class AudioBertConfig(TrainingConfig):
         keeping them: less memory, more time.
     dev_every
         Epochs between measurements on dev; always after the last.
+    measured
+        Splits that are measured at the end, and the sounds never read about; none leaves all measuring, that of
+        `dev_every` too, to `audiobert evaluate`.
     """
 
     preset: Literal["paper-base", "paper-large"] | None = None
@@ -96,6 +99,7 @@ class AudioBertConfig(TrainingConfig):
     pair_weight: float = Field(default=0.0, ge=0.0)
     average_from: float = 0.6
     dev_every: int = Field(default=1, ge=1)
+    measured: tuple[Literal["dev", "wiki"], ...] = ("dev", "wiki")  # never test, which is measured once, apart
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -103,6 +107,8 @@ class AudioBertConfig(TrainingConfig):
             raise ValueError("model.retrieval.query must have {span} in it, where the words of the span go")
         if self.audio == "none" and self.grounding.of_clips:
             raise ValueError("audio 'none' is a training without recordings; set grounding's sentences of clips to 0")
+        if self.keep == "best" and not self.measured:
+            raise ValueError("keep 'best' chooses by the figures on dev; give measured: [dev]")
         if self.loss_tokens == "all" and self.pair_weight:
             raise ValueError("loss_tokens 'all' needs pair_weight: 0, which is a loss at masks alone")
         return self

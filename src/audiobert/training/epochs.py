@@ -41,6 +41,9 @@ class Epochs:
         examples += self.grounding.examples(random)
         examples += self.captions.examples(config.grounding.captions, random, self.lookup)
         examples += self.clip_captions.examples(config.grounding.clip_captions, random, self.lookup)
-        groups = by_length(examples, [len(one.text) for one in examples], config.batch_size, random, jitter=0.15)
+        lengths = [len(one.text) for one in examples]
+        # Prompts that begin with the same instruction share its pass through a causal model.
+        instructions = [one.text.partition("\n")[0] for one in examples] if self.make_batch.causal else None
+        groups = by_length(examples, lengths, config.batch_size, random, jitter=0.15, kinds=instructions)
         first = (config.seed << 32) + epoch * 1_000_003
         return RowBatches(groups, lambda index, members: self.make_batch(members, first + index))

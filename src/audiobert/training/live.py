@@ -30,8 +30,6 @@ from audiobert.prediction import Sound
 from audiobert.training.audiobert_config import AudioBertConfig
 from audiobert.training.clips import TrainingClips, in_batches
 
-MEASURED = ("dev", "wiki")  # never `test`, which is measured once, apart
-
 
 def write_training_bank(
     folder: Path,
@@ -120,13 +118,12 @@ class Live:
 
     def dev_figures(self, epoch: int) -> dict[str, float]:
         """Return accuracies on dev after an epoch, where it is time to measure."""
-        if (epoch + 1) % self.config.dev_every and epoch + 1 < self.config.epochs:
+        config = self.config
+        if not config.measured or ((epoch + 1) % config.dev_every and epoch + 1 < config.epochs):
             return {}
         return {name: round(value, 4) for name, value in self.figures(("dev",))[0].items()}
 
-    def figures(
-        self, splits: tuple[str, ...] = MEASURED, sound: Sound = "on"
-    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    def figures(self, splits: tuple[str, ...], sound: Sound = "on") -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Measure the model on the benchmark's own terms.
 
         Return accuracies by task and split, `combined` over all tasks, and `both_ways` of comparisons; and the lines of

@@ -28,6 +28,8 @@ class RowSettings(Settings):
 
     Attributes
     ----------
+    most
+        Number of rows of a task that are read at most, by task, drawn once; all where nothing is said.
     passes
         How often the rows of a task come, by task; 1 where nothing is said, and a fraction draws that share anew.
     detected_share
@@ -43,7 +45,8 @@ class RowSettings(Settings):
         Share of the sentences without clips, so that words alone count.
     """
 
-    passes: dict[str, float] = {}  # noqa: RUF012  pydantic copies it
+    most: dict[str, int] = {}  # noqa: RUF012  pydantic copies it
+    passes: dict[str, float] = {}  # noqa: RUF012
     detected_share: Fraction = 0.5
     swap_share: Fraction = 0.5
     twins: bool = False
@@ -70,7 +73,10 @@ def read_questions(data: Path, task: Task) -> list[Question]:
 
 
 class TrainRows:
-    """The train rows of one task, as far as `keep` lets them be learnt from: those about withheld kinds may not."""
+    """The train rows of one task, as far as `keep` lets them be learnt from: those about withheld kinds may not.
+
+    At most `most` of them are read, drawn with the `seed`.
+    """
 
     def __init__(
         self,
@@ -79,11 +85,16 @@ class TrainRows:
         spelling: Spelling,
         detector: SpanDetector,
         keep: Callable[[Question], bool],
+        *,
+        most: int | None = None,
+        seed: int = 0,
     ) -> None:
         self.task, self.spelling = find_task(task), spelling
         questions = read_questions(data, self.task)
         kept = [question for question in questions if keep(question)]
         self.left_out = len(questions) - len(kept)
+        if most is not None:
+            kept = [kept[i] for i in sorted(np.random.default_rng((seed, 7)).permutation(len(kept))[:most])]
         found = detector.detect([question.text for question in kept])
         detected = [[(span.start, span.end) for span in spans] for spans in found]
         # Per row: with gold and with detected spans, each as published and turned round.

@@ -40,7 +40,7 @@ class ModelOptions:
     """Hold the options that all models of a run share.
 
     `kind` (`masked`, `causal`, `audiobert`) overrides the model's config. With `base_url` the names are those of models
-    on that server.
+    on that server. `templated` asks causal language models through their chat templates.
     """
 
     kind: str | None = None
@@ -49,6 +49,7 @@ class ModelOptions:
     batch_size: int | None = None
     base_url: str | None = None
     chat: Mapping[str, Any] | None = None
+    templated: bool = False
 
 
 def split_state(name: str) -> tuple[str, dict[str, Any]]:
@@ -72,6 +73,8 @@ def load_adapter(name: str, train: Mapping[str, Sequence[Row]], options: ModelOp
     if name.startswith("control:"):
         return _control(name, train)
     if options.base_url is not None:
+        if options.templated:
+            raise InputError("a server applies the chat template of its model by itself: leave out --chat")
         from audiobert.auditorybench.models.chat import ChatModel, ChatOptions
 
         return ChatModel(name, ChatOptions(base_url=options.base_url, **dict(options.chat or {})))
@@ -82,18 +85,20 @@ def load_adapter(name: str, train: Mapping[str, Sequence[Row]], options: ModelOp
         from audiobert.auditorybench.models.audiobert import AudioBertModel
 
         return AudioBertModel.from_pretrained(
-            base, label=name, bank=options.bank, device=options.device, **state, **sizes
+            base, label=name, bank=options.bank, device=options.device, chat=options.templated, **state, **sizes
         )
     if state:
         raise InputError(f"'{name}': {', '.join(_STATES)} are for an AudioBERT, '{base}' is a {kind} language model")
     if kind == "masked":
+        if options.templated:
+            raise InputError(f"'{name}' is a masked language model, which has no chat template; run without --chat")
         from audiobert.auditorybench.models.masked import MaskedLanguageModel
 
         return MaskedLanguageModel.from_pretrained(base, device=options.device, **sizes)
     if kind == "causal":
         from audiobert.auditorybench.models.causal import CausalLanguageModel
 
-        return CausalLanguageModel.from_pretrained(base, device=options.device, **sizes)
+        return CausalLanguageModel.from_pretrained(base, device=options.device, chat=options.templated, **sizes)
     raise InputError(f"no kind '{kind}': there are masked, causal, audiobert")
 
 

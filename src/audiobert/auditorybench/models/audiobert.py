@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from audiobert.auditorybench.models.causal import MAX_NEW_TOKENS, first_line
+from audiobert.auditorybench.models.causal import MAX_NEW_TOKENS, answers_behind, first_line, prompt_of
 from audiobert.auditorybench.models.masked import Vocabulary
 from audiobert.auditorybench.protocol import (
     Evidence,
@@ -19,6 +19,7 @@ from audiobert.auditorybench.protocol import (
 )
 from audiobert.auditorybench.pseudo_likelihood import QUESTIONS_AT_ONCE
 from audiobert.auditorybench.questions import Question
+from audiobert.errors import InputError
 
 if TYPE_CHECKING:
     from audiobert.answers import AuditorySpan, Hit
@@ -35,8 +36,9 @@ class AudioBertModel:
 
     Spans are found once, in the sentence as a user writes it, with one mask; the text with as many masks as the
     protocol wants is then scored with these spans. A causal language model gets the task's prompt, in which the spans
-    are where the sentence is. Instead of what is retrieved, `hits` may give the clips of each span of each question, by
-    the question's row; clips with the ids `exclude` are not retrieved.
+    are where the sentence is, or with `chat` its words for a chat inside the model's chat template. Instead of what is
+    retrieved, `hits` may give the clips of each span of each question, by the question's row; clips with the ids
+    `exclude` are not retrieved.
     """
 
     kind = "audiobert"
@@ -51,12 +53,15 @@ class AudioBertModel:
         batch_size: int = BATCH_SIZE,
         exclude: Sequence[str] | None = None,
         hits: Sequence[Sequence[tuple[Hit, ...]]] | None = None,
+        chat: bool = False,
         artefacts: dict[str, Any] | None = None,
     ) -> None:
         self.name, self.pipeline, self.sound, self.span_source = name, pipeline, sound, spans
-        self.exclude, self.hits = exclude, hits
+        self.exclude, self.hits, self.chat = exclude, hits, chat
         self.batch_size = batch_size
-        self.artefacts = {"sound": sound, "spans": spans, **(artefacts or {})}
+        self.artefacts = {"sound": sound, "spans": spans, "chat": chat, **(artefacts or {})}
+        if chat and not pipeline.causal:
+            raise InputError(f"'{name}' has a masked language model, which has no chat template; run without --chat")
         if not pipeline.causal:
             vocabulary = Vocabulary(pipeline.tokenizer, name)
             self.pieces, self.variants, self.decode = vocabulary.pieces, vocabulary.variants, vocabulary.decode
@@ -73,13 +78,20 @@ class AudioBertModel:
         device: str | None = None,
         batch_size: int = BATCH_SIZE,
         label: str | None = None,
+        chat: bool = False,
     ) -> AudioBertModel:
         """Load a model by the name of a preset or folder; `bank` is searched instead of its own."""
         from audiobert.pipeline import AudioBert
 
         pipeline = AudioBert.from_pretrained(name, bank=bank, only_bank=bank is not None, device=device)
         return cls(
-            pipeline, label or name, sound=sound, spans=spans, batch_size=batch_size, artefacts=pipeline.describe()
+            pipeline,
+            label or name,
+            sound=sound,
+            spans=spans,
+            batch_size=batch_size,
+            chat=chat,
+            artefacts=pipeline.describe(),
         )
 
     def answer(self, questions: Sequence[Question], protocol: ProtocolName) -> Iterator[tuple[int, Prediction]]:
@@ -89,23 +101,27 @@ class AudioBertModel:
             return
         for start in range(0, len(questions), QUESTIONS_AT_ONCE):
             some = questions[start : start + QUESTIONS_AT_ONCE]
-            spans = self._spans_in_prompts(some)
-            for index, prediction in score_continuations(_Asked(self, some, spans), some, protocol):
+            prompts, spans = self._prompts_with_spans(some)
+            for index, prediction in score_continuations(_Asked(self, some, prompts, spans), some, protocol):
                 evidence = self._evidence(some[index], spans[index])
                 yield (
                     start + index,
                     replace(prediction, auditory=evidence.auditory, spans=evidence.spans, clips=evidence.clips),
                 )
 
-    def _spans_in_prompts(self, questions: Sequence[Question]) -> list[tuple[AuditorySpan, ...]]:
-        """Return the spans of each question where they stand in its prompt, with their clips."""
+    def _prompts_with_spans(self, questions: Sequence[Question]) -> tuple[list[str], list[tuple[AuditorySpan, ...]]]:
+        """Return the prompt of each question, and its spans where they stand there, with their clips."""
         self._find_spans(questions)
-        return self.pipeline.clips_of(
-            [question.prompt for question in questions],
-            [question.in_prompt(self._spans[question.text]) for question in questions],
-            None if self.hits is None else [self.hits[question.row] for question in questions],
-            self.exclude,
-        )
+        pipeline, room = self.pipeline, self.pipeline.max_tokens - MAX_NEW_TOKENS
+        prompts, places = [], []
+        for question in questions:
+            prompt, spans = prompt_of(
+                pipeline.tokenizer, question, self._spans[question.text], room, chat=self.chat, name=self.name
+            )
+            prompts.append(prompt)
+            places.append(spans)
+        hits = None if self.hits is None else [self.hits[question.row] for question in questions]
+        return prompts, pipeline.clips_of(prompts, places, hits, self.exclude)
 
     def _find_spans(self, questions: Sequence[Question]) -> None:
         """Remember the spans of each sentence: none where sound is off, the row's own, or the detected ones."""
@@ -163,17 +179,22 @@ class _Asked:
     """Some questions with the clips of their spans, as the protocols of a causal model take them."""
 
     def __init__(
-        self, model: AudioBertModel, questions: Sequence[Question], spans: Sequence[tuple[AuditorySpan, ...]]
+        self,
+        model: AudioBertModel,
+        questions: Sequence[Question],
+        prompts: Sequence[str],
+        spans: Sequence[tuple[AuditorySpan, ...]],
     ) -> None:
-        self._model, self._spans = model, dict(zip(questions, spans, strict=True))
+        self._model = model
+        self._known = {one: known for one, *known in zip(questions, prompts, spans, strict=True)}
 
     def _prompts(self, questions: Sequence[Question]) -> Prompts:
-        model, spans = self._model, [self._spans[question] for question in questions]
-        prompts = [question.prompt for question in questions]
-        return model.pipeline.prompts(prompts, spans, model.sound, batch_size=model.batch_size)
+        model = self._model
+        prompts, spans = zip(*(self._known[question] for question in questions), strict=True)
+        return model.pipeline.prompts(prompts, spans, model.sound, chat=model.chat, batch_size=model.batch_size)
 
     def log_likelihoods(self, questions: Sequence[Question], words: Sequence[Sequence[str]]) -> list[list[float]]:
-        return self._prompts(questions).log_likelihoods(words)
+        return self._prompts(questions).log_likelihoods(answers_behind(words, chat=self._model.chat))
 
     def complete(self, questions: Sequence[Question]) -> list[str]:
         return [first_line(text) for text in self._prompts(questions).complete(MAX_NEW_TOKENS)]
