@@ -117,6 +117,23 @@ def test_batches_change_nothing_and_come_whole(tiny_model: Path) -> None:
     assert [completion for group in groups for _, completion in group] == one_by_one
 
 
+def test_what_all_chats_of_a_batch_begin_with_passes_once(tiny_model: Path) -> None:
+    chats = [[{"role": "system", "content": "answer in one word " * 20}, *chat] for chat in CHATS]
+    engines = {size: _engine(tiny_model, batch_size=size) for size in (1, len(chats))}
+    widths: dict[int, list[tuple[int, ...]]] = {size: [] for size in engines}
+    for size, engine in engines.items():
+        engine._model.base_model.register_forward_pre_hook(
+            lambda _, __, kwargs, size=size: widths[size].append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+        )
+    one_by_one, together = (_completions(engine, chats) for engine in engines.values())
+    assert one_by_one == together
+    beginning, rest, *_ = widths[len(chats)]
+    assert beginning[0] == 1
+    assert rest[0] == len(chats)
+    assert beginning[1] + rest[1] == max(width for _, width in widths[1])
+    assert beginning[1] > 2 * rest[1]
+
+
 def test_a_run_that_is_resumed_between_batches_draws_the_same_answers(tiny_model: Path, tmp_path: Path) -> None:
     settings = LlmSettings(engine="transformers", model=str(tiny_model), max_tokens=16, batch_size=3, temperature=1)
     requests = [Request(({"role": "user", "content": f"question {number}"},)) for number in range(8)]

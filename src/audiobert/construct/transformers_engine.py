@@ -98,11 +98,11 @@ class TransformersEngine:
         if not fitting:
             return completions
         self.traffic.requests += 1
-        encoded = self._tokenizer.pad({"input_ids": list(fitting.values())}, return_tensors="pt")
-        encoded = encoded.to(self._model.device)  # input_ids and attention_mask, (batch, prompt)
+        chosen = list(fitting.values())
         try:
             with torch.random.fork_rng(), torch.inference_mode():
-                torch.manual_seed(seed_of(list(fitting.values()), self.settings.seed))
+                encoded = self._encoded(chosen)
+                torch.manual_seed(seed_of(chosen, self.settings.seed))
                 output = self._model.generate(
                     **encoded, pad_token_id=self._tokenizer.pad_token_id, **self._generation
                 )  # (batch, prompt + new)
@@ -119,6 +119,29 @@ class TransformersEngine:
             completions[index] = Completion(text, finish, len(prompts[index]), new)
             self.traffic.count(completions[index])
         return completions
+
+    def _encoded(self, prompts: Sequence[list[int]]) -> dict[str, Any]:
+        """Return `input_ids` and `attention_mask` `(batch, prompt)`, and the key-value cache of what all begin with.
+
+        The chats of one question share its instructions and examples, most of their tokens: one pass for a batch.
+        Padding stands behind the shared beginning, where the attention mask keeps positions as they are.
+        """
+        import torch
+
+        columns = enumerate(zip(*(prompt[:-1] for prompt in prompts), strict=False))  # each keeps a token to go on from
+        different = (place for place, tokens in columns if len(set(tokens)) > 1)
+        shared = next(different, min(map(len, prompts)) - 1) if len(prompts) > 1 else 0
+        rest = self._tokenizer.pad({"input_ids": [prompt[shared:] for prompt in prompts]}, return_tensors="pt")
+        encoded = dict(rest.to(self._model.device))
+        if shared:
+            beginning = torch.tensor([prompts[0][:shared]], device=self._model.device)
+            cache = self._model(input_ids=beginning, use_cache=True, logits_to_keep=1).past_key_values
+            cache.batch_repeat_interleave(len(prompts))
+            rows = beginning.expand(len(prompts), -1)
+            encoded["input_ids"] = torch.cat([rows, encoded["input_ids"]], dim=1)
+            encoded["attention_mask"] = torch.cat([torch.ones_like(rows), encoded["attention_mask"]], dim=1)
+            encoded["past_key_values"] = cache
+        return encoded
 
 
 def seed_of(prompts: Sequence[list[int]], seed: int | None) -> int:
