@@ -8,9 +8,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 UseHub = Callable[[str], None]
 _REPOSITORY = Path(__file__).resolve().parents[1]
+
+settings.register_profile("without a clock", deadline=None, database=None)  # a busy machine fails no test
+settings.load_profile("without a clock")
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ VALUES = st.recursive(
 NAMES = st.sampled_from([*TEXT_COLUMNS, "tags", "extra", "duration_s", "id", "mood"])
 
 
-@settings(deadline=None, database=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.dictionaries(NAMES, VALUES))
 def test_any_json_becomes_a_row_of_the_table(row: dict[str, Any]) -> None:
     given_row = {"id": "a", **json.loads(json.dumps(given_columns(row)))}  # as the journal stores it
@@ -34,7 +34,7 @@ def test_any_json_becomes_a_row_of_the_table(row: dict[str, Any]) -> None:
         assert "mood" in clip.extra
 
 
-@settings(deadline=None, database=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=8)))
 def test_a_printed_list_is_read_as_that_list(items: list[str]) -> None:
     assert list_in(json.dumps(items)) == items

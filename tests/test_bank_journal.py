@@ -67,7 +67,7 @@ def record(one: Offered) -> Record:
 OFFERED = st.builds(Offered, IDS, CONTENTS, st.booleans(), st.integers(0, 9).map(lambda number: number == 0))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(walks=st.lists(st.lists(OFFERED, max_size=8), min_size=1, max_size=4))
 def test_the_bank_is_what_the_last_walk_met(walks: list[list[Offered]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -91,7 +91,7 @@ OTHER_WORDS = st.lists(st.text("qxjkéжß", min_size=2, max_size=8), min_size=1
 JOINTS = st.text(st.characters(exclude_categories=["L", "N"]), max_size=3)
 
 
-@settings(deadline=None, database=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.sampled_from(FREE), OTHER_WORDS, JOINTS, st.booleans())
 def test_no_other_words_beside_a_licence_allow_anything(name: str, words: str, joint: str, before: bool) -> None:
     assert terms_of(name).redistributable
@@ -99,7 +99,7 @@ def test_no_other_words_beside_a_licence_allow_anything(name: str, words: str, j
     assert not terms.redistributable and not terms.commercial
 
 
-@settings(deadline=None, database=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.sampled_from(FREE), st.text(max_size=30), st.text(max_size=30))
 def test_no_text_around_a_licence_allows_anything(name: str, before: str, after: str) -> None:
     assume(sum(character.isalpha() for character in before + after) > 2)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from audiobert.errors import InputError
 from audiobert.table_files import read_lines, read_rows, read_values, table_shape, text_fault
 
-EXAMPLES = settings(deadline=None, database=None, max_examples=200)
+EXAMPLES = settings(max_examples=200)
 CELLS = st.text(st.characters(), max_size=12)  # lone surrogates and NUL included
 ROWS = st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=6)
 COLUMNS = ("path", "caption", "license")
