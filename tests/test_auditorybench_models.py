@@ -226,7 +226,7 @@ def test_a_name_says_the_state(name: str, base: str, state: dict[str, str], monk
     monkeypatch.setattr(audiobert, "AudioBertModel", fake)
     assert split_state(name) == (base, state)
     load_adapter(name, {}, ModelOptions(kind="audiobert", device="cpu"))
-    assert given == {"name": base, "label": name, "bank": None, "device": "cpu", **state}
+    assert given == {"name": base, "label": name, "bank": None, "device": "cpu", "chat": False, **state}
 
 
 def test_an_audiobert_is_known_by_its_config(tmp_path: Path) -> None:

@@ -18,6 +18,16 @@ def knowledge(vectors, scores=None, relatives=None, weights=None):
     return SpanKnowledge(starts, vectors, scores, relatives, weights)
 
 
+def test_the_knowledge_goes_to_the_first_token_of_the_span_or_of_its_name():
+    text = "The sound of a bell is higher than a moo, sounds of the sea, or noise."
+    pieces = ["The sound of a bell", "a moo", "sounds of the sea", "noise", "sound of"]
+    spans = [(text.index(piece), text.index(piece) + len(piece)) for piece in pieces]
+    assert InjectionSettings().places(text, spans) == spans
+    places = InjectionSettings(at="name").places(text, spans)
+    assert [text[start:end] for start, end in places] == ["bell", "moo", "sea", "noise", "sound of"]
+    assert [end for _, end in places] == [end for _, end in spans]
+
+
 def test_without_knowledge_it_is_the_language_model():
     ours = model()
     ids, attention, masks = batch()

@@ -136,7 +136,8 @@ def test_the_answer_is_that_of_the_straightforward_form(model: AudioBert, text: 
     language_model = load_parts(model_folder("mini")).language_model
     for name, matrix in add_lora(language_model, model.settings.lora).items():
         matrix.data.copy_(weights[f"lora.{name}"])
-    inputs = encode_texts(model.tokenizer, [text], [[(span.start, span.end) for span in answer.spans]])
+    places = model.settings.injection.places(text, [(span.start, span.end) for span in answer.spans])
+    inputs = encode_texts(model.tokenizer, [text], [places])
     known = SpanKnowledge(
         inputs.starts,
         torch.tensor([[[hit.knowledge.tolist() for hit in span.clips] for span in answer.spans]]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from audiobert.bank.names import name_start
 from audiobert.settings import Settings
 
 # Retrieval score of a place without a clip: its weight is zero.
@@ -25,6 +27,8 @@ class InjectionSettings(Settings):
     kind
         `add` the knowledge to the embedding of a span's first token (the paper), or `replace` that embedding (the
         published code).
+    at
+        Which token that is: the `first` of the span (the paper), or the first of its `name`, behind "the sound of a".
     gate
         Scale the knowledge by a learned function of the best clip's retrieval score, so that clips that do not fit add
         little.
@@ -35,10 +39,17 @@ class InjectionSettings(Settings):
     """
 
     kind: Literal["add", "replace"] = "add"
+    at: Literal["first", "name"] = "first"
     gate: bool = True
     log_odds: bool = False
     clip_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     relatives_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+    def places(self, text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return the character offsets in a text at whose first token the knowledge of each span goes in."""
+        if self.at == "first":
+            return list(spans)
+        return [(start + name_start(text[start:end]), end) for start, end in spans]
 
 
 @dataclass

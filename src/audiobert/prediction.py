@@ -71,7 +71,7 @@ class Predictor:
         *,
         sound: Sound = "on",
         spans: Sequence[Sequence[Offsets]] | None = None,
-        hits: Sequence[Sequence[tuple[Hit, ...]]] | None = None,
+        hits: Sequence[Sequence[tuple[Hit, ...]] | None] | None = None,
         batch_size: int = 64,
         exclude: Iterable[str] | None = None,
     ) -> list[MaskScores]:
@@ -84,7 +84,7 @@ class Predictor:
         spans : sequence of sequences of (int, int), optional
             Character spans of each text instead of the detected ones; an empty sequence switches that text off.
         hits : sequence of sequences of tuples of Hit, optional
-            The clips of each of these spans, instead of what is retrieved.
+            The clips of each of these spans, instead of what is retrieved; None for a text whose clips are retrieved.
         exclude : iterable of str, optional
             Ids of clips that retrieval must not use.
         """
@@ -114,14 +114,13 @@ class Predictor:
         def knowledge(starts: Tensor, rows: Sequence[int]) -> SpanKnowledge:
             return self._knowledge(starts, [spans[row] for row in rows])
 
-        offsets = [[(span.start, span.end) for span in row] for row in spans]
-        return Prompts(plain, with_sound, texts, offsets, knowledge if sound == "on" else None)
+        return Prompts(plain, with_sound, texts, self._places(texts, spans), knowledge if sound == "on" else None)
 
     def clips_of(
         self,
         texts: Sequence[str],
         spans: Sequence[Sequence[Offsets]],
-        hits: Sequence[Sequence[tuple[Hit, ...]]] | None = None,
+        hits: Sequence[Sequence[tuple[Hit, ...]] | None] | None = None,
         exclude: Iterable[str] | None = None,
     ) -> list[tuple[AuditorySpan, ...]]:
         """Return given character spans of texts with their clips: those in `hits`, or what is retrieved."""
@@ -211,13 +210,17 @@ class Predictor:
     def _forward(self, sentences: Sequence[Sentence], spans: Spans, sound: Sound) -> tuple[Tensor, ...]:
         """Run one batch, with sound off by the plain language model; return `(masks, vocabulary)` per sentence."""
         encode = encode_prompts if self.causal else encode_texts
-        offsets = [[(span.start, span.end) for span in row] for row in spans]
-        device = self.parts.language_model.device
-        inputs = encode(self.tokenizer, [sentence.text for sentence in sentences], offsets).to(device)
+        texts = [sentence.text for sentence in sentences]
+        inputs = encode(self.tokenizer, texts, self._places(texts, spans)).to(self.parts.language_model.device)
         model = self.plain if sound == "off" else self.model
         knowledge = self._knowledge(inputs.starts, spans) if sound == "on" else None
         logits = model(inputs.input_ids, inputs.attention_mask, inputs.masks, knowledge)
         return logits.float().log_softmax(dim=-1).cpu().split([sentence.masks for sentence in sentences])
+
+    def _places(self, texts: Sequence[str], spans: Spans) -> list[list[Offsets]]:
+        """Return where the knowledge of each span goes in, per text."""
+        places = self.settings.injection.places
+        return [places(text, [(s.start, s.end) for s in row]) for text, row in zip(texts, spans, strict=True)]
 
     def _knowledge(self, starts: Tensor, spans: Spans) -> SpanKnowledge:
         """Gather what is known of a batch's spans: knowledge vectors and scores of their clips, and their relatives."""
@@ -251,18 +254,19 @@ def in_original(sentence: Sentence, spans: Sequence[AuditorySpan]) -> tuple[Audi
 def _given_spans(
     sentences: Sequence[Sentence],
     spans: Sequence[Sequence[Offsets]],
-    hits: Sequence[Sequence[tuple[Hit, ...]]] | None,
+    hits: Sequence[Sequence[tuple[Hit, ...]] | None] | None,
 ) -> list[list[Span]]:
     """Return spans given by their offsets in the original texts, in the order of the text, with clips if given."""
     found: list[list[Span]] = []
     for row, (sentence, offsets) in enumerate(zip(sentences, spans, strict=True)):
+        clips = None if hits is None else hits[row]
         own: list[Span] = []
         for place, span in enumerate(offsets):
             start, end = sentence.to_text(*span)
             text = sentence.text[start:end]
             if text:
                 own.append(
-                    Span(text, start, end) if hits is None else AuditorySpan(text, start, end, 1.0, hits[row][place])
+                    Span(text, start, end) if clips is None else AuditorySpan(text, start, end, 1.0, clips[place])
                 )
         found.append(sorted(own, key=lambda one: one.start))
     return found

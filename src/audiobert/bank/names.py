@@ -36,6 +36,19 @@ def plain_name(text: str) -> str:
     return plain or " ".join(text.lower().split())
 
 
+def name_start(text: str) -> int:
+    """Return where the name in a text begins, behind what `plain_name` leaves out; 0 where nothing follows it.
+
+    >>> name_start("the sound of a church bell"), name_start("meow"), name_start("sound of")
+    (15, 0, 0)
+    """
+    lower, start = text.lower(), 0
+    for lead in (_LEAD, _ARTICLE) * 2:
+        if (found := lead.match(lower[start:])) and re.search(r"\w", lower[start + found.end() :]):
+            start += found.end()
+    return start
+
+
 def known_as(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the texts that a clip is known by: caption and label; without a caption, title or file name, too.
 

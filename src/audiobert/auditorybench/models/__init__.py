@@ -20,6 +20,13 @@ _STATES: dict[str, dict[str, Any]] = {
     UNHEARD: {"sound": "unheard"},
     OFF: {"sound": "off"},
     GOLD_SPANS: {"spans": "gold"},
+    ":random-clips": {"clips": "random"},
+    ":shuffled-clips": {"clips": "shuffled"},
+    ":answer-clips": {"clips": "answer"},
+    ":by-caption": {"retrieval": {"by": "caption"}},
+    ":by-sound": {"retrieval": {"by": "sound"}},
+    ":one-clip": {"retrieval": {"clips": 1}},
+    ":no-relatives": {"retrieval": {"relatives": 0}},
 }
 _WANTED = "give mini, a preset, a folder, a hub id, or a control such as control:majority"
 

@@ -1,8 +1,8 @@
-"""Adapt AudioBERT to the benchmark: detected or gold spans; with sound, unheard, or switched off."""
+"""Adapt AudioBERT to the benchmark: detected or gold spans; with sound, other clips, unheard, or switched off."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,11 +23,13 @@ from audiobert.errors import InputError
 
 if TYPE_CHECKING:
     from audiobert.answers import AuditorySpan, Hit
+    from audiobert.auditorybench.models.other_clips import AnswerClips
     from audiobert.continuations import Prompts
     from audiobert.pipeline import AudioBert
     from audiobert.prediction import Sound
 
 Spans = Literal["detected", "gold"]
+Clips = Literal["retrieved", "random", "shuffled", "answer"]
 BATCH_SIZE = 64
 
 
@@ -66,6 +68,7 @@ class AudioBertModel:
             vocabulary = Vocabulary(pipeline.tokenizer, name)
             self.pieces, self.variants, self.decode = vocabulary.pieces, vocabulary.variants, vocabulary.decode
         self._spans: dict[str, list[tuple[int, int]]] = {}
+        self._answer_clips: AnswerClips | None = None
 
     @classmethod
     def from_pretrained(
@@ -79,20 +82,27 @@ class AudioBertModel:
         batch_size: int = BATCH_SIZE,
         label: str | None = None,
         chat: bool = False,
+        clips: Clips = "retrieved",
+        retrieval: Mapping[str, Any] | None = None,
     ) -> AudioBertModel:
-        """Load a model by the name of a preset or folder; `bank` is searched instead of its own."""
+        """Load a model by the name of a preset or folder; `bank` is searched instead of its own.
+
+        `clips` gives spans other clips than those retrieved, `retrieval` changes settings of the retrieval.
+        """
+        from audiobert.auditorybench.models.other_clips import AnswerClips, OtherClips, changed_retriever
         from audiobert.pipeline import AudioBert
 
         pipeline = AudioBert.from_pretrained(name, bank=bank, only_bank=bank is not None, device=device)
-        return cls(
-            pipeline,
-            label or name,
-            sound=sound,
-            spans=spans,
-            batch_size=batch_size,
-            chat=chat,
-            artefacts=pipeline.describe(),
+        pipeline.retriever = changed_retriever(pipeline.retriever, retrieval or {})
+        if clips in ("random", "shuffled"):
+            pipeline.retriever = OtherClips(pipeline.retriever, clips)
+        artefacts = {**pipeline.describe(), "clips": clips, "retrieval": pipeline.retriever.settings.model_dump()}
+        model = cls(
+            pipeline, label or name, sound=sound, spans=spans, batch_size=batch_size, chat=chat, artefacts=artefacts
         )
+        if clips == "answer":
+            model._answer_clips = AnswerClips(pipeline.retriever)
+        return model
 
     def answer(self, questions: Sequence[Question], protocol: ProtocolName) -> Iterator[tuple[int, Prediction]]:
         """Answer all questions; yield (position, prediction) in any order."""
@@ -120,8 +130,15 @@ class AudioBertModel:
             )
             prompts.append(prompt)
             places.append(spans)
-        hits = None if self.hits is None else [self.hits[question.row] for question in questions]
+        hits = [self._given(question) for question in questions]
         return prompts, pipeline.clips_of(prompts, places, hits, self.exclude)
+
+    def _given(self, question: Question) -> Sequence[tuple[Hit, ...]] | None:
+        """Return the clips that are given for each span of a question, None where they are retrieved."""
+        if self.hits is not None:
+            return self.hits[question.row]
+        clips = None if self._answer_clips is None else self._answer_clips(question)
+        return None if clips is None else [clips] * len(self._spans[question.text])
 
     def _find_spans(self, questions: Sequence[Question]) -> None:
         """Remember the spans of each sentence: none where sound is off, the row's own, or the detected ones."""
@@ -156,7 +173,7 @@ class AudioBertModel:
                 [prepared[i][0] for i in part],
                 sound=self.sound,
                 spans=[prepared[i][1] for i in part],
-                hits=None if self.hits is None else [self.hits[queries[i].question.row] for i in part],
+                hits=[self._given(queries[i].question) for i in part],
                 batch_size=self.batch_size,
                 exclude=self.exclude,
             )
