@@ -60,7 +60,8 @@ weights: $(VENV)/.all
 	@for part in masked-lm detector clap audiobert; do \
 	  $(BIN)/audiobert train $$part --data $(DATA) --out $(RUNS)/$$part --config mini/$$part --resume || exit; \
 	done
-	@echo "the model is in $(RUNS)/audiobert/model"
+	@$(BIN)/audiobert train audiobert --data $(DATA) --start $(RUNS)/audiobert --out $(RUNS)/averaged --config mini/averaged --resume
+	@echo "the model is in $(RUNS)/averaged/model"
 
 # `make figures DATA=../shared`: measure the shipped weights where results/ is stale, and write the figures into the documents.
 figures: $(VENV)/.all

@@ -16,7 +16,7 @@ from audiobert.artefacts import locked
 from audiobert.errors import ArtefactError, InputError
 from audiobert.training.config import TrainingConfig
 from audiobert.training.loop import Batches, ParameterGroup, Recipe, RowBatches, fit
-from audiobert.training.step import make_optimizer
+from audiobert.training.step import in_bfloat16, make_optimizer
 
 X = torch.randn(64, 4, generator=torch.Generator().manual_seed(1))
 Y = X @ torch.tensor([1.0, -2.0, 0.5, 3.0])
@@ -118,6 +118,30 @@ def test_the_schedule_ends_with_the_last_step_of_epochs_of_different_lengths(tmp
     rates = [event.value for event in events.Scalars("learning_rate")]
     expected = [min(1, step / 3) * (0.5 + 0.5 * np.cos(np.pi * max(0, step - 3) / 29)) for step in range(32)]
     assert rates == pytest.approx([0.05 * factor for factor in expected], rel=1e-5)
+
+
+def test_a_constant_schedule_keeps_the_rate_after_the_warm_up(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    _, whole = run(tmp_path, "a", Regression(), make=uneven_batches, schedule="constant")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, "b", Regression(9), make=uneven_batches, schedule="constant")
+    _, resumed = run(tmp_path, "b", Regression(), make=uneven_batches, schedule="constant", resume=True)
+    assert torch.equal(whole, resumed)
+    events = accumulator.EventAccumulator(str(tmp_path / "a" / "tensorboard"))
+    events.Reload()
+    rates = [event.value for event in events.Scalars("learning_rate")]
+    assert rates == pytest.approx([0.05 * min(1, step / 3) for step in range(32)], rel=1e-5)
+
+
+def test_bfloat16_on_a_cpu_is_used_where_it_is_fast(monkeypatch):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    for capabilities, fast in ({"amx_bf16": True}, True), ({"avx512_bf16": True}, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
+        assert in_bfloat16("bf16", cpu) == fast
+        assert in_bfloat16("bf16", cuda)
+        assert not in_bfloat16("fp32", cpu) and not in_bfloat16("fp32", cuda)
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not in_bfloat16("bf16", cpu)
 
 
 def test_the_average_is_the_mean_of_the_weights_after_average_from(tmp_path):

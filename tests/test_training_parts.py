@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from audiobert import AudioBert
 from audiobert.auditorybench.kinds import is_withheld
@@ -134,6 +135,26 @@ def test_a_training_that_is_killed_and_resumed_has_the_same_weights(trained, dat
     assert run([*command, "--resume"]) == 0
     both = [(folder / "audiobert.safetensors").read_bytes() for folder in (trained / "audiobert", tmp_path / "again")]
     assert both[0] == both[1]
+
+
+@pytest.mark.slow
+def test_a_trained_model_is_trained_further(trained, data, tmp_path, capsys):
+    config = trained / "audiobert.json"
+    command = ["train", "audiobert", "--data", str(data), "--parts", str(trained), "--config", str(config)]
+    command += ["--start", str(trained), "--set", "epochs=1", "--set", "average_from=1.0"]
+    first = json.loads((trained / "audiobert" / "audiobert.json").read_text())
+    assert run([*command, "--out", str(tmp_path / "still"), "--set", "learning_rate=1e-12"]) == 0
+    assert run([*command, "--out", str(tmp_path / "on"), "--seed", "1"]) == 0
+    before, still, on = (
+        load_file(folder / "audiobert.safetensors")
+        for folder in (trained / "audiobert", tmp_path / "still", tmp_path / "on")
+    )
+    assert all(torch.equal(before[name], still[name]) for name in before)
+    assert any(not torch.equal(before[name], on[name]) for name in before)
+    record = json.loads((tmp_path / "on" / "audiobert.json").read_text())
+    assert record["started_from"] == {"sha256": first["sha256"], "epochs": 2}
+    assert run([*command, "--out", str(tmp_path / "other"), "--set", "model.lora.rank=8"]) == 2
+    assert "audiobert.safetensors" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from audiobert.auditorybench.kinds import names_withheld, withheld_clips
+from audiobert.injection import InjectionSettings
 from audiobert.training.batches import BatchMaker
 from audiobert.training.captions import Captions, ClipCaptions
 from audiobert.training.draws import by_length
@@ -224,6 +225,15 @@ def test_a_batch_has_the_clips_answers_and_names_of_its_examples(world):
     assert drum[0] > 0.4 and drum.argmax() == 0  # the row is about a drum
     assert not batch.name_weights[2].any()
     assert int(batch.inputs.masks.sum()) == 3
+
+
+def test_the_knowledge_of_a_batch_goes_where_the_settings_say(world):
+    examples = made(world)[:1]
+    (at_first, at_name) = (
+        BatchMaker(world[2]._tokenizer, 4, world[3].names, injection=InjectionSettings(at=at))(examples).inputs.starts
+        for at in ("first", "name")
+    )
+    assert (at_name - at_first).tolist() == [[3, 3]]  # "sound of a"
 
 
 def test_kinds_are_left_out_of_the_relatives_of_a_batch(world):

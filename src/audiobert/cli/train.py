@@ -110,6 +110,13 @@ def audiobert(
     parts: Annotated[
         Path | None, typer.Option("--parts", help="Folder with the trained parts, or mini; --out's parent by default.")
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start",
+            help="A trained AudioBERT to train further: mini or a folder, with {seed} where --seeds is given.",
+        ),
+    ] = None,
     config: Config = None,
     set_: Set = None,
     seed: Seed = None,
@@ -128,8 +135,10 @@ def audiobert(
 
     def train_one(seed: int | None, folder: Path) -> Mapping[str, Any]:
         settings = AudioBertConfig.load(config, {"seed": seed}, set_ or ())
+        begin = parts_folder(Path(start.format(seed=settings.seed))) if start else None
+        parts_from = parts_folder(parts or out.parent)
         return train_audiobert(
-            data, folder, settings, parts_from=parts_folder(parts or out.parent), resume=resume, overwrite=overwrite
+            data, folder, settings, parts_from=parts_from, start=begin, resume=resume, overwrite=overwrite
         )
 
     _one_of(resume, overwrite)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from audiobert.adapters import add_lora, copy_sharing_embeddings, lora_parameters
+from audiobert.adapters import add_lora, copy_sharing_embeddings, copy_tensors, lora_parameters
 from audiobert.artefacts import write_text
 from audiobert.auditorybench.kinds import names_withheld, withheld_clips
 from audiobert.errors import InputError
@@ -24,7 +24,9 @@ from audiobert.model_folder import (
     PART_FOLDERS,
     PartRecord,
     encoder_identity,
+    load_part,
     part_folder,
+    part_of,
     prefixed,
     write_model_folder,
     write_part,
@@ -83,6 +85,22 @@ class Trained:
                 checkpoint_gradients(language_model)
         self.encoder = KnowledgeEncoder(tower, hidden_size, settings.knowledge)
 
+    def start_from(self, folder: Path) -> PartRecord:
+        """Take over the weights of a trained AudioBERT; return their record.
+
+        Raises
+        ------
+        ArtefactError
+            The folder has none, or they were trained with other settings of the model.
+        """
+        weights, record = load_part(folder, "audiobert")
+        where = str(part_folder(folder, "audiobert") / "audiobert.safetensors")
+        assert self.model.injection is not None
+        copy_tensors(dict(lora_parameters(self.model.language_model)), part_of(weights, "lora."), where)
+        copy_tensors(dict(self.model.injection.named_parameters()), part_of(weights, "injection."), where)
+        copy_tensors(self.encoder.saved_state(), part_of(weights, "knowledge."), where)
+        return record
+
     def groups(self, config: AudioBertConfig) -> list[ParameterGroup]:
         """Return the parameters with their learning rates, as multiples of the LoRA's."""
         assert self.model.injection is not None
@@ -111,6 +129,7 @@ def train_audiobert(
     config: AudioBertConfig,
     *,
     parts_from: Path,
+    start: Path | None = None,
     cache: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -125,6 +144,8 @@ def train_audiobert(
         Folder of the weights; `out/model` is then the whole model with a bank of the clips in `data/audio`.
     parts_from : Path
         A folder with the trained language model, detector and CLAP, each in it or in a folder of its own below it.
+    start : Path, optional
+        A folder with a trained AudioBERT, whose weights are trained further; its epochs count as past.
     cache : Path, optional
         Features of the clips; by default a folder beside `out`.
 
@@ -141,6 +162,7 @@ def train_audiobert(
     if config.loss_tokens == "all" and is_causal(parts.language_model):
         raise InputError("loss_tokens 'all' is for a masked language model; a causal one learns the answer: set mask")
     trained = Trained(parts, config, attention)
+    begun = trained.start_from(start) if start else None
     cache = cache or out.parent / "cache"
     makers = {CLAP: parts.clap.features, AUDIO_ENCODER: trained.encoder.tower.features}
     clips = load_clips(data / "audio", makers, cache)
@@ -178,13 +200,14 @@ def train_audiobert(
     if config.audio in ("random", "shuffled"):
         find = OtherClips(lookup, row_texts, allowed, config.audio, config.seed)  # type: ignore[assignment,arg-type]
 
-    make_batch = BatchMaker(parts.tokenizer, config.model.retrieval.clips, lookup.names, causal)
+    settings = config.model
+    make_batch = BatchMaker(parts.tokenizer, settings.retrieval.clips, lookup.names, causal, settings.injection)
     objective_clips = None if config.audio == "none" else clips
     objective = AudioBertObjective(trained.model, trained.encoder, objective_clips, vectors, config, lookup.names)
     live = Live(parts, trained.model, trained.encoder, training_bank, clips, vectors, config, data / "auditorybench")
     log = fit(
         objective,
-        Epochs(rows, grounding, captions, clip_captions, find, lookup, make_batch, config),
+        Epochs(rows, grounding, captions, clip_captions, find, lookup, make_batch, config, past_epochs(begun)),
         config.epochs,
         Recipe.of(config, best_by="combined.dev"),
         out,
@@ -220,6 +243,7 @@ def train_audiobert(
         accuracy=figures,
         rows_withheld=left_out,
         log=log,
+        started_from=begun and {"sha256": begun.sha256, "epochs": past_epochs(begun)},
     )
     parts.records["audiobert"] = PartRecord.model_validate(record)
     write_model_folder(out / MODEL_FOLDER, parts.folders | {"audiobert": out}, parts.models)
@@ -233,6 +257,14 @@ def train_audiobert(
     )
     stderr.print(f"audiobert: {figures}; wrote {out}")
     return record
+
+
+def past_epochs(record: PartRecord | None) -> int:
+    """Return how many epochs a trained AudioBERT has seen, the epochs of what it started from included."""
+    if record is None:
+        return 0
+    extra = record.model_extra or {}
+    return int(extra["settings"]["epochs"]) + int((extra.get("started_from") or {}).get("epochs", 0))
 
 
 def _check_parts(folder: Path, config: AudioBertConfig) -> None:

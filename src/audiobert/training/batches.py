@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from audiobert.injection import NO_CLIP
+from audiobert.injection import NO_CLIP, InjectionSettings
 from audiobert.relatives import name_weights
 from audiobert.sentence import Inputs, Offsets, encode_prompts, encode_texts
 
@@ -33,6 +33,7 @@ class SpanClips:
     cosines: np.ndarray
 
 
+_AT_FIRST_TOKEN = InjectionSettings()
 _NONE, _NO_SCORES = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
 NOTHING = SpanClips(_NONE, _NO_SCORES, _NONE, _NO_SCORES)
 
@@ -137,16 +138,20 @@ class BatchMaker:
         The names that `SpanClips.names` numbers.
     causal : bool
         Answers stand behind the texts, not at masks in them.
+    injection : InjectionSettings
+        Says where in a span the knowledge goes.
     """
 
     tokenizer: PreTrainedTokenizerBase
     clips_per_span: int
     names: TrainingNames | None = None
     causal: bool = False
+    injection: InjectionSettings = _AT_FIRST_TOKEN
 
     def __call__(self, examples: Sequence[Example], seed: int = 0) -> Batch:
         """Return the batch of examples; `seed` is kept with it."""
-        texts, places = [one.text for one in examples], [one.spans for one in examples]
+        texts = [one.text for one in examples]
+        places = [self.injection.places(one.text, one.spans) for one in examples]
         if self.causal:
             inputs = encode_prompts(self.tokenizer, texts, places, [one.answer for one in examples])
         else:

@@ -21,9 +21,12 @@ class TrainingConfig(Settings):
     seed
         Of everything random: initial weights, the order of the rows, dropout.
     precision
-        `bf16` computes in bfloat16 and keeps the weights in float32.
+        `bf16` computes in bfloat16 and keeps the weights in float32; on a CPU without AMX it computes in float32, which
+        is faster there.
     warmup
-        Fraction of the steps in which the learning rate rises to its peak; a cosine then takes it to zero.
+        Fraction of the steps in which the learning rate rises to its peak.
+    schedule
+        Then a `cosine` takes it to zero, or it stays `constant`, for averaging the weights of a model that is trained.
     weight_decay
         AdamW's, on matrices; vectors (biases, norms) have none.
     max_grad_norm
@@ -42,6 +45,7 @@ class TrainingConfig(Settings):
     seed: int = Field(default=0, ge=0)
     precision: Literal["bf16", "fp32"] = "bf16"
     warmup: Fraction = 0.1
+    schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = Field(default=0.01, ge=0.0)
     max_grad_norm: Rate = 1.0
     micro_batches: Count = 1

@@ -21,7 +21,8 @@ from audiobert.training.rows import Find, TrainRows
 class Epochs:
     """All rows and as many grounding sentences as the settings say, drawn anew in each epoch.
 
-    `find` gives the clips of the rows' spans (a control gives others); `lookup` those of grounding's.
+    `find` gives the clips of the rows' spans (a control gives others); `lookup` those of grounding's. `past` epochs of
+    the same seed were drawn in an earlier training.
     """
 
     rows: Sequence[TrainRows]
@@ -32,10 +33,12 @@ class Epochs:
     lookup: Lookup
     make_batch: BatchMaker
     config: AudioBertConfig
+    past: int = 0
 
     def __call__(self, epoch: int) -> RowBatches:
         """Return the batches of an epoch; the same for the same seed."""
         config = self.config
+        epoch += self.past
         random = np.random.default_rng((config.seed, epoch))
         examples = [one for task in self.rows for one in task.examples(random, config.rows, self.find, self.lookup)]
         examples += self.grounding.examples(random)

@@ -14,7 +14,11 @@ from accelerate import PartialState
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
+from transformers import (
+    PreTrainedModel,
+    get_constant_schedule_with_warmup,
+    get_cosine_schedule_with_warmup,
+)
 
 from audiobert.artefacts import check_folder, locked
 from audiobert.errors import InputError, out_of_memory
@@ -210,7 +214,12 @@ class _Run:
         main, first = self.own.is_main_process, self.progress.step
         self.board = Board(self.checkpoint.folder, first_step=first, write=main)
         warm_steps = round(self.recipe.warmup * self.steps)
-        self.schedule = get_cosine_schedule_with_warmup(self.optimizer, warm_steps, self.steps, last_epoch=first - 1)
+        if self.recipe.schedule == "constant":
+            self.schedule = get_constant_schedule_with_warmup(self.optimizer, warm_steps, last_epoch=first - 1)
+        else:
+            self.schedule = get_cosine_schedule_with_warmup(
+                self.optimizer, warm_steps, self.steps, last_epoch=first - 1
+            )
         if len(self.progress.log) < len(self.ends):
             with progress() as bar:
                 task = bar.add_task(description, total=self.steps, completed=first, note="")

@@ -27,7 +27,7 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of the optimizer: AdamW, cosine schedule with linear warm-up, gradient clipping.
+    """Settings of the optimizer: AdamW, schedule with linear warm-up, gradient clipping.
 
     Most fields are described in `TrainingConfig`. `best_by` names the figure of `after_epoch` by which `keep: best`
     chooses; a name that starts with `-` means that lower is better. `checkpoint_seconds` is the least time between two
@@ -38,6 +38,7 @@ class Recipe:
     warmup: float = 0.1
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
+    schedule: str = "cosine"
     average_from: float = 1.0
     seed: int = 0
     precision: str = "bf16"
@@ -84,6 +85,14 @@ def make_optimizer(
     )
 
 
+def in_bfloat16(precision: str, device: torch.device) -> bool:
+    """Return whether to compute in bfloat16: on a CPU only where it has AMX, without which float32 is faster."""
+    if precision != "bf16" or device.type != "cpu":
+        return precision == "bf16"
+    capabilities = getattr(torch.cpu, "get_capabilities", None)  # of newer versions of torch
+    return bool(capabilities and capabilities().get("amx_bf16"))
+
+
 def training_step(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -97,7 +106,7 @@ def training_step(
     total = torch.zeros((), device=own.device)
     count = torch.zeros((), device=own.device)
     for micro_batch in micro_batches:
-        with torch.autocast(own.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        with torch.autocast(own.device.type, torch.bfloat16, enabled=in_bfloat16(recipe.precision, own.device)):
             loss_sum, terms = objective(send_to_device(micro_batch, own.device))
         loss_sum.backward()
         total += loss_sum.detach()
