@@ -23,6 +23,7 @@ from audiobert.auditorybench.tables import (
     TableRow,
     accuracy_table,
     detector_table,
+    pairwise,
 )
 from audiobert.errors import ArtefactError, AudioBertError
 from audiobert.training.ablations import as_markdown
@@ -35,6 +36,17 @@ DOCUMENTS = ("README.md", f"{SHIPPED}/README.md", "docs/figures.md", "docs/ablat
 MODEL = "mini"
 WITHOUT = "the same training without recordings"
 CONTROLS = "control:majority control:bag-of-words control:bag-of-words-told control:text-scorers"
+# Answers of the shipped model with other clips or another retrieval than it was trained with.
+OTHER_CLIPS = {
+    ":unheard": "no clips",
+    ":random-clips": "clips drawn at random, relatives of another span",
+    ":shuffled-clips": "clips and relatives of another span",
+    ":answer-clips": "clips of the animal that is the answer, where the bank has it",
+    ":one-clip": "the best clip alone",
+    ":by-caption": "clips found by their names alone",
+    ":by-sound": "clips found by CLAP alone",
+    ":no-relatives": "nothing of the nearest names",
+}
 # File in `results/`, and the command that makes it.
 SOURCES = {
     "auditorybench.json": f"audiobert evaluate mini mini:unheard mini:off {CONTROLS}"
@@ -45,6 +57,8 @@ SOURCES = {
     "detector.json": "audiobert evaluate mini --detector --data ../shared/auditorybench --out results/detector.json",
     "everyday.json": "python -m benchmarks.everyday --out results/everyday.json",
     "teach.json": "python -m benchmarks.teach ../shared/audio/FluidR3_GM/timpani --out results/teach.json",
+    "other-clips.json": f"audiobert evaluate mini {' '.join(MODEL + state for state in OTHER_CLIPS)}"
+    " --data ../shared/auditorybench --out results/other-clips.json",
     "ablations.json": "audiobert ablate --data ../shared --parts runs/mini --config mini/audiobert"
     " --out runs/ablations --seeds 0-2 --summary results/ablations.json",
 }
@@ -267,6 +281,26 @@ def ablations(results: Results) -> str:
     return as_markdown(results["ablations.json"])
 
 
+def other_clips(results: Results) -> str:
+    """Return the accuracies of the shipped weights with other clips, and what theirs add to them on the same rows."""
+    by_name = {report["model"]: report for report in results["other-clips.json"]}
+    rows = [["as it ships", *_accuracies(by_name[MODEL]), "", ""]]
+    for state, what in OTHER_CLIPS.items():
+        report = by_name[MODEL + state]
+        tests = {(one.task, one.split): one.difference for one in pairwise([by_name[MODEL], report])}
+        points = [tests[column] for column in ((COMBINED, "dev"), ("pitch", "wiki"))]
+        added = [f"{100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]" for d in points]
+        rows.append([f"`{state}`: {what}", *_accuracies(report), *added])
+    columns = [" ".join(column) for column in _COLUMNS]
+    return _table(["clips", *columns, "as it ships minus this, combined dev", "the same, pitch wiki"], rows)
+
+
+def _accuracies(report: Mapping[str, Any]) -> list[str]:
+    found = {(entry["task"], entry["split"]): entry for entry in report["results"]}
+    found |= {(COMBINED, entry["split"]): entry for entry in report["combined"]}
+    return [f"{100 * found[column]['accuracy']:.1f}" for column in _COLUMNS]
+
+
 def commands(_results: Results) -> str:
     """Return the commands that make the results."""
     return "\n".join(["```", *SOURCES.values(), "python -m benchmarks.figures", "```"])
@@ -281,6 +315,7 @@ BLOCKS: dict[str, tuple[Callable[[Results], str], tuple[str, ...]]] = {
     "teach": (teach, ("teach.json",)),
     "parts": (parts, ("detector.json",)),
     "table-2": (table_2, ("detector.json",)),
+    "other-clips": (other_clips, ("other-clips.json",)),
     "ablations": (ablations, ("ablations.json",)),
     "commands": (commands, ()),
 }
