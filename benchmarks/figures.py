@@ -51,7 +51,7 @@ OTHER_CLIPS = {
 SOURCES = {
     "auditorybench.json": f"audiobert evaluate mini mini:unheard mini:off {CONTROLS}"
     " --data ../shared/auditorybench --out results/auditorybench.json",
-    "without-recordings.json": "audiobert evaluate runs/ablations/no-recordings/seed-0/model:unheard"
+    "without-recordings.json": "audiobert evaluate runs/averaged-without-recordings/model:unheard"
     " --data ../shared/auditorybench --out results/without-recordings.json",
     "unread.json": "audiobert evaluate mini --data ../shared/auditorybench --tasks unread --out results/unread.json",
     "detector.json": "audiobert evaluate mini --detector --data ../shared/auditorybench --out results/detector.json",
