@@ -44,7 +44,9 @@ def test_bf16_gives_nearly_the_vectors_of_fp32_and_unit_norm() -> None:
     torch.nn.init.normal_(knowledge_encoder.outer.weight)  # an untrained one gives zeros
 
     def encoder(precision: Precision) -> ModelClipEncoder:
-        return ModelClipEncoder(clap, knowledge_encoder, {}, precision)
+        made = ModelClipEncoder(clap, knowledge_encoder, {})
+        made.precision = precision
+        return made
 
     random = np.random.default_rng(0)
     waveforms = [0.1 * random.standard_normal(length).astype(np.float32) for length in (8_000, 50_000, 90_000)]

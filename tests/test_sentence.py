@@ -175,8 +175,9 @@ def test_prompts_have_their_answers_behind_them(tokenizer):
 
 
 def test_a_space_between_prompt_and_answer_is_the_answers():
-    characters = SimpleNamespace(encode=lambda text: list(text))
+    characters = SimpleNamespace(encode=lambda text, add_special_tokens: list(text))
     assert encode_answer(characters, "ab ", "cd") == (["a", "b"], [" ", "c", "d"])
+    assert encode_answer(characters, "ab ", "cd", special=False) == (["a", "b", " "], ["c", "d"])
 
 
 def test_a_query_is_cut_and_keeps_its_last_token(tokenizer):
