@@ -175,7 +175,7 @@ def test_prompts_have_their_answers_behind_them(tokenizer):
 
 
 def test_a_space_between_prompt_and_answer_is_the_answers():
-    characters = SimpleNamespace(encode=lambda text, add_special_tokens: list(text))
+    characters = SimpleNamespace(encode=lambda text, **_: list(text))
     assert encode_answer(characters, "ab ", "cd") == (["a", "b"], [" ", "c", "d"])
     assert encode_answer(characters, "ab ", "cd", special=False) == (["a", "b", " "], ["c", "d"])
 
