@@ -135,7 +135,7 @@ def audiobert(
 
     def train_one(seed: int | None, folder: Path) -> Mapping[str, Any]:
         settings = AudioBertConfig.load(config, {"seed": seed}, set_ or ())
-        begin = parts_folder(Path(start.format(seed=settings.seed))) if start else None
+        begin = parts_folder(Path(start.replace("{seed}", str(settings.seed)))) if start else None
         parts_from = parts_folder(parts or out.parent)
         return train_audiobert(
             data, folder, settings, parts_from=parts_from, start=begin, resume=resume, overwrite=overwrite
