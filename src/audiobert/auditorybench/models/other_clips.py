@@ -11,9 +11,11 @@ import numpy as np
 
 from audiobert.answers import Hit
 from audiobert.auditorybench.questions import Question
+from audiobert.bank import AudioBank
 from audiobert.retrieve import Found, Retriever
 
 Control = Literal["random", "shuffled"]
+Place = tuple[AudioBank, int]  # a clip: its bank and row
 _SURE = 0.99  # score of a clip that is known to be the right one
 
 
@@ -43,25 +45,34 @@ class OtherClips(Retriever):
         own = super().find(texts, clips, exclude=exclude, **filters)
         half = len(own) // 2
         others = [*own[half:], *own[:half]] if half else [Found(())] * len(own)
+        places = self._places(exclude, filters) if self.control == "random" else []
         found = []
         for text, mine, other in zip(texts, own, others, strict=True):
-            hits = self._drawn(text, len(mine.hits), exclude, filters) if self.control == "random" else other.hits
+            hits = _drawn(text, len(mine.hits), places) if self.control == "random" else other.hits
             scored = [replace(hit, score=wanted.score) for hit, wanted in zip(hits, mine.hits, strict=False)]
             found.append(Found(tuple(scored), other.relatives))
         return found
 
-    def _drawn(self, text: str, count: int, exclude: Iterable[str] | None, filters: Mapping[str, Any]) -> list[Hit]:
-        random = np.random.default_rng(crc32(text.encode()))
+    def _places(self, exclude: Iterable[str] | None, filters: Mapping[str, Any]) -> list[Place]:
+        """Return all clips that may be found."""
         allowed = [bank.select(exclude=exclude, **filters) for bank in self.banks]
-        places = [
+        return [
             (bank, int(row))
             for bank, mask in zip(self.banks, allowed, strict=True)
             for row in (range(len(bank)) if mask is None else np.flatnonzero(mask))
         ]
-        chosen = random.choice(len(places), size=min(count, len(places)), replace=False)
-        return [
-            Hit(bank.clip(row), 0.0, row, bank.knowledge_vectors[row]) for bank, row in (places[at] for at in chosen)
-        ]
+
+
+def _drawn(text: str, count: int, places: Sequence[Place]) -> list[Hit]:
+    """Draw clips for a text, the same ones whenever it is looked up."""
+    random = np.random.default_rng(crc32(text.encode()))
+    chosen = random.choice(len(places), size=min(count, len(places)), replace=False)
+    return [_hit(places[at], 0.0) for at in chosen]
+
+
+def _hit(place: Place, score: float) -> Hit:
+    bank, row = place
+    return Hit(bank.clip(row), score, row, bank.knowledge_vectors[row])
 
 
 class AnswerClips:
@@ -69,13 +80,12 @@ class AnswerClips:
 
     def __init__(self, retriever: Retriever) -> None:
         self._most = retriever.settings.clips
-        self._hits: dict[str, list[Hit]] = {}
+        self._places: dict[str, list[Place]] = {}
         for bank in retriever.banks:
             for row, fields in enumerate(bank.rows()):
-                hit = Hit(bank.clip(row), _SURE, row, bank.knowledge_vectors[row])
-                self._hits.setdefault(str(fields.get("label") or "").casefold(), []).append(hit)
+                self._places.setdefault(str(fields.get("label") or "").casefold(), []).append((bank, row))
 
     def __call__(self, question: Question) -> tuple[Hit, ...] | None:
         """Return the clips for each span of a question; None where there are none."""
-        hits = self._hits.get(question.answer.casefold())
-        return tuple(hits[: self._most]) if hits else None
+        places = self._places.get(question.answer.casefold())
+        return tuple(_hit(place, _SURE) for place in places[: self._most]) if places else None
