@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 from pydantic import Field
 
 from audiobert.settings import Settings
@@ -36,3 +37,19 @@ def builtin_attributes() -> list[Attribute]:
     """Return the attributes that ship with the package, by name."""
     folder = Path(str(files("audiobert.auditorybench.tasks"))) / "attributes"
     return [Attribute.load(path) for path in sorted(folder.glob("*.yaml"))]
+
+
+def measurement_of_kind(logarithms: np.ndarray) -> float | None:
+    """Return the measurement of a kind of sound as a binary logarithm: that of the mean over its clips.
+
+    The mean is taken in the attribute's unit, as the benchmark's pitch is an average in Hz (section II-A).
+
+    Parameters
+    ----------
+    logarithms
+        `(clips,)` binary logarithms of the clips' measurements, NaN where there is none. Where more than half have
+        none, the kind has none.
+    """
+    if np.isfinite(logarithms).mean() < 0.5:
+        return None
+    return float(np.log2(np.nanmean(2.0**logarithms)))

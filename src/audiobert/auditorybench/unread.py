@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiobert.answers import Hit
-from audiobert.auditorybench.attributes import Attribute, builtin_attributes
+from audiobert.auditorybench.attributes import Attribute, builtin_attributes, measurement_of_kind
 from audiobert.auditorybench.kinds import Recorded, held_out, is_withheld, noun_phrase, words_of
 from audiobert.auditorybench.made_up import made_up_names
 from audiobert.auditorybench.metrics import Answered
@@ -43,7 +43,7 @@ NAMING = "This is the sound of {a}[MASK]."
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of the bank: its name in a sentence, its rows, and its median measurement as a binary logarithm."""
+    """A kind of the bank: its name in a sentence, its rows, and its measurement as a binary logarithm."""
 
     label: str
     phrase: str
@@ -66,7 +66,7 @@ class Condition:
 
 
 def kinds_of(bank: AudioBank, attribute: Attribute) -> list[Kind]:
-    """Return the kinds of a bank by label, with their medians of an attribute; None where half of the clips lack it."""
+    """Return the kinds of a bank by label, each with its measurement of an attribute."""
     columns = bank.table.select(["label", "caption", attribute.measure]).to_pylist()
     by_label: dict[str, list[int]] = {}
     for row, values in enumerate(columns):
@@ -74,8 +74,8 @@ def kinds_of(bank: AudioBank, attribute: Attribute) -> list[Kind]:
             by_label.setdefault(words_of(values["label"]), []).append(row)
     kinds = []
     for label, rows in sorted(by_label.items()):
-        values = [math.log2(value) for row in rows if (value := columns[row][attribute.measure])]
-        measured = float(np.median(values)) if len(values) >= len(rows) / 2 else None
+        values = [columns[row][attribute.measure] for row in rows]
+        measured = measurement_of_kind(np.array([math.log2(value) if value else math.nan for value in values]))
         kinds.append(Kind(label, noun_phrase(label, columns[rows[0]]["caption"] or ""), tuple(rows), measured))
     return kinds
 

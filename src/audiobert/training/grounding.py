@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from audiobert.auditorybench.attributes import Attribute, builtin_attributes
+from audiobert.auditorybench.attributes import Attribute, builtin_attributes, measurement_of_kind
 from audiobert.auditorybench.kinds import noun_phrase, words_of
 from audiobert.sentence import Offsets
 from audiobert.settings import Settings
@@ -93,7 +93,7 @@ class GroundingSettings(Settings):
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of sound with the clips that may be learnt from and their median measurements, as binary logarithms."""
+    """A kind of sound with the clips that may be learnt from and their measurements, as binary logarithms."""
 
     label: str
     phrase: str
@@ -150,9 +150,8 @@ class Grounding:
     def _kind(self, label: str, members: list[int], clips: TrainingClips) -> Kind:
         measured = {}
         for name, values in self.values.items():
-            own = values[members]
-            if np.isfinite(own).mean() >= 0.5:  # a kind has a pitch when half of its clips have one
-                measured[name] = float(np.nanmedian(own))
+            if (own := measurement_of_kind(values[members])) is not None:
+                measured[name] = own
         captions = [clips.clips[index].row.get("caption") or "" for index in members]
         return Kind(label, noun_phrase(label, captions[0]), tuple(members), measured)
 
