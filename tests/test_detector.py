@@ -1,5 +1,9 @@
 import pytest
+import torch
+from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
+from audiobert.detector import keep_first_layers
+from audiobert.errors import InputError
 from audiobert.model_folder import model_folder
 from audiobert.parts import load_parts
 
@@ -53,3 +57,24 @@ def test_a_mask_may_be_spelled_as_another_tokenizer_spells_it(detector):
     finally:
         detector.mask_token = detector.tokenizer.mask_token
     assert theirs == ours
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (BertModel, BertConfig(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32)),
+        (DistilBertModel, DistilBertConfig(dim=16, n_layers=3, n_heads=2, hidden_dim=32)),
+    ],
+)
+def test_the_first_layers_of_an_encoder_give_their_hidden_states(kind, settings):
+    torch.manual_seed(0)
+    encoder = kind(settings).eval()
+    ids = torch.tensor([[2, 10, 11, 3]])
+    with torch.no_grad():
+        states = encoder(input_ids=ids, output_hidden_states=True).hidden_states
+        keep_first_layers(encoder, None)
+        assert torch.equal(encoder(input_ids=ids).last_hidden_state, states[3])
+        keep_first_layers(encoder, 2)
+        assert torch.equal(encoder(input_ids=ids).last_hidden_state, states[2])
+    with pytest.raises(InputError, match="layers is 3, but .* has 2"):
+        keep_first_layers(encoder, 3)

@@ -16,7 +16,7 @@ from auditorybench_toys import bert
 from training_toys import write_data
 
 SETTINGS = {
-    "tune": "all", "epochs": 15, "batch_size": 4, "learning_rate": 5e-3, "negatives": 0, "carriers": 0,
+    "tune": "all", "layers": 1, "epochs": 15, "batch_size": 4, "learning_rate": 5e-3, "negatives": 0, "carriers": 0,
     "answer_share": 0.0,
     "average_from": 1.0, "keep": "best",
 }  # fmt: skip
@@ -39,9 +39,11 @@ def test_all_of_the_encoder_is_trained_and_kept(trained):
     detector, _ = load_detector(trained / "out")
     record = json.loads((trained / "out" / "detector.json").read_text())
     after = detector.encoder.state_dict()
-    fresh = AutoModelForMaskedLM.from_pretrained(trained / "bert").base_model.state_dict()
-    still = [key for key in fresh if key.endswith("weight") and bool((after[key] == fresh[key]).all())]
+    backbone = AutoModelForMaskedLM.from_pretrained(trained / "bert").base_model
+    fresh = backbone.state_dict()
+    still = [key for key in after if key.endswith("weight") and bool((after[key] == fresh[key]).all())]
     assert still == []
+    assert len(detector.encoder.encoder.layer) == 1 < len(backbone.encoder.layer)
     assert record["lora"] is None
     assert record["false_alarms_general_eval"] is None
     assert record["backbone"]["name"] == str(trained / "bert")

@@ -20,6 +20,25 @@ WINDOW_OVERLAP_TOKENS = 32
 MAX_CHARACTERS = 2_000_000
 
 
+def keep_first_layers(encoder: Any, count: int | None) -> None:
+    """Take all layers but the first `count` away from a transformers encoder; None keeps them all.
+
+    Raises
+    ------
+    InputError
+        The encoder has fewer layers.
+    """
+    if count is None:
+        return
+    there = int(encoder.config.num_hidden_layers)
+    if count > there:
+        raise InputError(f"layers is {count}, but {type(encoder).__name__} has {there}; give at most that many")
+    for module in encoder.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == there:
+            del module[count:]
+    encoder.config.num_hidden_layers = count
+
+
 class SpanDetector:
     """Token classification with two labels, other and sound, on an encoder; character spans out.
 

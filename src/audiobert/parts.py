@@ -16,7 +16,7 @@ from audiobert.adapters import copy_sharing_embeddings, copy_tensors, fold_lora
 from audiobert.backbone import Backbone, Identity, Published, load_backbone, load_language_model
 from audiobert.clap import ClapModel, ClapProjections
 from audiobert.clap_hub import Clap, HubClap, load_clap
-from audiobert.detector import SpanDetector
+from audiobert.detector import SpanDetector, keep_first_layers
 from audiobert.encoders import AudioEncoder, AudioTower, AudioTowerConfig, load_audio_encoder
 from audiobert.errors import ArtefactError, InputError
 from audiobert.hub import HubAccess
@@ -165,11 +165,14 @@ def load_detector(folder: Path, backbones: Backbones | None = None) -> tuple[Spa
     where = part_folder(folder, "detector") / "detector.json"
     backbone = (backbones or Backbones()).of(record.backbone, where)
     encoder_weights = part_of(weights, "encoder.")
+    layers = record.extra("settings", {}).get("layers")
     if record.lora is None:  # fine-tuned as a whole: it shares nothing
         encoder = copy.deepcopy(cast(PreTrainedModel, backbone.model.base_model))
+        keep_first_layers(encoder, layers)
         copy_tensors(encoder.state_dict(), encoder_weights, str(where.with_suffix(".safetensors")))
     else:
         encoder = copy_sharing_embeddings(cast(PreTrainedModel, backbone.model.base_model))
+        keep_first_layers(encoder, layers)
         fold_lora(encoder, encoder_weights, record.lora, str(where.with_suffix(".safetensors")))
     head = nn.Linear(encoder.config.hidden_size, 2)
     copy_tensors(dict(head.named_parameters()), part_of(weights, "head."), "the detector's head")

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from audiobert.adapters import LoraSettings, add_lora, lora_parameters
 from audiobert.auditorybench.data import Row, available_splits, load_split
 from audiobert.backbone import load_backbone
-from audiobert.detector import SpanDetector
+from audiobert.detector import SpanDetector, keep_first_layers
 from audiobert.model_folder import prefixed, write_part
 from audiobert.modeling import IGNORED
 from audiobert.progress import stderr
@@ -50,6 +50,8 @@ class DetectorConfig(TrainingConfig):
     tune
         `lora` trains an adapter on the backbone, which must be the language model's; `all` fine-tunes the whole
         encoder, as the paper does, and the detector then has a model of its own.
+    layers
+        Use the first layers of the encoder only: fewer are faster.
     dropout
         Of the encoder while it trains.
     negatives
@@ -67,6 +69,7 @@ class DetectorConfig(TrainingConfig):
     language_model: str = "mini"
     revision: str | None = None
     tune: Literal["lora", "all"] = "lora"
+    layers: int | None = Field(default=None, ge=1)
     dropout: Fraction = 0.0
     epochs: Count = 3
     batch_size: Count = 64
@@ -258,6 +261,7 @@ def train_detector(
     sentences, aligned, sources = training_sentences(data, config, backbone.tokenizer)
     torch.manual_seed(config.seed)
     encoder = cast(PreTrainedModel, backbone.model.base_model)
+    keep_first_layers(encoder, config.layers)
     if config.tune == "lora":
         add_lora(encoder, config.lora)
     set_dropout(encoder, config.dropout)
