@@ -82,9 +82,18 @@ class AudioBertForMaskedLM(nn.Module):
         knowledge : SpanKnowledge, optional
             What is injected; None injects nothing.
         """
+        return self.head(self.states(input_ids, attention_mask, masks, knowledge))
+
+    def states(
+        self, input_ids: Tensor, attention_mask: Tensor, masks: Tensor, knowledge: SpanKnowledge | None = None
+    ) -> Tensor:
+        """Compute the last hidden states `(masks, hidden_size)` at the marked tokens."""
         encoder = self.language_model.base_model
-        hidden = hidden_states(encoder, attention_mask, **self.inputs(input_ids, knowledge))
-        return masked_lm_head(self.language_model)(hidden[masks])
+        return hidden_states(encoder, attention_mask, **self.inputs(input_ids, knowledge))[masks]
+
+    def head(self, states: Tensor) -> Tensor:
+        """Compute logits `(masks, vocabulary)` of hidden states."""
+        return masked_lm_head(self.language_model)(states)
 
     @staticmethod
     def loss(logits: Tensor, answers: Tensor, *, label_smoothing: float = 0.0) -> Tensor:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -187,35 +187,47 @@ class Predictor:
 
         A sentence with spans is predicted with LoRA and knowledge; with `base` by the plain language model as well.
         """
-        rows = range(len(sentences))
-        of_plain: Spans = [()] * len(sentences)
-        with_sound = self._batches(sentences, [row for row in rows if spans[row]], spans, sound, batch_size)
-        without = [row for row in rows if base or not spans[row]]
-        plain = self._batches(sentences, without, of_plain, "off", batch_size)
-        return [(with_sound[row] if spans[row] else plain[row], plain.get(row)) for row in rows]
-
-    def _batches(
-        self, sentences: Sequence[Sentence], rows: Sequence[int], spans: Spans, sound: Sound, batch_size: int
-    ) -> dict[int, Tensor]:
-        """Run the chosen sentences in batches of like length; return log-probabilities by row."""
-        order = sorted(rows, key=lambda row: len(sentences[row].text))
-        result: dict[int, Tensor] = {}
+        order = sorted(range(len(sentences)), key=lambda row: len(sentences[row].text))
+        result: dict[int, tuple[Tensor, Tensor | None]] = {}
         for start in range(0, len(order), batch_size):
             members = order[start : start + batch_size]
-            scored = self._forward([sentences[i] for i in members], [spans[i] for i in members], sound)
+            scored = self._forward([sentences[i] for i in members], [spans[i] for i in members], sound, base=base)
             result |= zip(members, scored, strict=True)
-        return result
+        return [result[row] for row in range(len(sentences))]
 
     @torch.inference_mode()
-    def _forward(self, sentences: Sequence[Sentence], spans: Spans, sound: Sound) -> tuple[Tensor, ...]:
-        """Run one batch, with sound off by the plain language model; return `(masks, vocabulary)` per sentence."""
+    def _forward(
+        self, sentences: Sequence[Sentence], spans: Spans, sound: Sound, *, base: bool
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        """Run one batch; a sentence without spans passes the plain language model alone."""
         encode = encode_prompts if self.causal else encode_texts
         texts = [sentence.text for sentence in sentences]
         inputs = encode(self.tokenizer, texts, self._places(texts, spans)).to(self.parts.language_model.device)
-        model = self.plain if sound == "off" else self.model
-        knowledge = self._knowledge(inputs.starts, spans) if sound == "on" else None
-        logits = model(inputs.input_ids, inputs.attention_mask, inputs.masks, knowledge)
-        return logits.float().log_softmax(dim=-1).cpu().split([sentence.masks for sentence in sentences])
+        plain_rows = [row for row, own in enumerate(spans) if base or not own]
+        sound_rows = [row for row, own in enumerate(spans) if own]
+        knowledge = None
+        if sound == "on" and sound_rows:
+            knowledge = self._knowledge(inputs.starts[sound_rows], [spans[row] for row in sound_rows])
+        passes = [
+            (model, (inputs.input_ids[rows], inputs.attention_mask[rows], inputs.masks[rows], known))
+            for model, rows, known in ((self.plain, plain_rows, None), (self.model, sound_rows, knowledge))
+            if rows
+        ]
+        log_probs = self._logits(passes).float().log_softmax(dim=-1).cpu()
+        of_rows = log_probs.split([sentences[row].masks for row in (*plain_rows, *sound_rows)])
+        plain = dict(zip(plain_rows, of_rows, strict=False))
+        with_sound = dict(zip(sound_rows, of_rows[len(plain_rows) :], strict=True))
+        return [(with_sound[row] if own else plain[row], plain.get(row)) for row, own in enumerate(spans)]
+
+    def _logits(self, passes: Sequence[tuple[AudioBertForMaskedLM, tuple[Any, ...]]]) -> Tensor:
+        """Compute the logits `(masks, vocabulary)` of passes of the language model without and with its LoRA.
+
+        A LoRA leaves a masked language model's head as it is, so that one product serves both: it reads the weights of
+        the whole vocabulary.
+        """
+        if self.causal:
+            return torch.cat([model(*given) for model, given in passes])
+        return self.plain.head(torch.cat([model.states(*given) for model, given in passes]))
 
     def _places(self, texts: Sequence[str], spans: Spans) -> list[list[Offsets]]:
         """Return where the knowledge of each span goes in, per text."""
