@@ -76,5 +76,5 @@ def test_the_first_layers_of_an_encoder_give_their_hidden_states(kind, settings)
         assert torch.equal(encoder(input_ids=ids).last_hidden_state, states[3])
         keep_first_layers(encoder, 2)
         assert torch.equal(encoder(input_ids=ids).last_hidden_state, states[2])
-    with pytest.raises(InputError, match="layers is 3, but .* has 2"):
+    with pytest.raises(InputError, match=r"layers is 3, but .* has 2"):
         keep_first_layers(encoder, 3)
