@@ -61,8 +61,10 @@ SOURCES = {
     " --data ../shared/auditorybench --out results/other-clips.json",
     "ablations.json": "audiobert ablate --data ../shared --parts runs/mini --config mini/audiobert"
     " --out runs/ablations --seeds 0-2 --summary results/ablations.json",
+    "short-ablations.json": "audiobert ablate --data ../shared --parts runs/mini --config mini/short"
+    " --out runs/short-ablations --only audio,no-grounding,no-unread --seeds 0 --summary results/short-ablations.json",
 }
-OPTIONAL = ("without-recordings.json", "ablations.json")  # they are of other weights than those that ship
+OPTIONAL = ("without-recordings.json", "ablations.json", "short-ablations.json")  # they are of other weights than those that ship
 _BLOCK = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 _COLUMNS = [(task, split) for split in ("dev", "wiki") for task in ("animal", "pitch", COMBINED)]
 
@@ -281,6 +283,11 @@ def ablations(results: Results) -> str:
     return as_markdown(results["ablations.json"])
 
 
+def short_ablations(results: Results) -> str:
+    """Return the shorter trainings with one thing changed."""
+    return as_markdown(results["short-ablations.json"])
+
+
 def other_clips(results: Results) -> str:
     """Return the accuracies of the shipped weights with other clips, and what theirs add to them on the same rows."""
     by_name = {report["model"]: report for report in results["other-clips.json"]}
@@ -317,6 +324,7 @@ BLOCKS: dict[str, tuple[Callable[[Results], str], tuple[str, ...]]] = {
     "table-2": (table_2, ("detector.json",)),
     "other-clips": (other_clips, ("other-clips.json",)),
     "ablations": (ablations, ("ablations.json",)),
+    "short-ablations": (short_ablations, ("short-ablations.json",)),
     "commands": (commands, ()),
 }
 

@@ -42,7 +42,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "one-clip": {"model": {"retrieval": {"clips": 1}}},
 }
 MEASURES = (
-    "animal.dev", "pitch.dev", "combined.dev", "pitch.dev.both_ways", "animal.wiki", "pitch.wiki", "combined.wiki"
+    "animal.dev", "pitch.dev", "combined.dev", "pitch.dev.both_ways", "animal.wiki", "pitch.wiki", "combined.wiki",
+    "unread-made-up.bank-added", "unread-own.bank-added",
 )  # fmt: skip
 COMPARED = ("combined.dev", "combined.wiki", "pitch.wiki")
 
@@ -121,11 +122,12 @@ def correctness(folder: Path, seeds: Sequence[int], measure: str) -> np.ndarray:
 
 def as_markdown(summaries: Sequence[dict[str, Any]]) -> str:
     """Return the table of `docs/ablations.md`: percent, mean ± half of the 95% interval over seeds."""
-    header = ["training", "seeds", *MEASURES, *(f"audio minus this, {measure}" for measure in COMPARED)]
+    measures = [measure for measure in MEASURES if any(measure in summary for summary in summaries)]
+    header = ["training", "seeds", *measures, *(f"audio minus this, {measure}" for measure in COMPARED)]
     lines = ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|"]
     for summary in summaries:
         cells = [summary["name"], str(len(summary["seeds"]))]
-        for measure in MEASURES:
+        for measure in measures:
             value = summary.get(measure)
             half = f" ± {100 * value['half_width']:.1f}" if value and value["half_width"] is not None else ""
             cells.append(f"{100 * value['mean']:.1f}{half}" if value else "")
