@@ -15,6 +15,8 @@ from audiobert.errors import InputError
 
 EXTENDS = "extends"  # the key of a YAML file that names the file whose settings it changes
 KeyPath = tuple[str, ...]
+# What PyYAML raises on text that is no YAML: ValueError on the date 2026-13-45, AttributeError on "!!timestamp x".
+NO_YAML = (yaml.YAMLError, ValueError, RecursionError, AttributeError)
 
 
 class Settings(BaseModel):
@@ -104,13 +106,24 @@ def _extended(given: str | Path | None) -> list[Path]:
     return chain[::-1]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, is no YAML, or has a key twice in one mapping.
+    """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_UniqueKeys)
+        return yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_UniqueKeys)
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); a YAML file with settings is wanted") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); a YAML file is wanted") from None
+    except NO_YAML as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    values = read_yaml(path)
     values = {} if values is None else values
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InputError(f"{path} holds no mapping of settings; lines such as 'epochs: 3' are wanted")
@@ -129,7 +142,7 @@ def _assigned(assignment: str) -> dict[str, Any]:
         raise InputError(f"--set {assignment}: key=value is wanted, such as epochs=3 or lora.rank=8")
     try:
         value: Any = yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
+    except NO_YAML as error:
         raise InputError(f"--set {assignment}: the value is not YAML: {' '.join(str(error).split())}") from None
     for part in reversed(keys):
         value = {part: value}

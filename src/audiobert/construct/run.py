@@ -41,7 +41,7 @@ from audiobert.construct.store import Store
 from audiobert.construct.wiki import WikiSettings, make_wiki_rows
 from audiobert.construct.workspace import Made, StepReport, Workspace, disk_faults
 from audiobert.errors import ArtefactError, InputError
-from audiobert.settings import Settings, suggestion
+from audiobert.settings import NO_YAML, Settings, suggestion
 from audiobert.table_files import text_fault
 
 STEPS = ("collect", "categorize", "animal", "pitch", "wiki", "split")
@@ -81,7 +81,7 @@ def read_settings(path: str | Path, *, engine: str | None = None, limit: int | N
         fault = text_fault(value)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give the YAML file with the settings") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except NO_YAML as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{where} is not YAML; see 'audiobert config construct-example'") from None

@@ -11,11 +11,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from audiobert.errors import InputError
-from audiobert.settings import Settings
+from audiobert.settings import Settings, read_yaml
 
 SPLITS = ("train", "dev", "test", "wiki")
 _FOLDER = Path(str(files("audiobert.auditorybench.tasks")))
@@ -109,12 +108,7 @@ def _read_yaml(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
     """Read a YAML file with what it includes; `including` are the files that led here."""
     if path.resolve() in including:
         raise InputError(f"{path} includes itself")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read the task file {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise InputError(f"{path} is not a task: a mapping with name, kind, files ... is wanted")
     included = content.pop("include", None)
