@@ -64,11 +64,8 @@ SOURCES = {
     "short-ablations.json": "audiobert ablate --data ../shared --parts runs/mini --config mini/short"
     " --out runs/short-ablations --only audio,no-grounding,no-unread --seeds 0 --summary results/short-ablations.json",
 }
-OPTIONAL = (
-    "without-recordings.json",
-    "ablations.json",
-    "short-ablations.json",
-)  # they are of other weights than those that ship
+# Of other weights than those that ship.
+OPTIONAL = ("without-recordings.json", "ablations.json", "short-ablations.json")
 _BLOCK = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 _COLUMNS = [(task, split) for split in ("dev", "wiki") for task in ("animal", "pitch", COMBINED)]
 

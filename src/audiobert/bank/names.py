@@ -31,13 +31,11 @@ def plain_name(text: str) -> str:
     ('church bell', 'piccolo playing a note')
     """
     plain = " ".join(re.sub(r"[^\w\s'-]", " ", text.lower().replace("_", " ")).split())
-    for _ in range(2):
-        plain = _ARTICLE.sub("", _LEAD.sub("", plain))
-    return plain or " ".join(text.lower().split())
+    return plain[name_start(plain) :] or " ".join(text.lower().split())
 
 
 def name_start(text: str) -> int:
-    """Return where the name in a text begins, behind what `plain_name` leaves out; 0 where nothing follows it.
+    """Return where the name in a text begins, behind a leading article and "the sound of"; 0 where nothing follows.
 
     >>> name_start("the sound of a church bell"), name_start("meow"), name_start("sound of")
     (15, 0, 0)
