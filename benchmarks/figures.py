@@ -12,11 +12,13 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from audiobert.artefacts import read_json, write_text
 from audiobert.auditorybench.models import UNHEARD
+from audiobert.auditorybench.stats import Difference
 from audiobert.auditorybench.table_writers import to_markdown
 from audiobert.auditorybench.tables import (
     COMBINED,
@@ -169,9 +171,7 @@ def auditorybench(results: Results) -> str:
     rows.sort(key=lambda row: ("control", "published", "model").index(row.section))
     columns = [column for column in _COLUMNS if column in table.columns]
     head = ["accuracy, %", *(" ".join(column) for column in columns)]
-    return _table(
-        head, [[_name(r), *(f"{r.cells[c].value:.1f}" if c in r.cells else "" for c in columns)] for r in rows]
-    )
+    return _table(head, [[_name(row), *_percentages(row, columns)] for row in rows])
 
 
 def table_3(results: Results) -> str:
@@ -185,8 +185,7 @@ def hearing_adds(results: Results) -> str:
     without = WITHOUT if any(report["model"] == WITHOUT for report in reports) else None
     by_minus: dict[str, dict[tuple[str, str], str]] = {}
     for one in sound_adds(reports, MODEL, without):
-        points, low, high = one.points
-        by_minus.setdefault(one.minus, {})[one.column] = f"{points:+.1f} [{low:+.1f}, {high:+.1f}]"
+        by_minus.setdefault(one.minus, {})[one.column] = _points(one.difference)
     columns = [column for column in _COLUMNS if any(column in cells for cells in by_minus.values())]
     head = ["points", *(" ".join(column) for column in columns)]
     rows = [[f"with sound minus {minus}", *(cells.get(c, "") for c in columns)] for minus, cells in by_minus.items()]
@@ -279,34 +278,30 @@ def table_2(results: Results) -> str:
     return to_markdown(detector_table(content if isinstance(content, list) else [content]))
 
 
-def ablations(results: Results) -> str:
+def ablations(results: Results, file: str = "ablations.json") -> str:
     """Return the trainings with one thing changed."""
-    return as_markdown(results["ablations.json"])
-
-
-def short_ablations(results: Results) -> str:
-    """Return the shorter trainings with one thing changed."""
-    return as_markdown(results["short-ablations.json"])
+    return as_markdown(results[file])
 
 
 def other_clips(results: Results) -> str:
     """Return the accuracies of the shipped weights with other clips, and what theirs add to them on the same rows."""
     by_name = {report["model"]: report for report in results["other-clips.json"]}
-    rows = [["as it ships", *_accuracies(by_name[MODEL]), "", ""]]
+    found = {row.name: row for row in accuracy_table(list(by_name.values()), published=False).rows}
+    rows = [["as it ships", *_percentages(found[MODEL], _COLUMNS), "", ""]]
     for state, what in OTHER_CLIPS.items():
-        report = by_name[MODEL + state]
-        tests = {(one.task, one.split): one.difference for one in pairwise([by_name[MODEL], report])}
-        points = [tests[column] for column in ((COMBINED, "dev"), ("pitch", "wiki"))]
-        added = [f"{100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]" for d in points]
-        rows.append([f"`{state}`: {what}", *_accuracies(report), *added])
+        tests = {(one.task, one.split): one.difference for one in pairwise([by_name[MODEL], by_name[MODEL + state]])}
+        added = [_points(tests[column]) for column in ((COMBINED, "dev"), ("pitch", "wiki"))]
+        rows.append([f"`{state}`: {what}", *_percentages(found[MODEL + state], _COLUMNS), *added])
     columns = [" ".join(column) for column in _COLUMNS]
     return _table(["clips", *columns, "as it ships minus this, combined dev", "the same, pitch wiki"], rows)
 
 
-def _accuracies(report: Mapping[str, Any]) -> list[str]:
-    found = {(entry["task"], entry["split"]): entry for entry in report["results"]}
-    found |= {(COMBINED, entry["split"]): entry for entry in report["combined"]}
-    return [f"{100 * found[column]['accuracy']:.1f}" for column in _COLUMNS]
+def _percentages(row: TableRow, columns: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"{row.cells[column].value:.1f}" if column in row.cells else "" for column in columns]
+
+
+def _points(difference: Difference) -> str:
+    return f"{100 * difference.mean:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
 
 
 def commands(_results: Results) -> str:
@@ -325,7 +320,7 @@ BLOCKS: dict[str, tuple[Callable[[Results], str], tuple[str, ...]]] = {
     "table-2": (table_2, ("detector.json",)),
     "other-clips": (other_clips, ("other-clips.json",)),
     "ablations": (ablations, ("ablations.json",)),
-    "short-ablations": (short_ablations, ("short-ablations.json",)),
+    "short-ablations": (partial(ablations, file="short-ablations.json"), ("short-ablations.json",)),
     "commands": (commands, ()),
 }
 

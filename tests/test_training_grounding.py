@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from audiobert.auditorybench.attributes import Attribute, builtin_attributes
+from audiobert.auditorybench.attributes import Attribute, builtin_attributes, measurement_of_kind
 from audiobert.auditorybench.kinds import withheld_clips
 from audiobert.errors import InputError
 from audiobert.training.grounding import Grounding, GroundingSettings
@@ -146,6 +146,12 @@ def test_withheld_kinds_are_never_named_and_their_clips_never_used(world):
     said = {spelled(spelling, example.answer) for example in examples}
     assert not said & {"owl", "tuba"}
     assert not any(re.search("owl|tuba", example.text.lower()) for example in examples)
+
+
+def test_a_kind_measures_the_mean_of_its_clips_in_hz():
+    pitch = next(attribute for attribute in builtin_attributes() if attribute.name == "pitch")
+    assert measurement_of_kind(pitch.logarithms([100.0, 100.0, 700.0, None])) == pytest.approx(np.log2(300.0))
+    assert measurement_of_kind(pitch.logarithms([100.0, None, None])) is None
 
 
 def test_single_sounds_are_much_or_little_as_measured(world):

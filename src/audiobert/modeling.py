@@ -125,10 +125,9 @@ class AudioBertForCausalLM(AudioBertForMaskedLM):
             default it is done in training, unless the model recomputes its layers and so keeps no cache.
         """
         if share_beginning is None:
-            recomputes = any(
+            share_beginning = self.training and not any(
                 getattr(module, "gradient_checkpointing", False) for module in self.language_model.modules()
             )
-            share_beginning = self.training and not recomputes
         columns = masks.any(dim=0).nonzero().squeeze(1)
         inputs = self.inputs(input_ids, knowledge)
         shared = common_beginning(input_ids, attention_mask, columns, knowledge) if share_beginning else 0

@@ -164,16 +164,15 @@ def load_detector(folder: Path, backbones: Backbones | None = None) -> tuple[Spa
     weights, record = load_part(folder, "detector")
     where = part_folder(folder, "detector") / "detector.json"
     backbone = (backbones or Backbones()).of(record.backbone, where)
-    encoder_weights = part_of(weights, "encoder.")
-    layers = record.extra("settings", {}).get("layers")
-    if record.lora is None:  # fine-tuned as a whole: it shares nothing
-        encoder = copy.deepcopy(cast(PreTrainedModel, backbone.model.base_model))
-        keep_first_layers(encoder, layers)
-        copy_tensors(encoder.state_dict(), encoder_weights, str(where.with_suffix(".safetensors")))
+    encoder_weights, source = part_of(weights, "encoder."), str(where.with_suffix(".safetensors"))
+    # Fine-tuned as a whole, it shares nothing.
+    copied = copy.deepcopy if record.lora is None else copy_sharing_embeddings
+    encoder = copied(cast(PreTrainedModel, backbone.model.base_model))
+    keep_first_layers(encoder, record.extra("settings", {}).get("layers"))
+    if record.lora is None:
+        copy_tensors(encoder.state_dict(), encoder_weights, source)
     else:
-        encoder = copy_sharing_embeddings(cast(PreTrainedModel, backbone.model.base_model))
-        keep_first_layers(encoder, layers)
-        fold_lora(encoder, encoder_weights, record.lora, str(where.with_suffix(".safetensors")))
+        fold_lora(encoder, encoder_weights, record.lora, source)
     head = nn.Linear(encoder.config.hidden_size, 2)
     copy_tensors(dict(head.named_parameters()), part_of(weights, "head."), "the detector's head")
     return SpanDetector(encoder, head, backbone.tokenizer, peak=record.peak), record

@@ -215,7 +215,7 @@ class Predictor:
         ]
         log_probs = self._logits(passes).float().log_softmax(dim=-1).cpu()
         of_rows = log_probs.split([sentences[row].masks for row in (*plain_rows, *sound_rows)])
-        plain = dict(zip(plain_rows, of_rows, strict=False))
+        plain = dict(zip(plain_rows, of_rows[: len(plain_rows)], strict=True))
         with_sound = dict(zip(sound_rows, of_rows[len(plain_rows) :], strict=True))
         return [(with_sound[row] if own else plain[row], plain.get(row)) for row, own in enumerate(spans)]
 

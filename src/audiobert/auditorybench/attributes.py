@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -31,6 +33,12 @@ class Attribute(Settings):
     weight: float = Field(default=1.0, ge=0.0)  # how often training draws it, relative to the other attributes
     templates: tuple[str, ...] = Field(min_length=1)  # sentences with `{x}`, `{y}` and one `[MASK]`
     extremes: Extremes | None = None  # how single sounds are spoken of, where they are
+
+    def logarithms(self, measured: Sequence[float | None]) -> np.ndarray:
+        """Return binary logarithms, NaN where nothing was measured; of levels in decibels those of the amplitude."""
+        if self.measure.endswith("_dbfs"):
+            return np.array([math.nan if value is None else value / 20 * math.log2(10) for value in measured])
+        return np.array([math.log2(value) if value and value > 0 else math.nan for value in measured])
 
 
 def builtin_attributes() -> list[Attribute]:

@@ -74,8 +74,7 @@ def kinds_of(bank: AudioBank, attribute: Attribute) -> list[Kind]:
             by_label.setdefault(words_of(values["label"]), []).append(row)
     kinds = []
     for label, rows in sorted(by_label.items()):
-        values = [columns[row][attribute.measure] for row in rows]
-        measured = measurement_of_kind(np.array([math.log2(value) if value else math.nan for value in values]))
+        measured = measurement_of_kind(attribute.logarithms([columns[row][attribute.measure] for row in rows]))
         kinds.append(Kind(label, noun_phrase(label, columns[rows[0]]["caption"] or ""), tuple(rows), measured))
     return kinds
 

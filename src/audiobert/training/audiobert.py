@@ -263,8 +263,8 @@ def past_epochs(record: PartRecord | None) -> int:
     """Return how many epochs a trained AudioBERT has seen, the epochs of what it started from included."""
     if record is None:
         return 0
-    extra = record.model_extra or {}
-    return int(extra["settings"]["epochs"]) + int((extra.get("started_from") or {}).get("epochs", 0))
+    before = record.extra("started_from", None) or {}
+    return int(record.extra("settings")["epochs"]) + int(before.get("epochs", 0))
 
 
 def _check_parts(folder: Path, config: AudioBertConfig) -> None:

@@ -130,9 +130,7 @@ class Grounding:
     ) -> None:
         self.spelling, self.lookup, self.settings = spelling, lookup, settings
         self.attributes = list(builtin_attributes() if attributes is None else attributes)
-        self.values = {
-            a.name: _logarithms([clip.row.get(a.measure) for clip in clips.clips], a.measure) for a in self.attributes
-        }
+        self.values = {a.name: a.logarithms([clip.row.get(a.measure) for clip in clips.clips]) for a in self.attributes}
         by_label: dict[str, list[int]] = {}
         for index in np.flatnonzero(allowed):
             if label := clips.labels[index]:
@@ -336,13 +334,6 @@ def compose(template: str, phrases: dict[str, Phrase]) -> tuple[str, dict[str, O
             piece = phrase.text
         text += piece
     return text[:1].upper() + text[1:], places
-
-
-def _logarithms(values: Sequence[float | None], measure: str) -> np.ndarray:
-    """Return binary logarithms, NaN where nothing was measured; of levels in decibels those of the amplitude."""
-    if measure.endswith("_dbfs"):
-        return np.array([math.nan if value is None else value / 20 * math.log2(10) for value in values])
-    return np.array([math.log2(value) if value and value > 0 else math.nan for value in values])
 
 
 def _word_start(text: str, random: np.random.Generator) -> int:
