@@ -287,8 +287,8 @@ def test_seeds_of_a_row_count_once() -> None:
 
 def test_pitch_differences_come_from_the_clips_of_the_two_spans() -> None:
     spans = [{"start": 0, "end": 1}, {"start": 2, "end": 3}]
-    one = line(0, "higher", "higher", spans=spans, clips=["a", "b", "c", "d"])
-    pitches = {"a": 440.0, "b": 440.0, "c": None, "d": 220.0}
+    one = line(0, "higher", "higher", spans=spans, clips=["a", "b", "e", "c", "d", "d"])
+    pitches = {"a": 330.0, "b": 330.0, "c": None, "d": 220.0, "e": 660.0}
     assert retrieved_pitches(one, pitches) == (440.0, 220.0)
     assert retrieved_pitches(one, {"a": 440.0}) is None  # the second sound has no pitch
     assert retrieved_pitches({**one, "spans": spans[:1]}, pitches) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,8 +37,8 @@ class Sound:
     name: str  # what it is called in the question
     attributes: Attributes | None  # of a recording; None where only a name was given
     clips: tuple[Hit, ...]  # the nearest of the bank: to the recording by sound, or to the name
-    measured: tuple[Hit, ...]  # whose median pitch is that of the name; empty where the bank has no such sound
-    pitch_hz: float | None  # of the recording, else the median of the measured clips; None without a pitch
+    measured: tuple[Hit, ...]  # whose mean pitch is that of the name; empty where the bank has no such sound
+    pitch_hz: float | None  # of the recording, else the mean over the measured clips; None without a pitch
     injected: tuple[Hit, ...]  # what the model gets: the recording, or what is retrieved for the name
 
     @property
@@ -126,9 +126,7 @@ def _sound(model: AudioBert, name: str, file: str | Path | None, number: int) ->
     floor = known_score(model)
     measured = tuple(hit for hit in clips if hit.score >= floor)
     pitches = [hit.clip.pitch_hz for hit in measured if hit.clip.pitch_hz is not None]
-    return Sound(
-        name, None, clips, measured, median(pitches) if pitches else None, model.retriever.find([name])[0].hits
-    )
+    return Sound(name, None, clips, measured, fmean(pitches) if pitches else None, model.retriever.find([name])[0].hits)
 
 
 def known_score(model: AudioBert) -> float:

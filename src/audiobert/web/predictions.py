@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from typing import Any
 
 from audiobert.auditorybench.metrics import share
@@ -103,7 +103,7 @@ def clips_by_span(line: Line) -> list[list[str]]:
 
 
 def retrieved_pitches(line: Line, pitch_hz: Mapping[str, float | None]) -> tuple[float, float] | None:
-    """Return the median pitch of the clips of each of a comparison's two spans; None where it is not known."""
+    """Return the mean pitch over the clips of each of a comparison's two spans; None where it is not known."""
     by_span = clips_by_span(line)
     if len(by_span) != 2:
         return None
@@ -112,7 +112,7 @@ def retrieved_pitches(line: Line, pitch_hz: Mapping[str, float | None]) -> tuple
         pitches = [pitch for clip in some if (pitch := pitch_hz.get(clip)) is not None]
         if not pitches:
             return None
-        found.append(median(pitches))
+        found.append(fmean(pitches))
     return found[0], found[1]
 
 
