@@ -472,16 +472,12 @@ def test_a_completion_that_cannot_be_is_one_line(
     assert said.err.count("\n") == 1
 
 
-def test_the_configs_of_smollm2_differ_in_the_recordings_and_have_as_many_sentences() -> None:
+def test_the_configs_of_smollm2_differ_in_the_recordings_alone() -> None:
     with_sound, without = (AudioBertConfig.load(Path(f"smollm2/{name}")) for name in ("audiobert", "no-recordings"))
     assert {role: model.name for role, model in with_sound.models().items()} == {"language_model": "smollm2"}
     assert (with_sound.audio, without.audio) == ("retrieved", "none")
     assert not without.grounding.of_clips
-    sentences = [
-        one.rows.most["animal"] + 2 * one.rows.most["pitch"] + one.grounding.comparisons
-        for one in (with_sound, without)
-    ]
-    assert sentences[0] == sentences[1]
+    assert with_sound.rows.most == without.rows.most
     assert with_sound.rows.twins
     changed = {
         "audio": with_sound.audio,

@@ -117,8 +117,10 @@ def score_continuations(
 ) -> Iterator[tuple[int, Prediction]]:
     """Answer with a causal model: candidates by log-likelihood behind the prompt, a missing word by completion."""
     del protocol  # decided by whether the question has candidates
-    for start in range(0, len(questions), QUESTIONS_AT_ONCE):
-        some = range(start, min(start + QUESTIONS_AT_ONCE, len(questions)))
+    most = max((len(question.candidates or ()) for question in questions), default=0)
+    at_once = max(1, QUESTIONS_AT_ONCE // max(1, most // 2))  # hundreds of candidates: one by one, to show progress
+    for start in range(0, len(questions), at_once):
+        some = range(start, min(start + at_once, len(questions)))
         ranked = [i for i in some if questions[i].candidates is not None]
         free = [i for i in some if questions[i].candidates is None]
         words = [[f" {word}" for word in questions[i].candidates or ()] for i in ranked]
