@@ -118,6 +118,15 @@ def test_a_causal_model_completes_or_chooses() -> None:
     assert asked == [["say cat"], (["say lower"], [[" higher", " lower"]]), ["say dog"]]  # nothing empty
 
 
+def test_a_causal_model_ranks_many_candidates_question_by_question() -> None:
+    words = tuple(f"bird {number}" for number in range(200))
+    asked: list[int] = []
+    model = SimpleNamespace(log_likelihoods=lambda some, _words: asked.append(len(some)) or [[-1.0] * 200] * len(some))
+    found = score_continuations(model, [question("bird 0", words)] * 3, "candidates")
+    assert (next(found)[0], asked) == (0, [1])  # progress is seen before the second question is scored
+    assert [index for index, _ in found] == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("reply", "kind", "protocol", "said", "correct"),
     [

@@ -70,7 +70,7 @@ class Continuations:
                 scores[i] = log_probs[place, [ids[0] for ids in answers[i]]].tolist()
         longer = sorted(set(range(len(prompts))) - set(short))
         for (i,), inputs, known in self._batches(prompts, longer, spans, knowledge, 1):
-            scores[i] = self.model.log_likelihoods(inputs.input_ids, answers[i], known, batch_size=2 * self.batch_size)
+            scores[i] = self.model.log_likelihoods(inputs.input_ids, answers[i], known, batch_size=self.batch_size)
         if not bool(torch.tensor([score for row in scores for score in row]).isfinite().all()):
             raise ArtefactError(f"'{self.name}' gives scores that are no numbers: its weights are damaged")
         return scores

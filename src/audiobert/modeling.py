@@ -186,7 +186,7 @@ class AudioBertForCausalLM(AudioBertForMaskedLM):
         continuations: Sequence[Sequence[int]],
         knowledge: SpanKnowledge | None = None,
         *,
-        batch_size: int = 256,
+        batch_size: int,
     ) -> list[float]:
         """Return the log-likelihoods of continuations of one prompt, in nats, summed over tokens.
 

@@ -118,7 +118,7 @@ def score_continuations(
     """Answer with a causal model: candidates by log-likelihood behind the prompt, a missing word by completion."""
     del protocol  # decided by whether the question has candidates
     most = max((len(question.candidates or ()) for question in questions), default=0)
-    at_once = max(1, QUESTIONS_AT_ONCE // max(1, most // 2))  # hundreds of candidates: one by one, to show progress
+    at_once = QUESTIONS_AT_ONCE if most <= QUESTIONS_AT_ONCE else 1  # so many candidates take seconds: show progress
     for start in range(0, len(questions), at_once):
         some = range(start, min(start + at_once, len(questions)))
         ranked = [i for i in some if questions[i].candidates is not None]
